@@ -1,0 +1,33 @@
+"""The whole chain into a fresh lake, and its result."""
+
+from contextlib import ExitStack
+
+from lambda_spark.arguments import PROJECT
+from lambda_spark.events.ingest import create_tables
+from lambda_spark.job import Job, run_job
+from lambda_spark.operations.chain import run_chain
+from lambda_spark.operations.demo_lake import MADE_BY_DEMO, clear_demo_lake
+from lambda_spark.report.result import result
+
+STEPS = ("ingest", "trends", "similarity", "recommend")
+
+
+def demo(job: Job) -> None:
+    with ExitStack() as locks:
+        fresh = clear_demo_lake(job.spark, job.arguments.lake, locks, STEPS)
+        if fresh:
+            job.say(f"the lake of an earlier demo is cleared: {job.arguments.lake}")
+    lake = job.lake(create=True)
+    create_tables(lake, properties=MADE_BY_DEMO)
+    run_chain(job, lake, job.arguments.sources or [str(PROJECT / "data" / "store")])
+    print(f"\n{result(lake, job.settings, job.arguments.user)}")
+    print(
+        "\nNow ask the lake yourself:\n"
+        "  ./spark-submit.sh recommend --user ID\n"
+        '  ./spark-submit.sh sql "select * from trends where direction = \'rising\' order by bucket_start, rank"\n'
+        "  ./spark-submit.sh shell"
+    )
+
+
+if __name__ == "__main__":
+    run_job("demo", demo)

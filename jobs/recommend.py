@@ -1,0 +1,22 @@
+"""The serving layer: the lists of all active users, or of one."""
+
+from lambda_spark.job import Job, run_job
+from lambda_spark.operations.chain import recommendation_line
+from lambda_spark.report.result import user_result
+from lambda_spark.serving.refresh import refresh
+from lambda_spark.tables import RECOMMENDATIONS
+
+
+def recommend(job: Job) -> None:
+    lake = job.lake()
+    if job.arguments.user is not None:
+        print(user_result(lake, job.settings, job.arguments.user))
+        return
+    with lake.locks.job("recommend"):
+        run = refresh(lake, job.settings.recommendations, progress=job.say)
+    written = {} if run.written is None else {RECOMMENDATIONS.name: run.written}
+    job.summary([recommendation_line(run)], read=run.versions_read, written=written)
+
+
+if __name__ == "__main__":
+    run_job("recommend", recommend)

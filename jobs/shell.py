@@ -1,0 +1,21 @@
+"""A PySpark shell over the lake; Python runs this file and then prompts (see lambda_spark/launch.py)."""
+
+import sys
+
+from pyspark.sql import functions as F  # noqa: F401  (for the prompt)
+
+from lambda_spark.arguments import parse
+from lambda_spark.errors import LambdaSparkError
+from lambda_spark.lake import Lake
+from lambda_spark.session import open_session
+
+try:
+    spark = open_session("shell")
+    lake = Lake.open(spark, parse("shell", sys.argv[1:]).lake)
+    print(f"\nSpark {spark.version}; views: {', '.join(lake.register_views())}")
+    print("Try spark.table('trends').show(), or spark.sql('…').show(). `spark`, `lake` and `F` are here; exit() ends.")
+except LambdaSparkError as error:
+    sys.stderr.write(f"shell: {error}\n")
+    import os
+
+    os._exit(error.exit_code)

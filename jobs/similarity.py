@@ -1,0 +1,26 @@
+"""The speed layer: item co-interaction, kept up to date in micro-batches."""
+
+from lambda_spark.job import Job, run_job
+from lambda_spark.operations.chain import similarity_line
+from lambda_spark.speed.stream import update
+from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
+
+
+def similarity(job: Job) -> None:
+    lake = job.lake()
+    read = lake.versions(EVENTS)
+    with lake.locks.job("similarity"):
+        run = update(
+            lake,
+            job.settings.similarity,
+            trigger=job.arguments.trigger,
+            rebuild=job.arguments.rebuild,
+            progress=job.say,
+        )
+    changed = [table for table in (BASKETS, CO_INTERACTIONS) if run.micro_batches]
+    changed += [SIMILAR_ITEMS] if run.refreshed else []
+    job.summary([similarity_line(run)], read=read, written=lake.versions(*changed))
+
+
+if __name__ == "__main__":
+    run_job("similarity", similarity)

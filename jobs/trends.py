@@ -1,0 +1,41 @@
+"""The batch layer: demand and trends per time bucket."""
+
+from pyspark.sql import functions as F
+
+from lambda_spark.batch.refresh import compute, extent_of, refresh
+from lambda_spark.job import Job, run_job
+from lambda_spark.lake import Lake
+from lambda_spark.operations.chain import trend_line
+from lambda_spark.report.result import trend_result
+from lambda_spark.tables import EVENTS
+
+
+def trends(job: Job) -> None:
+    lake = job.lake()
+    if job.arguments.as_of is not None:
+        show_as_of(job, lake)
+        return
+    with lake.locks.job("trends"):
+        run = refresh(
+            lake, job.settings.trends, start=job.arguments.start, end=job.arguments.end, progress=job.say
+        )
+    job.summary([trend_line(run)], read={EVENTS.name: run.events_version}, written=run.written)
+
+
+def show_as_of(job: Job, lake: Lake) -> None:
+    """What was known by the events before a time. Nothing is stored."""
+    moment = F.lit(f"{job.arguments.as_of:%Y-%m-%d %H:%M:%S}").cast("timestamp")
+    version = lake.version(EVENTS)
+    events = lake.read(EVENTS, version).where(F.col("event_time") < moment)
+    extent = extent_of(events)
+    if extent is None:
+        print(f"No events before {job.arguments.as_of}.")
+        return
+    tables, cells = compute(events, job.settings.trends, extent, moment)
+    print(trend_result(tables.trends, tables.category_trends, job.settings.trends))
+    cells.unpersist()
+    job.summary([f"as of {job.arguments.as_of}; nothing stored"], read={EVENTS.name: version}, written={})
+
+
+if __name__ == "__main__":
+    run_job("trends", trends)

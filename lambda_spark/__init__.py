@@ -1,0 +1,1 @@
+"""A store recommender as a Lambda architecture on Spark and Delta Lake."""

@@ -1,0 +1,162 @@
+"""The command line of every job. Free of Spark, so that `--help` and a wrong option answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from lambda_spark.errors import UsageError
+from lambda_spark.operations.triggers import AVAILABLE_NOW, check_trigger
+
+PROGRAM = "./spark-submit.sh"
+# Under spark-submit this file lies in a zip; the launcher then names the project's folder.
+PROJECT = Path(os.environ.get("LAMBDA_SPARK_HOME") or Path(__file__).resolve().parents[1])
+
+JOBS = {
+    "demo": "the whole chain on a small store (or on your files) into a fresh lake, and its result",
+    "run": "the whole chain once, incrementally: ingest, trends, similarity, recommend; for a scheduler",
+    "ingest": "read event files into events, products and rejected_events",
+    "trends": "batch layer: which demand rises and which wanes, per time bucket",
+    "similarity": "speed layer: keep item co-interaction and similar_items up to date",
+    "recommend": "serving layer: the list of every active user, or of one",
+    "verify": "recompute every table from events and compare; exit code 1 where they differ",
+    "sql": "run a Spark SQL query; every table of the lake is a view by its name",
+    "shell": "a PySpark shell; every table of the lake is a view by its name",
+    "generate": "write the event log of a made-up store, for trials and benchmarks",
+    "test": "install the development packages and run the tests",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def overview() -> str:
+    """What `./spark-submit.sh --help` prints."""
+    width = max(map(len, JOBS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in JOBS.items()]
+    return "\n".join([f"Usage: {PROGRAM} JOB [options]", "", *lines, "", f"{PROGRAM} JOB --help tells more."])
+
+
+def parse(job: str, arguments: list[str]) -> argparse.Namespace:
+    """The arguments of a job. Raises UsageError for wrong ones; `--help` prints and leaves with code 0."""
+    parser = _Parser(
+        prog=f"{PROGRAM} {job}",
+        description=JOBS[job][0].upper() + JOBS[job][1:] + ".",
+        epilog="Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use.",
+        allow_abbrev=False,
+    )
+    _OPTIONS.get(job, lambda _: None)(parser)
+    common = parser.add_argument_group("every job")
+    common.add_argument("--lake", default="lake", metavar="PATH", help="folder of the Delta tables (default: lake)")
+    common.add_argument(
+        "--conf-file",
+        type=Path,
+        default=PROJECT / "conf" / "lambda.toml" if (PROJECT / "conf" / "lambda.toml").exists() else None,
+        metavar="FILE",
+        help="settings (default: conf/lambda.toml)",
+    )
+    common.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting, like --set trends.bucket='30 minutes'; may be given again",
+    )
+    common.add_argument("--master", help="Spark master (default: $SPARK_MASTER, else local[*])")
+    return parser.parse_args(arguments)
+
+
+def _sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="folders or files: .csv, .json, .jsonl, .ndjson, .parquet, each also .gz (default: the setting ingest.source)",
+    )
+
+
+def _trigger(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trigger",
+        type=_checked(check_trigger),
+        default=AVAILABLE_NOW,
+        metavar="WHEN",
+        help=f"'{AVAILABLE_NOW}': take what is there and end (default); or an interval like '10 seconds', to stay up",
+    )
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="*", metavar="FILE", help="event files (default: the store in data/store)")
+    _user(parser, "whose view to show (default: one with a rich history)")
+
+
+def _user(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--user", type=_checked(_user_id), metavar="ID", help=text)
+
+
+def _ingest(parser: argparse.ArgumentParser) -> None:
+    _sources(parser)
+    _trigger(parser)
+
+
+def _trends(parser: argparse.ArgumentParser) -> None:
+    moment = _checked(_moment)
+    parser.add_argument("--from", dest="start", type=moment, metavar="TIME", help="recompute the buckets from this time (UTC) on")
+    parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="recompute the buckets up to this time (UTC)")
+    parser.add_argument("--as-of", type=moment, metavar="TIME", help="print what was known by the events before this time; store nothing")
+
+
+def _similarity(parser: argparse.ArgumentParser) -> None:
+    _trigger(parser)
+    parser.add_argument("--rebuild", action="store_true", help="empty the tables and start over from the first event")
+
+
+def _sql(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", help='like "select * from trends where direction = \'rising\'"')
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
+
+
+_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "demo": _demo,
+    "run": _sources,
+    "ingest": _ingest,
+    "trends": _trends,
+    "similarity": _similarity,
+    "recommend": lambda parser: _user(parser, "print the list of one user at once; store nothing"),
+    "sql": _sql,
+}
+
+
+def _checked(convert: Callable[[str], object]) -> Callable[[str], object]:
+    """argparse shows the text of this error kind only."""
+
+    def converted(text: str) -> object:
+        try:
+            return convert(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return converted
+
+
+def _user_id(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 2**63:
+        raise UsageError(f"a user id is a whole number above 0, not '{text}'")
+    return int(text)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"a time is written 2019-11-01 or 2019-11-01T12:30:00, not '{text}'") from None
+    if moment.tzinfo is not None:
+        raise UsageError(f"times are UTC; write '{text}' without a zone")
+    return moment

@@ -1,0 +1,1 @@
+"""The batch layer: demand and trends per time bucket."""

@@ -1,0 +1,91 @@
+"""Demand: how often a product was viewed, put into the cart or purchased in each time bucket. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, time, timezone
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from lambda_spark.settings import TrendSettings
+
+SIGNALS = ("view", "cart", "purchase")
+"""The event types that are interactions; remove_from_cart is none."""
+
+
+class Buckets:
+    """The grid of buckets. Bucket numbers count from the one that begins at the origin; times are epoch microseconds."""
+
+    def __init__(self, settings: TrendSettings) -> None:
+        self.length = settings.bucket // settings.bucket.resolution
+        self.origin = int(datetime.combine(settings.origin, time(), timezone.utc).timestamp()) * 1_000_000
+
+    def number(self, micros: int) -> int:
+        return (micros - self.origin) // self.length
+
+    def start(self, number: int) -> int:
+        return self.origin + number * self.length
+
+    def start_of(self, moment: Column) -> Column:
+        """The first moment of the bucket that a timestamp lies in."""
+        since = F.unix_micros(moment) - F.lit(self.origin)
+        return F.timestamp_micros(F.unix_micros(moment) - F.pmod(since, F.lit(self.length)))
+
+    def next(self, bucket_start: Column) -> Column:
+        return F.timestamp_micros(F.unix_micros(bucket_start) + F.lit(self.length))
+
+    def starts(self, numbers: Sequence[int]) -> list[Column]:
+        return [F.timestamp_micros(F.lit(self.start(number))) for number in numbers]
+
+
+def interactions(events: DataFrame) -> DataFrame:
+    return events.where(F.col("event_type").isin(*SIGNALS))
+
+
+def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
+    """Interactions counted as finely as any trend needs them, in one pass over the events.
+
+    Columns: bucket_start, product_id, category_code, brand, last_time (newest interaction of the cell), and a count per
+    signal (view, cart, purchase).
+    """
+    return (
+        interactions(events)
+        .groupBy(buckets.start_of(F.col("event_time")).alias("bucket_start"), "product_id", "category_code", "brand")
+        .agg(
+            F.max("event_time").alias("last_time"),
+            *(F.count_if(F.col("event_type") == signal).alias(signal) for signal in SIGNALS),
+        )
+    )
+
+
+def product_demand(cells: DataFrame) -> DataFrame:
+    """Demand per product: bucket_start, signal, product_id, events, and the product's newest category and brand in the
+    bucket as structs (last_time, value), null where it has none."""
+    newest = [
+        F.max(F.when(F.col(name).isNotNull(), F.struct("last_time", F.col(name).alias("value")))).alias(name)
+        for name in ("category_code", "brand")
+    ]
+    per_product = cells.groupBy("bucket_start", "product_id").agg(
+        *newest, *(F.sum(signal).alias(signal) for signal in SIGNALS)
+    )
+    return _by_signal(per_product, ["bucket_start", "product_id", "category_code", "brand"])
+
+
+def attribute_demand(cells: DataFrame, attribute: str) -> DataFrame:
+    """Demand per category or brand: bucket_start, signal, the attribute, events; cells without it form no row."""
+    per_value = (
+        cells.where(F.col(attribute).isNotNull())
+        .groupBy("bucket_start", attribute)
+        .agg(*(F.sum(signal).alias(signal) for signal in SIGNALS))
+    )
+    return _by_signal(per_value, ["bucket_start", attribute])
+
+
+def total_demand(demand: DataFrame) -> DataFrame:
+    """All events of a bucket and signal: bucket_start, signal, events."""
+    return demand.groupBy("bucket_start", "signal").agg(F.sum("events").alias("events"))
+
+
+def _by_signal(counts: DataFrame, ids: list[str]) -> DataFrame:
+    return counts.unpivot(ids, list(SIGNALS), "signal", "events").where(F.col("events") > 0)

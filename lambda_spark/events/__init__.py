@@ -1,0 +1,1 @@
+"""Events: files in, one validated and deduplicated event each out."""

@@ -1,0 +1,37 @@
+"""The newest known attributes of products. Pure: events in, product rows out."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from lambda_spark.tables import PRODUCTS
+
+ATTRIBUTES = {
+    "category_id": "category_id_time",
+    "category_code": "category_code_time",
+    "brand": "brand_time",
+    "price": "price_time",
+}
+"""Attribute: the column that holds the time of the event it is from."""
+
+EXTREMES = {"first_seen": "least", "last_seen": "greatest"}
+
+
+def product_attributes(events: DataFrame) -> DataFrame:
+    """Per product the newest value of each attribute that is not null (the greatest where two are equally new), with its
+    time, and when the product was first and last seen. Columns as in `products`."""
+    newest = [
+        F.max(F.when(F.col(name).isNotNull(), F.struct("event_time", name))).alias(name) for name in ATTRIBUTES
+    ]
+    grouped = events.groupBy("product_id").agg(
+        *newest, F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
+    )
+
+    def column(name: str) -> Column:
+        if name in ATTRIBUTES:
+            return F.col(name).getField(name).alias(name)
+        attribute = name.removesuffix("_time")
+        return F.col(attribute).getField("event_time").alias(name) if attribute in ATTRIBUTES else F.col(name)
+
+    return grouped.select(*(column(name) for name in PRODUCTS.column_names))

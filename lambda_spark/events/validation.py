@@ -1,0 +1,123 @@
+"""From raw fields to a valid event, or to the reasons why it is none. Pure: columns in, columns out."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+FIELDS = (
+    "event_time",
+    "event_type",
+    "product_id",
+    "category_id",
+    "category_code",
+    "brand",
+    "price",
+    "user_id",
+    "user_session",
+)
+"""The nine columns of the REES46 format, in its order."""
+
+REQUIRED = ("event_time", "event_type", "product_id", "user_id")
+EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
+MAX_LINE_LENGTH = 16_384
+"""Characters of the longest line that is taken for an event; its fields are then fewer than the CSV parser can bear."""
+
+
+def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
+    """Type the nine fields and name what is wrong with them.
+
+    `fields` has the nine columns as text, `flaws` (array of reasons found while splitting the line, or empty) and
+    `ingested_at` (the micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where
+    malformed), `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaws` is dropped. A line
+    with flaws has no other reasons, since its fields cannot be trusted.
+    """
+    text = {name: _trimmed(F.col(name)) for name in FIELDS}
+    typed = {
+        "event_time": event_time(text["event_time"]),
+        "event_type": text["event_type"],
+        "product_id": text["product_id"].try_cast("bigint"),
+        "category_id": text["category_id"].try_cast("bigint"),
+        "category_code": text["category_code"],
+        "brand": text["brand"],
+        "price": text["price"].try_cast("decimal(12,2)"),
+        "user_id": text["user_id"].try_cast("bigint"),
+        "user_session": text["user_session"],
+    }
+    kept = [name for name in fields.columns if name not in (*FIELDS, "flaws")]
+    inspected = fields.select(
+        *kept,
+        "flaws",
+        *(typed[name].alias(name) for name in FIELDS),
+        F.array(*(text[name].isNull() & F.lit(name in REQUIRED) for name in FIELDS)).alias("missing"),
+        F.array(*(text[name].isNotNull() & typed[name].isNull() for name in FIELDS)).alias("malformed"),
+    )
+    reasons = F.when(F.size("flaws") > 0, F.col("flaws")).otherwise(F.array_compact(F.array(*_reasons(earliest))))
+    return inspected.select(
+        *kept,
+        *FIELDS,
+        F.to_date("event_time").alias("event_date"),
+        event_id().alias("event_id"),
+        reasons.alias("reasons"),
+    )
+
+
+def event_time(text: Column) -> Column:
+    """The moment of `2019-10-01 00:00:00 UTC`, of ISO 8601, or of epoch seconds; UTC where there is no zone.
+
+    Null for anything else: Spark's own cast would also take `2019` for a date and `12:30` for today.
+    """
+    looks_like_a_date = (F.length(text) >= 10) & (F.substring(text, 5, 1) == "-") & (F.substring(text, 8, 1) == "-")
+    seconds = text.try_cast("decimal(17,6)")
+    in_range = seconds.between(F.lit(-62135596800), F.lit(253402300799))
+    return F.when(looks_like_a_date, text.try_cast("timestamp")).when(in_range, F.timestamp_seconds(seconds))
+
+
+def event_id() -> Column:
+    """Hex of the first 16 bytes of SHA-256 over the nine typed columns.
+
+    Numbers and times are written plainly, texts with their length before them, and null as `~`, so that no two events
+    share one writing.
+    """
+
+    def plain(value: Column) -> Column:
+        return F.coalesce(value.cast("string"), F.lit("~"))
+
+    def measured(name: str) -> Column:
+        return F.coalesce(F.concat(F.length(name).cast("string"), F.lit(":"), F.col(name)), F.lit("~"))
+
+    writing = F.concat_ws(
+        "|",
+        plain(F.unix_micros("event_time")),
+        measured("event_type"),
+        plain(F.col("product_id")),
+        plain(F.col("category_id")),
+        measured("category_code"),
+        measured("brand"),
+        plain(F.col("price")),
+        plain(F.col("user_id")),
+        measured("user_session"),
+    )
+    return F.substring(F.sha2(writing, 256), 1, 32)
+
+
+def _trimmed(value: Column) -> Column:
+    return F.nullif(F.trim(value), F.lit(""))
+
+
+def _reasons(earliest: date) -> list[Column]:
+    missing = [F.when(F.get("missing", F.lit(at)), f"{name} is missing") for at, name in enumerate(FIELDS)]
+    malformed = [F.when(F.get("malformed", F.lit(at)), f"{name} is malformed") for at, name in enumerate(FIELDS)]
+    latest = F.col("ingested_at") + F.expr("interval 1 day")
+    return [
+        *missing,
+        *malformed,
+        F.when(F.col("event_time") < F.lit(earliest).cast("timestamp"), f"event_time is before {earliest}"),
+        F.when(F.col("event_time") > latest, "event_time is in the future"),
+        F.when(~F.col("event_type").isin(*EVENT_TYPES), "event_type is unknown"),
+        F.when(F.col("product_id") <= 0, "product_id is not above 0"),
+        F.when(F.col("user_id") <= 0, "user_id is not above 0"),
+        F.when(F.col("price") < 0, "price is below 0"),
+    ]

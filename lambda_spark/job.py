@@ -1,0 +1,96 @@
+"""The frame of every job: arguments → settings → session → one call → a summary, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from py4j.protocol import Py4JError
+from pyspark.sql import SparkSession
+
+from lambda_spark.arguments import parse
+from lambda_spark.errors import LambdaSparkError
+from lambda_spark.lake import Lake
+from lambda_spark.report.text import clean
+from lambda_spark.session import open_session
+from lambda_spark.settings import Settings, load_settings
+
+
+@dataclass(slots=True)
+class Job:
+    """What a job's one call gets."""
+
+    name: str
+    arguments: argparse.Namespace
+    settings: Settings
+    spark: SparkSession
+    started: float
+
+    def lake(self, *, create: bool = False) -> Lake:
+        return Lake.open(self.spark, self.arguments.lake, create=create)
+
+    def sources(self) -> list[str]:
+        named: list[str] = self.arguments.sources
+        return named or ([self.settings.ingest.source] if self.settings.ingest.source else [])
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        print(f"[{time.monotonic() - self.started:6.1f} s] {clean(text)}", flush=True)
+
+    def step(self, step: str) -> Callable[[str], None]:
+        """Progress of one step of several."""
+        return lambda text: self.say(f"{step}: {text}")
+
+    def summary(self, lines: Iterable[str], *, read: Mapping[str, int], written: Mapping[str, int]) -> None:
+        """What was done: the job's own lines, then the table versions read and written, and the seconds."""
+        print()
+        for line in lines:
+            print(clean(line))
+        print(f"read:    {_versions(read)}")
+        print(f"written: {_versions(written)}")
+        print(f"{self.name} took {time.monotonic() - self.started:.1f} s", flush=True)
+
+
+def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
+    """Run a job as a process, from its command line to its exit code."""
+    started = time.monotonic()
+    code = 0
+    try:
+        arguments = parse(name, sys.argv[1:])
+        settings = load_settings(arguments.conf_file, arguments.assignments)
+        spark = open_session(name)
+        code = call(Job(name, arguments, settings, spark, started)) or 0
+    except LambdaSparkError as error:
+        code = error.exit_code
+        _fail(f"{name}: {error}")
+    except KeyboardInterrupt:
+        code = 130
+        _fail(f"{name}: stopped")
+    except (Exception, Py4JError) as error:
+        code = 1
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        _fail(f"{name} failed: {first}")
+    # Not sys.exit: a stopped stream's callback threads must not hold the process, and all is committed.
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _fail(line: str) -> None:
+    """One line for the user; the trace goes to the log."""
+    log = os.environ.get("LAMBDA_SPARK_LOG")
+    if log:
+        os.makedirs(os.path.dirname(log), exist_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n{traceback.format_exc()}")
+        line = f"{clean(line)}\n(details: {log})"
+    print(line, file=sys.stderr, flush=True)
+
+
+def _versions(versions: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} v{version}" for name, version in versions.items()) or "nothing"

@@ -1,0 +1,109 @@
+"""Streams and their checkpoints.
+
+A stream writes under an application id. The id is a property of the tables it writes and the name of its checkpoint's
+folder, so that neither can be mistaken for another's.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql.streaming import StreamingQuery
+
+from lambda_spark.errors import CheckpointError
+from lambda_spark.lake import Lake
+from lambda_spark.operations.triggers import AVAILABLE_NOW
+from lambda_spark.tables import Table
+
+APPLICATION = "application"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The checkpoint of one stream: where it is and the application id that its commits carry."""
+
+    job: str
+    application: str
+    location: str
+
+
+def new_application() -> str:
+    return uuid.uuid4().hex
+
+
+def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str) -> Checkpoint:
+    """The checkpoint that a table's rows came through.
+
+    Raises CheckpointError, naming the way out, where the checkpoint is lost or is not as far as the table: going on
+    would count events twice.
+    """
+    application = lake.properties(table)[APPLICATION]
+    checkpoint = Checkpoint(job, application, lake.checkpoint(job, application))
+    written = lake.last_commit(table, application=application)
+    if written is not None:
+        folder = f"_checkpoints/{job}/{application}"
+        planned = [int(name) for name in lake.files.list(f"{folder}/offsets") if name.isdigit()]
+        finished = [int(name) for name in lake.files.list(f"{folder}/commits") if name.isdigit()]
+        batch_id = int(written.note["batch_id"])
+        if not planned:
+            raise CheckpointError(f"the checkpoint of {job} is lost ({checkpoint.location}); {way_out}")
+        if not max(finished, default=-1) <= batch_id <= max(planned):
+            raise CheckpointError(
+                f"the checkpoint of {job} is not the one that {table.name} was written with: it is at micro-batch "
+                f"{max(planned)}, the table at {batch_id}; {way_out}"
+            )
+    return checkpoint
+
+
+def source_offset(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, Any]:
+    """Where in its source a micro-batch ends, as Spark planned it; a replay of the batch ends there too."""
+    lines = lake.files.read_text(f"_checkpoints/{checkpoint.job}/{checkpoint.application}/offsets/{batch_id}").splitlines()
+    return dict(json.loads(lines[2]))
+
+
+def run_stream(
+    rows: DataFrame,
+    checkpoint: Checkpoint,
+    process: Callable[[DataFrame, int], None],
+    *,
+    trigger: str,
+    idle: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a query until it has taken what is there (`available-now`) or for good (an interval like `10 seconds`).
+
+    `process` is called with each micro-batch, `idle` about once a second between them. An error of `process` is raised
+    here as itself, not as the long text that Spark makes of it.
+    """
+    failures: list[Exception] = []
+
+    def guarded(batch: DataFrame, batch_id: int) -> None:
+        try:
+            process(batch, batch_id)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    writer = rows.writeStream.foreachBatch(guarded).option("checkpointLocation", checkpoint.location)
+    writer = writer.queryName(checkpoint.job)
+    if trigger == AVAILABLE_NOW:
+        query = writer.trigger(availableNow=True).start()
+    else:
+        query = writer.trigger(processingTime=trigger).start()
+    try:
+        _await(query, idle)
+    except Exception:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        query.stop()
+
+
+def _await(query: StreamingQuery, idle: Callable[[], None]) -> None:
+    while not query.awaitTermination(1):
+        idle()

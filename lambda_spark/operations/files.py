@@ -1,0 +1,54 @@
+"""The file system of a lake or a source, local or not, by Hadoop's own classes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+
+class FileSystem:
+    """Files below one root folder. `root` is a plain absolute path on a local file system, else a URI."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        self._jvm: Any = spark._jvm
+        self._configuration = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+        path = self._jvm.org.apache.hadoop.fs.Path(root)
+        self.hadoop = path.getFileSystem(self._configuration)
+        qualified = self.hadoop.makeQualified(path)
+        self.is_local = qualified.toUri().getScheme() == "file"
+        self.root: str = qualified.toUri().getPath() if self.is_local else qualified.toString()
+
+    def path(self, relative: str = "") -> Any:
+        return self._jvm.org.apache.hadoop.fs.Path(f"{self.root}/{relative}" if relative else self.root)
+
+    def exists(self, relative: str = "") -> bool:
+        return bool(self.hadoop.exists(self.path(relative)))
+
+    def is_folder(self, relative: str = "") -> bool:
+        return self.exists(relative) and bool(self.hadoop.getFileStatus(self.path(relative)).isDirectory())
+
+    def sizes(self, relative: str = "") -> dict[str, int]:
+        """Name and length in bytes of what lies directly in a folder; empty where there is none."""
+        if not self.exists(relative):
+            return {}
+        return {status.getPath().getName(): status.getLen() for status in self.hadoop.listStatus(self.path(relative))}
+
+    def list(self, relative: str = "") -> list[str]:
+        return sorted(self.sizes(relative))
+
+    def read_text(self, relative: str) -> str:
+        stream = self.hadoop.open(self.path(relative))
+        try:
+            return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        finally:
+            stream.close()
+
+    def delete(self, relative: str = "") -> None:
+        self.hadoop.delete(self.path(relative), True)
+
+
+def escape_glob(path: str) -> str:
+    """A path in which no character is read as a pattern."""
+    return re.sub(r"([\[\]{}*?\\,])", r"\\\1", path)

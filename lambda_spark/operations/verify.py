@@ -1,0 +1,184 @@
+"""Promise 1, checked on a user's own lake: the maintained tables equal a recompute from `events`, row for row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lambda_spark.batch.refresh import compute, extent_of
+from lambda_spark.events.products import product_attributes
+from lambda_spark.lake import Commit, Lake
+from lambda_spark.serving.refresh import for_active_users, pin_views
+from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings, from_recorded
+from lambda_spark.speed.baskets import basket_items
+from lambda_spark.speed.contributions import PAIR, all_contributions, known_items
+from lambda_spark.speed.scores import similar_items
+from lambda_spark.tables import (
+    BASKETS,
+    CO_INTERACTIONS,
+    EVENTS,
+    PRODUCTS,
+    RECOMMENDATIONS,
+    SIMILAR_ITEMS,
+    USER_TRENDS,
+    Table,
+)
+
+SHOWN = 10
+"""Differing rows that are shown per table and side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One table held against its recompute."""
+
+    table: str
+    rows: int
+    missing: DataFrame | None
+    """Rows that the recompute has and the table lacks; None where there are none."""
+    surplus: DataFrame | None
+    """Rows that the table has and the recompute lacks; None where there are none."""
+    against: str
+    """What it was held against, in words."""
+
+    @property
+    def differs(self) -> bool:
+        return self.missing is not None or self.surplus is not None
+
+
+def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
+    """Hold every maintained table that exists against its recompute, with the settings recorded with it."""
+    newest = lake.version(EVENTS)
+    for table, check in (
+        (PRODUCTS, _products),
+        (USER_TRENDS, _trends),
+        (CO_INTERACTIONS, _co_interactions),
+        (SIMILAR_ITEMS, _similar_items),
+        (RECOMMENDATIONS, _recommendations),
+    ):
+        if lake.exists(table):
+            progress(f"recomputing {table.name if table is not USER_TRENDS else 'demand and trends'}")
+            yield from check(lake, newest)
+
+
+def covered_version(note: dict[str, object]) -> int | None:
+    """The version of `events` that a micro-batch has taken in as a whole; None where it ended within one."""
+    offset = note.get("offset")
+    if not isinstance(offset, dict) or offset["index"] != -1 or offset["isStartingVersion"]:
+        return None
+    return int(offset["reservoirVersion"]) - 1
+
+
+def _products(lake: Lake, newest: int) -> Iterator[Finding]:
+    version = lake.version(PRODUCTS)
+    yield _compare(
+        PRODUCTS, product_attributes(lake.read(EVENTS, newest)), lake.read(PRODUCTS, version), f"events v{newest}"
+    )
+
+
+def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
+    done = lake.last_commit(USER_TRENDS, job="trends")
+    if done is None:
+        return
+    version = int(done.note["events_version"])
+    settings = from_recorded(TrendSettings, lake.properties(USER_TRENDS))
+    events = lake.read(EVENTS, version)
+    extent = extent_of(events)
+    if extent is None:
+        return
+    tables, cells = compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest)))
+    for table, expected in tables.by_table():
+        yield _compare(table, expected, lake.read(table), _against(version, newest))
+    cells.unpersist()
+
+
+def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
+    done = _newest_whole_commit(lake)
+    if done is None:
+        return
+    version = covered_version(done.note)
+    assert version is not None
+    window = int(lake.properties(CO_INTERACTIONS)["window"])
+    items = basket_items(lake.read(EVENTS, version))
+    batch_id = int(done.note["batch_id"])
+    taken_in = F.col("batch_id") <= batch_id
+    baskets = known_items(lake.read(BASKETS).where(taken_in))
+    yield _compare(BASKETS, items, baskets, _against(version, newest))
+    counts = (
+        lake.read(CO_INTERACTIONS, done.version)
+        .where(taken_in)
+        .groupBy(*PAIR)
+        .agg(F.sum("baskets").alias("baskets"), F.sum("strength").alias("strength"))
+        .where((F.col("baskets") != 0) | (F.col("strength") != 0))
+    )
+    yield _compare(CO_INTERACTIONS, all_contributions(items, window=window), counts, _against(version, newest))
+
+
+def _similar_items(lake: Lake, newest: int) -> Iterator[Finding]:
+    done = lake.last_commit(SIMILAR_ITEMS, job="similarity")
+    if done is None:
+        return
+    version = int(done.note["co_interactions_version"])
+    settings = from_recorded(SimilaritySettings, lake.properties(SIMILAR_ITEMS))
+    counts = lake.read(CO_INTERACTIONS, version)
+    date = counts.agg(F.max("event_date")).collect()[0][0]
+    current = lake.version(CO_INTERACTIONS)
+    against = f"co_interactions v{version}" + (f" (v{current} not yet taken in)" if current != version else "")
+    yield _compare(
+        SIMILAR_ITEMS, similar_items(counts, settings, newest=date), lake.read(SIMILAR_ITEMS, done.version), against
+    )
+
+
+def _recommendations(lake: Lake, newest: int) -> Iterator[Finding]:
+    done = lake.last_commit(RECOMMENDATIONS, job="recommend")
+    if done is None:
+        return
+    settings = from_recorded(RecommendationSettings, lake.properties(RECOMMENDATIONS))
+    views = pin_views(lake, done.note["versions"])
+    yield _compare(
+        RECOMMENDATIONS,
+        for_active_users(views, settings),
+        lake.read(RECOMMENDATIONS, done.version),
+        _against(views.versions["events"], newest),
+    )
+
+
+def _newest_whole_commit(lake: Lake) -> Commit | None:
+    """The newest commit of the stream that ends between two versions of `events`."""
+    before: int | None = None
+    while True:
+        done = lake.last_commit(CO_INTERACTIONS, before=before, job="similarity")
+        if done is None or covered_version(done.note) is not None:
+            return done
+        before = done.version
+
+
+def _against(version: int, newest: int) -> str:
+    return f"events v{version}" + (f" ({newest - version} newer versions not yet taken in)" if newest != version else "")
+
+
+def _compare(table: Table, expected: DataFrame, actual: DataFrame, against: str) -> Finding:
+    """Both sides as multisets: how often each row stands in one and not in the other."""
+    names = [name for name in table.column_names if name in expected.columns and name in actual.columns]
+    sides = expected.select(*names, F.lit(1).alias("side")).unionByName(actual.select(*names, F.lit(-1).alias("side")))
+    counted = sides.groupBy(*names).agg(
+        F.sum("side").alias("balance"), F.count_if(F.col("side") == -1).alias("held")
+    ).persist()
+    totals = counted.agg(
+        F.coalesce(F.sum("held"), F.lit(0)).alias("rows"),
+        F.count_if(F.col("balance") > 0).alias("missing"),
+        F.count_if(F.col("balance") < 0).alias("surplus"),
+    ).collect()[0]
+    finding = Finding(
+        table.name,
+        totals["rows"],
+        counted.where(F.col("balance") > 0).select(*names) if totals["missing"] else None,
+        counted.where(F.col("balance") < 0).select(*names) if totals["surplus"] else None,
+        against,
+    )
+    if not finding.differs:
+        counted.unpersist()
+    return finding

@@ -1,0 +1,171 @@
+"""The result that a person sees: what rises and wanes, and what one user is recommended, with every number's meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from lambda_spark.lake import Lake
+from lambda_spark.report.text import table
+from lambda_spark.serving.refresh import Views, bucket_words, for_user, pin_views
+from lambda_spark.settings import Settings, TrendSettings, recorded
+from lambda_spark.tables import CATEGORY_TRENDS, USER_TRENDS
+
+_TOP = 5
+_FIGURES = {"growth": "+.3f", "trend_pct": ".1f", "change_pct": "+.0f", "z": "+.1f", "score": ".4f", "price": ".2f"}
+
+
+def result(lake: Lake, settings: Settings, user_id: int | None) -> str:
+    """The whole result, for a user or for one with a rich history."""
+    views = pin_views(lake)
+    parts = [_trend_part(views.trends, _same_bucket(lake.read(CATEGORY_TRENDS), views), settings.trends, views.when)]
+    if user_id is None:
+        user_id = _richest_user(views.events)
+    if user_id is not None:
+        parts.append(_user_part(lake, views, settings, user_id))
+    return "\n\n".join(parts)
+
+
+def user_result(lake: Lake, settings: Settings, user_id: int) -> str:
+    """What one user is recommended and why, from the tables as they are now."""
+    return _user_part(lake, pin_views(lake), settings, user_id)
+
+
+def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings) -> str:
+    """What rises and wanes in the newest complete bucket (else the newest) of some trend tables."""
+    newest = trends.agg(
+        F.max(F.when(F.col("complete"), F.col("bucket_start"))).alias("complete"), F.max("bucket_start").alias("any")
+    ).collect()[0]
+    start = newest.complete or newest.any
+    if start is None:
+        return "No trends: there is no second bucket yet to compare with the first (the setting trends.bucket is its length)."
+    in_bucket = F.col("bucket_start") == F.lit(start)
+    when = bucket_words(start, recorded(settings)["bucket"])
+    return _trend_part(trends.where(in_bucket), category_trends.where(in_bucket), settings, when)
+
+
+def recommendation_table(rows: Sequence[Row]) -> str:
+    """A user's list as a table."""
+    shown = ("rank", "product_id", "category_code", "brand", "price", "score", "reason")
+    return table([{name: row[name] for name in shown} for row in rows], _FIGURES)
+
+
+def _trend_part(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings, when: str) -> str:
+    parts = [f"Views {when}, against the bucket before"]
+    for title, rows, key in (("products", trends, "product_id"), ("categories", category_trends, "category_code")):
+        strongest = (
+            rows.where((F.col("signal") == "view") & (F.col("rank") <= _TOP)).orderBy("direction", "rank").collect()
+        )
+        for direction in ("rising", "waning"):
+            found = [row for row in strongest if row.direction == direction]
+            parts.append(f"\nTop {direction} {title}")
+            parts.append(_trend_table(found, key) if found else _no_trend(direction, title, settings))
+    return "\n".join(parts)
+
+
+def _trend_table(rows: Sequence[Row], key: str) -> str:
+    names = [key] if key == "category_code" else [key, "category_code", "brand"]
+    figures = ("growth", "trend_pct", "previous", "current", "change_pct")
+    return table(
+        [{**{n: row[n] for n in names}, **{n: row[n] for n in figures}, "z": row.z_score} for row in rows], _FIGURES
+    )
+
+
+def _no_trend(direction: str, title: str, settings: TrendSettings) -> str:
+    return (
+        f"none: no {title} changed by at least {settings.min_change} views (trends.min_change) and "
+        f"{settings.min_z:g} standard deviations (trends.min_z) that way"
+    )
+
+
+def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> str:
+    touched = views.events.where((F.col("user_id") == user_id) & (F.col("event_type") != "remove_from_cart"))
+    recent = (
+        touched.groupBy("product_id")
+        .agg(F.max("event_time").alias("last_seen"), F.max_by("event_type", "event_time").alias("last_event"))
+        .orderBy(F.desc("last_seen"), "product_id")
+        .limit(_TOP)
+        .join(views.products.select("product_id", "category_code", "brand", "price"), on="product_id", how="left")
+        .orderBy(F.desc("last_seen"), "product_id")
+        .collect()
+    )
+    recommended = for_user(views, settings.recommendations, user_id).orderBy("rank").collect()
+    if not recent:
+        parts = [f"User {user_id} was never seen: these are the store's rising and most viewed products."]
+        return "\n".join([*parts, *_recommendations(recommended)])
+    parts = [f"User {user_id}", "\nRecently viewed", table([row.asDict() for row in recent], _FIGURES)]
+    similar = _similar(views, [row.product_id for row in recent])
+    parts.append("\nSimilar products")
+    parts.append(
+        table([row.asDict() for row in similar[:_TOP]], _FIGURES)
+        if similar
+        else "none: no other product was seen in the same sessions (similarity.window, similarity.min_baskets)"
+    )
+    parts.append(_own_share(lake, views, user_id))
+    parts.extend(_highlights(views, similar))
+    return "\n".join([*parts, *_recommendations(recommended)])
+
+
+def _similar(views: Views, product_ids: list[int]) -> list[Row]:
+    return (
+        views.similar_items.where((F.col("relation") == "viewed") & F.col("product_id").isin(product_ids))
+        .select(F.col("product_id").alias("to_product"), "similar_product_id", "score", "baskets")
+        .orderBy(F.desc("score"), "to_product", "similar_product_id")
+        .limit(_TOP)
+        .collect()
+    )
+
+
+def _own_share(lake: Lake, views: Views, user_id: int) -> str:
+    own = _same_bucket(lake.read(USER_TRENDS), views).where(F.col("user_id") == user_id).collect()
+    if not own:
+        return f"\nNo interactions of this user {views.when}."
+    return (
+        f"\nOf this user's {own[0].interactions} interactions {views.when}, {own[0].rising_pct:.0f} % were with rising "
+        f"and {own[0].waning_pct:.0f} % with waning products."
+    )
+
+
+def _highlights(views: Views, similar: list[Row]) -> list[str]:
+    lines = []
+    top = views.trends.where(F.col("signal") == "view").orderBy(F.desc_nulls_last("trend_pct"), "product_id").limit(1).collect()
+    if top and top[0].trend_pct is not None:
+        trend = top[0]
+        lines.append(
+            f"Highest trend percentage: product {trend.product_id} ({trend.category_code or 'no category'}, "
+            f"{trend.brand or 'no brand'}), {trend.trend_pct:.1f} % of all {trend.direction} change: "
+            f"{trend.previous} → {trend.current} views"
+        )
+    if similar:
+        best = similar[0]
+        lines.append(
+            f"Most similar product: {best.similar_product_id}, to {best.to_product} (score {best.score:.4f}, together in {best.baskets} sessions)"
+        )
+    return lines
+
+
+def _recommendations(rows: list[Row]) -> list[str]:
+    if not rows:
+        return [
+            "\nRecommended: nothing. Every product is left out by recommendations.filter, allow, deny or max_per_category, "
+            "or the user has bought it."
+        ]
+    return ["\nRecommended", recommendation_table(rows)]
+
+
+def _same_bucket(rows: DataFrame, views: Views) -> DataFrame:
+    return rows.where(F.col("bucket_start") == views.bucket)
+
+
+def _richest_user(events: DataFrame) -> int | None:
+    rows = (
+        events.where(F.col("event_type") != "remove_from_cart")
+        .groupBy("user_id")
+        .agg(F.count_distinct("product_id").alias("products"))
+        .orderBy(F.desc("products"), "user_id")
+        .limit(1)
+        .collect()
+    )
+    return int(rows[0].user_id) if rows else None

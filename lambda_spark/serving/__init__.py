@@ -1,0 +1,1 @@
+"""The serving layer: both views joined into recommendations."""

@@ -1,0 +1,156 @@
+"""The serving job: joins the batch view (trends, demand) and the speed view (similar_items) into recommendations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.lake import Lake
+from lambda_spark.serving.catalogue import eligible_products, fillers, moving_products, neighbour_lists
+from lambda_spark.serving.profiles import profiles
+from lambda_spark.serving.recommendations import recommend
+from lambda_spark.session import literal_rows
+from lambda_spark.settings import RecommendationSettings, recorded
+from lambda_spark.tables import DEMAND, EVENTS, PRODUCTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, USER_TRENDS, Table
+
+Progress = Callable[[str], None]
+
+_INPUTS = (EVENTS, PRODUCTS, SIMILAR_ITEMS, TRENDS, DEMAND)
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The tables that a run reads, each pinned at one version."""
+
+    versions: dict[str, int]
+    events: DataFrame
+    products: DataFrame
+    similar_items: DataFrame
+    trends: DataFrame
+    demand: DataFrame
+    bucket: Column
+    """First moment of the bucket that trends and demand are from."""
+    when: str
+    """The bucket of the trends, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendationRun:
+    """What a run did."""
+
+    versions_read: dict[str, int]
+    written: int | None
+    """The version written; None where nothing had changed."""
+
+
+def pin_views(lake: Lake, versions: dict[str, int] | None = None) -> Views:
+    """Pin what there is now (or the versions given), and choose the newest complete bucket (else the newest)."""
+    for table, job in ((EVENTS, "ingest"), (USER_TRENDS, "trends"), (SIMILAR_ITEMS, "similarity")):
+        if not lake.exists(table):
+            raise LakeError(f"{table.name} is missing in {lake.path}: run `{job}` first (or `run`, which does all)")
+    versions = versions or lake.versions(*_INPUTS)
+
+    def read(table: Table) -> DataFrame:
+        return lake.read(table, versions[table.name])
+
+    trends, demand = read(TRENDS), read(DEMAND)
+    bucket, when = _newest_bucket(trends, demand, lake.properties(TRENDS).get("bucket", ""))
+    in_bucket = F.col("bucket_start") == bucket
+    return Views(
+        versions,
+        read(EVENTS),
+        read(PRODUCTS),
+        read(SIMILAR_ITEMS),
+        trends.where(in_bucket),
+        demand.where(in_bucket),
+        bucket,
+        when,
+    )
+
+
+def refresh(lake: Lake, settings: RecommendationSettings, *, progress: Progress) -> RecommendationRun:
+    """Write the lists of all active users, unless they are up to date with the tables and the settings."""
+    views = pin_views(lake)
+    if _is_up_to_date(lake, settings, views.versions):
+        return RecommendationRun(views.versions, None)
+    progress("recommending for all active users")
+    rows = for_active_users(views, settings)
+    note = {"job": "recommend", "versions": views.versions}
+    lake.replace(RECOMMENDATIONS, rows, settings=recorded(settings), note=note)
+    return RecommendationRun(views.versions, lake.version(RECOMMENDATIONS))
+
+
+def for_active_users(views: Views, settings: RecommendationSettings) -> DataFrame:
+    """The lists of every user with an interaction in the last `active_days`. Columns as in `recommendations`."""
+    newest = views.events.agg(F.max("event_date")).collect()[0][0]
+    since = F.date_sub(F.lit(newest).cast("date"), settings.active_days - 1)
+    return _complete(profiles(views.events, settings, active_since=since), views, settings)
+
+
+def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> DataFrame:
+    """The list of one user, active or not; one who was never seen gets what is rising and in demand."""
+    spark = views.events.sparkSession
+    known = profiles(views.events.where(F.col("user_id") == user_id), settings)
+    asked = literal_rows(spark, [{"user_id": user_id}], "user_id: bigint")
+    return _complete(asked.join(known, on="user_id", how="left"), views, settings)
+
+
+def _complete(users: DataFrame, views: Views, settings: RecommendationSettings) -> DataFrame:
+    eligible = _eligible(views.products, settings)
+    moving = moving_products(views.trends)
+    lists = recommend(
+        users,
+        neighbour_lists(views.products, eligible, views.similar_items, moving),
+        fillers(eligible, moving, views.demand),
+        settings,
+        when=views.when,
+    )
+    attributes = views.products.select("product_id", "category_code", "brand", "price")
+    versions: list[Column] = [
+        F.lit(views.versions[name]).cast("bigint").alias(f"{name}_version")
+        for name in ("events", "products", "similar_items", "trends")
+    ]
+    return lists.join(F.broadcast(attributes), on="product_id", how="left").select(
+        *(name for name in RECOMMENDATIONS.column_names if not name.endswith("_version")), *versions
+    )
+
+
+def _eligible(products: DataFrame, settings: RecommendationSettings) -> DataFrame:
+    try:
+        return eligible_products(products, settings)
+    except (AnalysisException, ParseException) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"recommendations.filter is no predicate over products: {reason}") from error
+
+
+def _newest_bucket(trends: DataFrame, demand: DataFrame, bucket: str) -> tuple[Column, str]:
+    """The newest complete bucket that has trends, else the newest that has, else the newest with demand; and its words."""
+    newest = F.max("bucket_start")
+    complete, any_trend = trends.agg(F.max(F.when(F.col("complete"), F.col("bucket_start"))), newest).collect()[0]
+    start = complete or any_trend or demand.agg(newest).collect()[0][0]
+    if start is None:
+        return F.lit(None).cast("timestamp"), ""
+    return F.lit(start), bucket_words(start, bucket)
+
+
+def bucket_words(start: datetime, length: str) -> str:
+    """A bucket in words, like `in the week from 2019-11-04`; its length as recorded with the trends."""
+    if length == "10080 minutes":
+        return f"in the week from {start:%Y-%m-%d}"
+    return f"in the {length} from {start:%Y-%m-%d %H:%M}"
+
+
+def _is_up_to_date(lake: Lake, settings: RecommendationSettings, versions: dict[str, int]) -> bool:
+    if not lake.exists(RECOMMENDATIONS):
+        return False
+    done = lake.last_commit(RECOMMENDATIONS, job="recommend")
+    if done is None or done.note["versions"] != versions:
+        return False
+    properties = lake.properties(RECOMMENDATIONS)
+    return all(properties.get(key) == text for key, text in recorded(settings).items())

@@ -1,0 +1,39 @@
+"""The Spark session of a job."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+_PARTITIONS_PER_CORE = 4
+
+
+def open_session(name: str) -> SparkSession:
+    """The session of the `spark-submit` that runs this process.
+
+    What `conf/spark-defaults.conf` or the cluster leave open is set by the number of cores: Spark's 200 shuffle
+    partitions and Delta's 50 for a snapshot cost most of a small job's time.
+    """
+    # PySpark logs a failed query as JSON on the terminal; the job says it in one line, and the trace is in the log.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+    spark = SparkSession.builder.appName(f"lambda-spark {name}").getOrCreate()
+    configured = spark.sparkContext.getConf()
+    cores = spark.sparkContext.defaultParallelism
+    for key, value in (
+        ("spark.sql.shuffle.partitions", _PARTITIONS_PER_CORE * cores),
+        ("spark.databricks.delta.snapshotPartitions", cores),
+    ):
+        if not configured.contains(key):
+            spark.conf.set(key, str(value))
+    return spark
+
+
+def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema: str) -> DataFrame:
+    """A few rows as a DataFrame, without `createDataFrame`, which would start Python on the executors."""
+    text = json.dumps(list(rows), default=str)
+    return spark.range(1).select(F.inline(F.from_json(F.lit(text), f"array<struct<{schema}>>")))

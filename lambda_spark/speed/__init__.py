@@ -1,0 +1,1 @@
+"""The speed layer: item co-interaction kept up to date in micro-batches."""

@@ -1,0 +1,107 @@
+"""From co-occurrence counts to the most similar products of each product. Pure."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from lambda_spark.settings import Measure, SimilaritySettings
+from lambda_spark.speed.contributions import STRENGTH_UNITS
+
+WEIGHT_ONE = 2**20
+"""The weight of the newest date. Weights are integers, so that sums do not depend on their order."""
+
+
+def date_weight(event_date: Column, newest: date, half_life_days: float) -> Column:
+    """round(2²⁰ · 2^(-age / half_life)), age in days before the newest date; the same for all where half_life is 0."""
+    if half_life_days == 0:
+        return F.lit(WEIGHT_ONE).cast("bigint")
+    age = F.date_diff(F.lit(newest), event_date)
+    return F.round(F.lit(float(WEIGHT_ONE)) * F.pow(F.lit(2.0), -age / F.lit(float(half_life_days)))).cast("bigint")
+
+
+def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both: Column) -> Column:
+    """How similar j is to i, from the strength c of the pair, the baskets n_i and n_j of each, all baskets n, and the
+    baskets of both; every argument is a decayed integer, c in 1/60 of a basket.
+
+    confidence c/n_i, in [0, 1]: the share of i's baskets that lead to j (Agrawal et al., SIGMOD 1993); cosine
+    c/√(n_i·n_j) and jaccard c/(n_i + n_j - c), in [0, 1]; lift n·c/(n_i·n_j), 1 at independence; llr, Dunning's G²
+    (Computational Linguistics 19, 1993) on baskets, 0 where the pair is not above chance.
+    """
+    units = F.lit(STRENGTH_UNITS)
+    if measure == "confidence":
+        return F.try_divide(c, units * n_i)
+    if measure == "cosine":
+        return F.try_divide(c, units * F.sqrt(n_i) * F.sqrt(n_j))
+    if measure == "jaccard":
+        return F.try_divide(c, units * (n_i + n_j) - c)
+    if measure == "lift":
+        return F.try_divide(n.cast("double") * c, units * n_i.cast("double") * n_j)
+    return _log_likelihood_ratio(both, n_i, n_j, n)
+
+
+def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> Column:
+    one = F.lit(float(WEIGHT_ONE))
+    k11, k12, k21 = both / one, (n_i - both) / one, (n_j - both) / one
+    k22 = F.greatest(F.lit(0.0), (n - n_i - n_j + both) / one)
+    total = k11 + k12 + k21 + k22
+
+    def term(observed: Column, row: Column, column: Column) -> Column:
+        return F.when(observed > 0, observed * F.log(observed * total / (row * column))).otherwise(F.lit(0.0))
+
+    row_1, row_2, column_1, column_2 = k11 + k12, k21 + k22, k11 + k21, k12 + k22
+    terms = term(k11, row_1, column_1) + term(k12, row_1, column_2) + term(k21, row_2, column_1) + term(k22, row_2, column_2)
+    return F.when(k11 * total > row_1 * column_1, F.lit(2.0) * terms).otherwise(F.lit(0.0))
+
+
+def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, newest: date) -> DataFrame:
+    """The `k` best neighbours of each product and relation. Columns as in `similar_items`.
+
+    `newest` is the newest date in `co_interactions`. Neighbours that score 0 are none.
+    """
+    weight = date_weight(F.col("event_date"), newest, settings.half_life_days)
+    totals = (
+        co_interactions.withColumn("weight", weight)
+        .groupBy("relation", "item_a", "item_b")
+        .agg(
+            F.sum("baskets").alias("baskets"),
+            F.sum("strength").alias("strength"),
+            F.sum(F.col("weight") * F.col("baskets")).alias("decayed_baskets"),
+            F.sum(F.col("weight") * F.col("strength")).alias("decayed_strength"),
+        )
+    )
+    is_pair = F.col("item_a") < F.col("item_b")
+    counts = totals.where(~is_pair).select("relation", F.col("item_a").alias("item"), F.col("decayed_baskets").alias("n"))
+    pairs = (
+        totals.where(is_pair & (F.col("baskets") >= settings.min_baskets))
+        .join(counts.select("relation", F.col("item").alias("item_a"), F.col("n").alias("n_a")), on=["relation", "item_a"], how="inner")
+        .join(counts.select("relation", F.col("item").alias("item_b"), F.col("n").alias("n_b")), on=["relation", "item_b"], how="inner")
+        .join(F.broadcast(counts.where(F.col("item") == 0).select("relation", F.col("n").alias("n_all"))), on="relation", how="inner")
+    )
+    sides = F.array(
+        F.struct(F.col("item_a").alias("i"), F.col("item_b").alias("j"), F.col("n_a").alias("n_i"), F.col("n_b").alias("n_j")),
+        F.struct(F.col("item_b").alias("i"), F.col("item_a").alias("j"), F.col("n_b").alias("n_i"), F.col("n_a").alias("n_j")),
+    )
+    scored = (
+        pairs.withColumn("side", F.explode(sides))
+        .select(
+            "relation",
+            F.col("side.i").alias("product_id"),
+            F.col("side.j").alias("similar_product_id"),
+            score(
+                settings.measure,
+                F.col("decayed_strength"),
+                F.col("side.n_i"),
+                F.col("side.n_j"),
+                F.col("n_all"),
+                F.col("decayed_baskets"),
+            ).alias("score"),
+            "baskets",
+            "strength",
+        )
+        .where(F.col("score") > 0)
+    )
+    best_first = Window.partitionBy("relation", "product_id").orderBy(F.desc("score"), F.asc("similar_product_id"))
+    return scored.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= settings.k)

@@ -1,0 +1,167 @@
+"""The speed job: a streaming query over `events` that keeps `baskets`, `co_interactions` and `similar_items` up to date.
+
+A micro-batch reads only the touched dates and only appends. Replayed, it reads what it read before (its own rows are left out)
+and Delta skips what it has written before, so that every event counts once however often the job is killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark import StorageLevel, inheritable_thread_target
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lambda_spark.errors import CheckpointError, UsageError
+from lambda_spark.lake import Lake
+from lambda_spark.operations.checkpoints import (
+    APPLICATION,
+    Checkpoint,
+    new_application,
+    open_checkpoint,
+    run_stream,
+    source_offset,
+)
+from lambda_spark.operations.triggers import AVAILABLE_NOW
+from lambda_spark.settings import SimilaritySettings, recorded, size_in_bytes
+from lambda_spark.speed.baskets import BASKET, basket_items
+from lambda_spark.speed.contributions import basket_changes, changed_contributions, known_items, new_items
+from lambda_spark.speed.scores import similar_items
+from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
+
+Progress = Callable[[str], None]
+REBUILD = "start it over with `similarity --rebuild`"
+
+
+@dataclass(slots=True)
+class SimilarityRun:
+    """What a run did."""
+
+    micro_batches: int = 0
+    seconds: list[float] = field(default_factory=list)
+    refreshed: str = ""
+    """Why `similar_items` was renewed; empty where it was not."""
+
+
+def update(
+    lake: Lake, settings: SimilaritySettings, *, trigger: str = AVAILABLE_NOW, rebuild: bool = False, progress: Progress
+) -> SimilarityRun:
+    """Take in all new events, then renew `similar_items` where it names an older version.
+
+    Raises UsageError for a window other than the tables', and CheckpointError for a lost or foreign checkpoint.
+    """
+    lake.create(CO_INTERACTIONS, BASKETS, properties=_first_properties(settings))
+    if rebuild:
+        _start_over(lake, settings)
+        progress("starting over: baskets and co_interactions are empty now")
+    checkpoint = _checkpoint(lake, settings)
+    run = SimilarityRun()
+    refreshed_at = time.monotonic()
+
+    def process(batch: DataFrame, batch_id: int) -> None:
+        started = time.monotonic()
+        count = absorb(lake, checkpoint, settings.window, batch, batch_id)
+        run.micro_batches += 1
+        run.seconds.append(time.monotonic() - started)
+        progress(f"micro-batch {batch_id}: {count:,} basket items in {run.seconds[-1]:.1f} s")
+
+    def idle() -> None:
+        nonlocal refreshed_at
+        if time.monotonic() - refreshed_at > settings.refresh_interval.total_seconds():
+            refreshed_at = time.monotonic()
+            refresh_similar_items(lake, settings, progress)
+
+    events = lake.stream(EVENTS, max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch"))
+    run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
+    run.refreshed = refresh_similar_items(lake, settings, progress)
+    return run
+
+
+def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, batch_id: int) -> int:
+    """Add the events of one micro-batch to `baskets` and `co_interactions`; returns its number of distinct basket items."""
+    new = basket_items(batch).persist(StorageLevel.MEMORY_AND_DISK)
+    dates = [row.event_date for row in new.groupBy("event_date").count().orderBy("event_date").collect()]
+    known = (
+        lake.read(BASKETS)
+        .where(F.col("event_date").isin(dates) & (F.col("batch_id") != batch_id))
+        .join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
+    )
+    changes = basket_changes(known_items(known), new).persist(StorageLevel.MEMORY_AND_DISK)
+    note = {"job": "similarity", **_covered(source_offset(lake, checkpoint, batch_id))}
+    writes = (
+        (CO_INTERACTIONS, changed_contributions(changes, window=window)),
+        (BASKETS, new_items(changes)),
+    )
+
+    def append(table: Any, rows: DataFrame) -> None:
+        stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
+        lake.append(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
+
+    try:
+        for table, rows in writes:
+            append(table, rows)
+        return new.count()
+    finally:
+        changes.unpersist()
+        new.unpersist()
+
+
+def refresh_similar_items(lake: Lake, settings: SimilaritySettings, progress: Progress) -> str:
+    """Renew `similar_items` where it was computed from an older version or with other settings; returns why, or ''."""
+    version = lake.version(CO_INTERACTIONS)
+    reason = _why_refresh(lake, settings, version)
+    if not reason:
+        return ""
+    counts = lake.read(CO_INTERACTIONS, version)
+    newest = counts.agg(F.max("event_date")).collect()[0][0]
+    if newest is None:
+        return ""
+    progress(f"renewing similar_items: {reason}")
+    rows = similar_items(counts, settings, newest=newest)
+    note = {"job": "similarity", "co_interactions_version": version}
+    lake.replace(SIMILAR_ITEMS, rows, settings=recorded(settings), note=note)
+    return reason
+
+
+def _why_refresh(lake: Lake, settings: SimilaritySettings, version: int) -> str:
+    done = lake.last_commit(SIMILAR_ITEMS, job="similarity") if lake.exists(SIMILAR_ITEMS) else None
+    if done is None:
+        return "first run"
+    properties = lake.properties(SIMILAR_ITEMS)
+    deciding = ("window", "measure", "k", "half_life_days", "min_baskets")
+    if any(properties.get(key) != recorded(settings)[key] for key in deciding):
+        return "the settings have changed"
+    return "new events" if done.note["co_interactions_version"] != version else ""
+
+
+def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
+    properties = lake.properties(CO_INTERACTIONS)
+    if properties["window"] != str(settings.window):
+        raise UsageError(
+            f"similarity.window is {settings.window}, the tables were computed with {properties['window']}: "
+            f"set it back, or {REBUILD}"
+        )
+    if lake.properties(BASKETS).get(APPLICATION) != properties[APPLICATION]:
+        raise CheckpointError(f"baskets and co_interactions do not belong together (an interrupted rebuild?); {REBUILD}")
+    open_checkpoint(lake, "similarity", BASKETS, way_out=REBUILD)
+    return open_checkpoint(lake, "similarity", CO_INTERACTIONS, way_out=REBUILD)
+
+
+def _start_over(lake: Lake, settings: SimilaritySettings) -> None:
+    """Empty both tables under a new application id. Interrupted in between, they name two ids, which is noticed."""
+    properties = _first_properties(settings)
+    lake.empty(CO_INTERACTIONS, properties)
+    lake.empty(BASKETS, properties)
+
+
+def _first_properties(settings: SimilaritySettings) -> dict[str, str]:
+    return {APPLICATION: new_application(), "window": str(settings.window)}
+
+
+def _covered(offset: dict[str, Any]) -> dict[str, Any]:
+    """What part of `events` is taken in once a micro-batch that ends at a Delta source offset is written."""
+    return {"offset": offset}
