@@ -24,7 +24,7 @@ def demo(job: Job) -> None:
     print(
         "\nNow ask the lake yourself:\n"
         "  ./spark-submit.sh recommend --user ID\n"
-        '  ./spark-submit.sh sql "select * from trends where direction = \'rising\' order by bucket_start, rank"\n'
+        "  ./spark-submit.sh sql \"select * from trends where direction = 'rising' order by bucket_start, rank\"\n"
         "  ./spark-submit.sh shell"
     )
 

@@ -16,9 +16,7 @@ def trends(job: Job) -> None:
         show_as_of(job, lake)
         return
     with lake.locks.job("trends"):
-        run = refresh(
-            lake, job.settings.trends, start=job.arguments.start, end=job.arguments.end, progress=job.say
-        )
+        run = refresh(lake, job.settings.trends, start=job.arguments.start, end=job.arguments.end, progress=job.say)
     job.summary([trend_line(run)], read={EVENTS.name: run.events_version}, written=run.written)
 
 

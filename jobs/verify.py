@@ -8,7 +8,9 @@ def main(job: Job) -> int:
     lake = job.lake()
     differing = []
     for finding in verify(lake, job.say):
-        job.say(f"{finding.table}: {finding.rows:,} rows {'DIFFER from' if finding.differs else 'equal'} {finding.against}")
+        job.say(
+            f"{finding.table}: {finding.rows:,} rows {'DIFFER from' if finding.differs else 'equal'} {finding.against}"
+        )
         if finding.differs:
             differing.append(finding.table)
         for title, rows in (("missing", finding.missing), ("surplus", finding.surplus)):

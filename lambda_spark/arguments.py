@@ -51,7 +51,8 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
         epilog="Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use.",
         allow_abbrev=False,
     )
-    _OPTIONS.get(job, lambda _: None)(parser)
+    if job in _OPTIONS:
+        _OPTIONS[job](parser)
     common = parser.add_argument_group("every job")
     common.add_argument("--lake", default="lake", metavar="PATH", help="folder of the Delta tables (default: lake)")
     common.add_argument(
@@ -74,11 +75,12 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
 
 
 def _sources(parser: argparse.ArgumentParser) -> None:
+    kinds = ".csv, .json, .jsonl, .ndjson, .parquet, each also .gz"
     parser.add_argument(
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="folders or files: .csv, .json, .jsonl, .ndjson, .parquet, each also .gz (default: the setting ingest.source)",
+        help=f"folders or files: {kinds} (default: the setting ingest.source)",
     )
 
 
@@ -108,9 +110,18 @@ def _ingest(parser: argparse.ArgumentParser) -> None:
 
 def _trends(parser: argparse.ArgumentParser) -> None:
     moment = _checked(_moment)
-    parser.add_argument("--from", dest="start", type=moment, metavar="TIME", help="recompute the buckets from this time (UTC) on")
-    parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="recompute the buckets up to this time (UTC)")
-    parser.add_argument("--as-of", type=moment, metavar="TIME", help="print what was known by the events before this time; store nothing")
+    parser.add_argument(
+        "--from", dest="start", type=moment, metavar="TIME", help="recompute the buckets from this time (UTC) on"
+    )
+    parser.add_argument(
+        "--to", dest="end", type=moment, metavar="TIME", help="recompute the buckets up to this time (UTC)"
+    )
+    parser.add_argument(
+        "--as-of",
+        type=moment,
+        metavar="TIME",
+        help="print what was known by the events before this time; store nothing",
+    )
 
 
 def _similarity(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +130,7 @@ def _similarity(parser: argparse.ArgumentParser) -> None:
 
 
 def _sql(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("query", help='like "select * from trends where direction = \'rising\'"')
+    parser.add_argument("query", help="like \"select * from trends where direction = 'rising'\"")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
 
 

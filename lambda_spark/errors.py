@@ -21,5 +21,5 @@ class CheckpointError(LambdaSparkError):
     """A streaming checkpoint that does not belong to the tables it should continue."""
 
 
-class JobRunning(LambdaSparkError):
+class JobRunningError(LambdaSparkError):
     """Another process is doing the same job on the same lake."""

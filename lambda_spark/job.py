@@ -1,4 +1,4 @@
-"""The frame of every job: arguments → settings → session → one call → a summary, or one line that says what is wrong."""
+"""The frame of every job: arguments → settings → session → one call → a summary, or one line about a failure."""
 
 from __future__ import annotations
 

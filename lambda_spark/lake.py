@@ -53,9 +53,13 @@ class Lake:
         if not lake.exists(EVENTS):
             foreign = [name for name in lake.files.list() if not name.startswith((".", "_"))]
             if foreign:
-                raise UsageError(f"{lake.path} is no lake: it holds '{foreign[0]}' and no events table; name another --lake")
+                raise UsageError(
+                    f"{lake.path} is no lake: it holds '{foreign[0]}' and no events table; name another --lake"
+                )
             if not create:
-                raise UsageError(f"{lake.path} is no lake yet: run `ingest` (or `run`, or `demo`) first, or name another --lake")
+                raise UsageError(
+                    f"{lake.path} is no lake yet: run `ingest` (or `run`, or `demo`) first, or name another --lake"
+                )
         for table in TABLES.values():
             check_log(lake.files, table.name)
         return lake
@@ -156,31 +160,11 @@ class Lake:
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).overwrite(condition)
 
-    def upsert(self, table: Table, rows: DataFrame, *, key: str, newer: Mapping[str, str], extremes: Mapping[str, str]) -> None:
-        """Merge rows by key. `newer` names columns that take the greatest (time column, value); `extremes` columns that take
-        the `least` or the `greatest`. Doing it twice does no harm."""
-        sets: dict[str, Column] = {}
-        changed = F.lit(False)
-        for column, time in newer.items():
-            old = F.struct(F.col(f"old.{time}"), F.col(f"old.{column}"))
-            new = F.struct(F.col(f"new.{time}"), F.col(f"new.{column}"))
-            wins = F.col(f"new.{time}").isNotNull() & (F.col(f"old.{time}").isNull() | (new > old))
-            for name in (column, time):
-                sets[name] = F.when(wins, F.col(f"new.{name}")).otherwise(F.col(f"old.{name}"))
-            changed = changed | wins
-        for column, extreme in extremes.items():
-            pick = F.least if extreme == "least" else F.greatest
-            sets[column] = pick(F.col(f"old.{column}"), F.col(f"new.{column}"))
-            changed = changed | ~sets[column].eqNullSafe(F.col(f"old.{column}"))
+    def overwrite(self, table: Table, rows: DataFrame, *, note: Note) -> None:
+        """Replace all rows, in one commit; what is recorded with the table stays."""
+        writer = rows.select(*table.column_names).write.format("delta").mode("overwrite")
         with self.locks.table(table.name):
-            (
-                self._delta(table)
-                .alias("old")
-                .merge(rows.select(*table.column_names).alias("new"), F.col(f"old.{key}") == F.col(f"new.{key}"))
-                .whenMatchedUpdate(condition=changed, set=sets)
-                .whenNotMatchedInsertAll()
-                .execute()
-            )
+            writer.option("userMetadata", json.dumps(note)).save(self.location(table))
 
     def properties(self, table: Table) -> dict[str, str]:
         """What the jobs recorded with a table: the settings it was computed with, and its stream's application id."""

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import zipfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -63,7 +63,7 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
         f"-Dlambda_spark.log={log} -Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties",
         "--conf",
         f"spark.ui.showConsoleProgress={str(sys.stderr.isatty()).lower()}",
-        *_delta_jars(environment),
+        *delta_jars(environment.parent),
         *shlex.split(os.environ.get("SPARK_SUBMIT_OPTIONS", "")),
     ]
     script = str(PROJECT / "jobs" / f"{job}.py")
@@ -84,11 +84,13 @@ def _log_file(job: str, lake: str) -> Path:
     """Under the lake's `_logs`, but never in a folder that is something else, nor on a remote file system."""
     folder = Path(lake)
     is_lake = (folder / "events" / "_delta_log").is_dir()
-    is_free = not folder.exists() or (folder.is_dir() and all(name.name.startswith(("_", ".")) for name in folder.iterdir()))
+    is_free = not folder.exists() or (
+        folder.is_dir() and all(name.name.startswith(("_", ".")) for name in folder.iterdir())
+    )
     creates = job in ("demo", "run", "ingest")
     if ":/" in lake or not (is_lake or (creates and is_free)):
         folder = Path(gettempdir(), "lambda-spark")
-    name = f"{job}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}.log"
+    name = f"{job}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     return folder.resolve() / "_logs" / name
 
 
@@ -106,9 +108,9 @@ def _package(environment: Path) -> Path:
     return target
 
 
-def _delta_jars(environment: Path) -> list[str]:
+def delta_jars(environment: Path) -> list[str]:
     """The jars that the set-up had Spark resolve, so that no later start asks Maven again."""
-    jars = sorted((environment.parent / "ivy" / "jars").glob("*.jar"))
+    jars = sorted((environment / "ivy" / "jars").glob("*.jar"))
     return ["--conf", "spark.jars.packages=", "--jars", ",".join(map(str, jars))] if jars else []
 
 

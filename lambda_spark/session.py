@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +21,9 @@ def open_session(name: str) -> SparkSession:
     What `conf/spark-defaults.conf` or the cluster leave open is set by the number of cores: Spark's 200 shuffle
     partitions and Delta's 50 for a snapshot cost most of a small job's time.
     """
+    # Python shows a timestamp in its process's zone; every time here is UTC.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
     # PySpark logs a failed query as JSON on the terminal; the job says it in one line, and the trace is in the log.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     spark = SparkSession.builder.appName(f"lambda-spark {name}").getOrCreate()

@@ -120,7 +120,7 @@ class RecommendationSettings:
     max_per_category: int = 0
     """Most products of one category in a list; 0: no limit. Products without a category are not limited."""
     filter: str = ""
-    """An SQL predicate over `products`, like `price > 10 and brand is not null`; only what fulfils it is recommended."""
+    """An SQL predicate over `products`, like `price > 10`; only what fulfils it is recommended."""
     allow: tuple[int, ...] = ()
     """If any: only these product ids are recommended."""
     deny: tuple[int, ...] = ()
@@ -166,7 +166,7 @@ def load_settings(conf_file: Path | None, assignments: Iterable[str] = ()) -> Se
         section, dot, key = name.strip().partition(".")
         _require(bool(equals and dot), f"--set {assignment}: write it as section.key=value")
         _assign(values, section, key, value.strip(), "--set ")
-    return Settings(**{section: factory(**values[section]) for section, factory in _SECTIONS.items()})  # type: ignore[misc, operator]
+    return Settings(**{section: factory(**values[section]) for section, factory in _SECTIONS.items()})  # type: ignore[operator]
 
 
 def recorded(section: Any) -> dict[str, str]:

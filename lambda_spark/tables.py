@@ -47,7 +47,9 @@ _TREND_FIGURES = (
     Column("change", "bigint", "current - previous, in events"),
     Column("growth", "double", "Damped relative change, in (-1, 1): (current - previous) / (current + previous + 1)"),
     Column("z_score", "double", "Change of the share of all demand, in standard deviations; beyond 3 is rarely chance"),
-    Column("trend_pct", "double", "Share, in percent, of all change in this bucket, signal and direction; null: steady"),
+    Column(
+        "trend_pct", "double", "Share, in percent, of all change in this bucket, signal and direction; null: steady"
+    ),
     Column("change_pct", "double", "100 * change / previous, in percent; null where previous is 0 (new)"),
     Column("direction", "string", "rising, waning or steady"),
     Column("rank", "int", "Place among those of the same bucket, signal and direction, 1 the strongest; null: steady"),
@@ -83,7 +85,9 @@ REJECTED_EVENTS = Table(
     comment="Every line that is no valid event, once, with all reasons; a file that could not be read is one row",
     columns=(
         Column("rejected_id", "string", "Hex of the first 16 bytes of SHA-256 over the raw bytes and the reasons"),
-        Column("raw", "string", "The line as delivered (bytes that are no UTF-8 shown as U+FFFD); null for a whole file"),
+        Column(
+            "raw", "string", "The line as delivered (bytes that are no UTF-8 shown as U+FFFD); null for a whole file"
+        ),
         Column("raw_bytes", "binary", "The line's bytes where they are no UTF-8, else null"),
         Column("reasons", "array<string>", "Everything that is wrong with it"),
         Column("source", "string", "File that it came from first"),
@@ -235,7 +239,9 @@ RECOMMENDATIONS = Table(
         Column("category_code", "string", "Its newest category path"),
         Column("brand", "string", "Its newest brand"),
         Column("price", "decimal(12,2)", "Its newest price"),
-        Column("score", "double", "Similarity to the user's profile, moved by the trend; null where the list was filled"),
+        Column(
+            "score", "double", "Similarity to the user's profile, moved by the trend; null where the list was filled"
+        ),
         Column("reason", "string", "Why it is here, in words"),
         Column("because_of", "bigint", "The profile product that speaks most for it; null where the list was filled"),
         Column("trend_growth", "double", "Growth of its views in the newest complete bucket; 0 where steady"),

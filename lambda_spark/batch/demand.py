@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, time, timezone
+from datetime import UTC, datetime, time
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -15,11 +15,11 @@ SIGNALS = ("view", "cart", "purchase")
 
 
 class Buckets:
-    """The grid of buckets. Bucket numbers count from the one that begins at the origin; times are epoch microseconds."""
+    """The grid of buckets: numbered from the one that begins at the origin, times in epoch microseconds."""
 
     def __init__(self, settings: TrendSettings) -> None:
         self.length = settings.bucket // settings.bucket.resolution
-        self.origin = int(datetime.combine(settings.origin, time(), timezone.utc).timestamp()) * 1_000_000
+        self.origin = int(datetime.combine(settings.origin, time(), UTC).timestamp()) * 1_000_000
 
     def number(self, micros: int) -> int:
         return (micros - self.origin) // self.length
@@ -87,5 +87,7 @@ def total_demand(demand: DataFrame) -> DataFrame:
     return demand.groupBy("bucket_start", "signal").agg(F.sum("events").alias("events"))
 
 
-def _by_signal(counts: DataFrame, ids: list[str]) -> DataFrame:
-    return counts.unpivot(ids, list(SIGNALS), "signal", "events").where(F.col("events") > 0)
+def _by_signal(counts: DataFrame, ids: Sequence[str]) -> DataFrame:
+    return counts.unpivot([F.col(name) for name in ids], [F.col(name) for name in SIGNALS], "signal", "events").where(
+        F.col("events") > 0
+    )

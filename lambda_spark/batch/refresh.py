@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
@@ -61,7 +62,12 @@ class TrendRun:
 
 
 def refresh(
-    lake: Lake, settings: TrendSettings, *, start: datetime | None = None, end: datetime | None = None, progress: Progress
+    lake: Lake,
+    settings: TrendSettings,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    progress: Progress,
 ) -> TrendRun:
     """Bring the tables up to date, or recompute the buckets that touch a span of time (`end` excluded)."""
     version = lake.version(EVENTS)
@@ -102,7 +108,9 @@ def refresh(
     return TrendRun(version, len(compared), "new events", _versions(lake))
 
 
-def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_until: Column) -> tuple[TrendTables, DataFrame]:
+def compute(
+    events: DataFrame, settings: TrendSettings, extent: Extent, known_until: Column
+) -> tuple[TrendTables, DataFrame]:
     """The five tables for the buckets of some events, and the cached counts under them (to be unpersisted).
 
     Buckets whose predecessor's events are not among `events` are compared with nothing; the caller leaves them out.
@@ -111,17 +119,20 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     cells = demand_cells(events, buckets).persist(StorageLevel.MEMORY_AND_DISK)
     products = product_demand(cells)
     totals = total_demand(products)
-    edges = {
-        "first_bucket": F.timestamp_micros(F.lit(buckets.start(buckets.number(extent.first)))),
-        "newest_bucket": F.timestamp_micros(F.lit(buckets.start(buckets.number(extent.newest)))),
-        "known_until": known_until,
-    }
-    product_trends = trends(products, totals, "product_id", settings, attributes=["category_code", "brand"], **edges)
+    compare = partial(
+        trends,
+        totals=totals,
+        settings=settings,
+        first_bucket=F.timestamp_micros(F.lit(buckets.start(buckets.number(extent.first)))),
+        newest_bucket=F.timestamp_micros(F.lit(buckets.start(buckets.number(extent.newest)))),
+        known_until=known_until,
+    )
+    product_trends = compare(products, key="product_id", attributes=["category_code", "brand"])
     tables = TrendTables(
         demand=products,
         trends=product_trends,
-        category_trends=trends(attribute_demand(cells, "category_code"), totals, "category_code", settings, **edges),
-        brand_trends=trends(attribute_demand(cells, "brand"), totals, "brand", settings, **edges),
+        category_trends=compare(attribute_demand(cells, "category_code"), key="category_code"),
+        brand_trends=compare(attribute_demand(cells, "brand"), key="brand"),
         user_trends=user_trends(events, product_trends, settings),
     )
     return tables, cells
@@ -156,8 +167,9 @@ def _changed(properties: dict[str, str], settings: TrendSettings) -> bool:
 def _touched(changes: DataFrame, buckets: Buckets, before: Extent) -> tuple[set[int], Extent]:
     """The buckets whose rows can differ after some new events, and the store's new extent.
 
-    Those are the buckets of the new events, the one after each, the former newest one (it may be complete now) and the one
-    after it, and the former first one if it now has a predecessor. Buckets without events on either side have no rows.
+    Those are the buckets of the new events, the one after each, the former newest one (it may be complete now) and
+    the one after it, and the former first one if it now has a predecessor. Buckets without events on either side have
+    no rows.
     """
     rows = (
         changes.groupBy(buckets.start_of(F.col("event_time")).alias("bucket_start"))
@@ -182,15 +194,15 @@ def _span(start: datetime | None, end: datetime | None, buckets: Buckets, extent
 
 
 def _micros(moment: datetime) -> int:
-    return int(moment.replace(tzinfo=timezone.utc).timestamp() * 1_000_000)
+    return int(moment.replace(tzinfo=UTC).timestamp() * 1_000_000)
 
 
 def _dates(numbers: Iterable[int], buckets: Buckets) -> list[date]:
     """The UTC dates that some buckets lie on, for the events' partitions."""
     dates = set()
     for number in numbers:
-        day = datetime.fromtimestamp(buckets.start(number) / 1_000_000, timezone.utc).date()
-        last = datetime.fromtimestamp((buckets.start(number + 1) - 1) / 1_000_000, timezone.utc).date()
+        day = datetime.fromtimestamp(buckets.start(number) / 1_000_000, UTC).date()
+        last = datetime.fromtimestamp((buckets.start(number + 1) - 1) / 1_000_000, UTC).date()
         while day <= last:
             dates.add(day)
             day += timedelta(days=1)

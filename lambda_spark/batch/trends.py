@@ -43,9 +43,9 @@ def trends(
     """Compare each bucket with the one before it; a key missing from either counts 0 there.
 
     `demand` has bucket_start, signal, the key, events, and the attributes as structs (last_time, value); `totals` has
-    bucket_start, signal and events. Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is complete
-    when it had ended at `known_until`. Returned are bucket_start, signal, the key, the attributes' newest values, and
-    the figures of the `trends` table.
+    bucket_start, signal and events. Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is
+    complete when it had ended at `known_until`. Returned are bucket_start, signal, the key, the attributes' newest
+    values, and the figures of the `trends` table.
     """
     buckets = Buckets(settings)
     keys = ["bucket_start", "signal", key]
@@ -54,8 +54,9 @@ def trends(
         .where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket))
         .join(
             F.broadcast(
-                _with_previous(totals, buckets, ["bucket_start", "signal"])
-                .select("bucket_start", "signal", F.col("current").alias("total"), F.col("previous").alias("previous_total"))
+                _with_previous(totals, buckets, ["bucket_start", "signal"]).select(
+                    "bucket_start", "signal", F.col("current").alias("total"), F.col("previous").alias("previous_total")
+                )
             ),
             on=["bucket_start", "signal"],
             how="inner",
@@ -75,7 +76,9 @@ def trends(
         F.try_divide(F.lit(100) * change, previous).alias("change_pct"),
     ).withColumn(
         "direction",
-        F.when(is_trend & (F.col("z_score") > 0), "rising").when(is_trend & (F.col("z_score") < 0), "waning").otherwise("steady"),
+        F.when(is_trend & (F.col("z_score") > 0), "rising")
+        .when(is_trend & (F.col("z_score") < 0), "waning")
+        .otherwise("steady"),
     )
     same = Window.partitionBy("bucket_start", "signal", "direction")
     strongest_first = same.orderBy(F.desc(F.abs("z_score")), F.desc(F.abs("change")), F.asc(key))
@@ -89,11 +92,14 @@ def trends(
 
 
 def user_trends(events: DataFrame, product_trends: DataFrame, settings: TrendSettings) -> DataFrame:
-    """Per bucket and user the percent of interactions with products that were rising, and waning, by the interaction's signal.
+    """Per bucket and user the percent of interactions with products that were rising, and waning, by the
+    interaction's signal.
 
     Columns as in `user_trends`; only buckets that `product_trends` has.
     """
-    trending = product_trends.where(F.col("direction") != "steady").select("bucket_start", "signal", "product_id", "direction")
+    trending = product_trends.where(F.col("direction") != "steady").select(
+        "bucket_start", "signal", "product_id", "direction"
+    )
     compared_buckets = product_trends.select("bucket_start").distinct()
     interacted = interactions(events).select(
         Buckets(settings).start_of(F.col("event_time")).alias("bucket_start"),
@@ -122,11 +128,19 @@ def _with_previous(demand: DataFrame, buckets: Buckets, keys: list[str], attribu
 
     A bucket's rows, moved on by one bucket, are the next one's `previous`: one aggregation, no join.
     """
-    current = demand.select(*keys, *attributes, F.col("events").alias("current"), F.lit(0).cast("bigint").alias("previous"))
+    current = demand.select(
+        *keys, *attributes, F.col("events").alias("current"), F.lit(0).cast("bigint").alias("previous")
+    )
     moved = [buckets.next(F.col(name)).alias(name) if name == "bucket_start" else F.col(name) for name in keys]
-    previous = demand.select(*moved, *attributes, F.lit(0).cast("bigint").alias("current"), F.col("events").alias("previous"))
+    previous = demand.select(
+        *moved, *attributes, F.lit(0).cast("bigint").alias("current"), F.col("events").alias("previous")
+    )
     return (
         current.union(previous)
         .groupBy(*keys)
-        .agg(F.sum("current").alias("current"), F.sum("previous").alias("previous"), *(F.max(name).alias(name) for name in attributes))
+        .agg(
+            F.sum("current").alias("current"),
+            F.sum("previous").alias("previous"),
+            *(F.max(name).alias(name) for name in attributes),
+        )
     )

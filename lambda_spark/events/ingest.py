@@ -6,9 +6,10 @@ A micro-batch killed anywhere and run again appends the same rows under the same
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timezone
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import reduce
 
 from pyspark import StorageLevel
@@ -16,8 +17,8 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import CheckpointError, UsageError
-from lambda_spark.events.products import ATTRIBUTES, EXTREMES, product_attributes
-from lambda_spark.events.sources import FileGroup, Layout, UnreadableFile, layout_of, read_group, reason_of
+from lambda_spark.events.products import newest_products, product_attributes
+from lambda_spark.events.sources import FileGroup, Layout, UnreadableFileError, layout_of, read_group, reason_of
 from lambda_spark.events.validation import FIELDS, validate
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import (
@@ -93,7 +94,7 @@ def ingest(
         total = total + account
 
     run_stream(files, checkpoint, process, trigger=trigger)
-    return replace(total, rewritten=_rewritten(lake, pattern))
+    return replace(total, rewritten=_not_read_again(lake, pattern))
 
 
 def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> None:
@@ -127,20 +128,29 @@ def _source_pattern(lake: Lake, sources: list[str]) -> str:
         return escape_glob(roots[0])
     if not all(root.startswith("/") for root in roots):
         raise UsageError("several sources must be on the local file system; name their common folder instead")
-    return "file:///{" + ",".join(escape_glob(root.lstrip("/")) for root in roots) + "}"
+    # Hadoop does not read an escaped brace within braces: there `?` stands for it.
+    parts = [re.sub(r"[{}]", "?", root.lstrip("/")) for root in roots]
+    return "file:///{" + ",".join(re.sub(r"([\[\]*\\,])", r"\\\1", part) for part in parts) + "}"
 
 
-def _rewritten(lake: Lake, pattern: str) -> tuple[str, ...]:
-    """Files that changed after they had been read: Spark reads no file twice under one name."""
+def _not_read_again(lake: Lake, pattern: str) -> tuple[str, ...]:
+    """Files that changed after they had been read, or were empty then: Spark reads no file twice under one name."""
     present = (
-        lake.spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(pattern)
+        lake.spark.read.format("binaryFile")
+        .option("recursiveFileLookup", "true")
+        .load(pattern)
         .select(F.col("path"), F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes"))
     )
-    known = lake.read(INGESTED_FILES).groupBy(_decoded(F.col("source")).alias("path")).agg(
-        F.max("modified_at").alias("modified_at"), F.max_by("bytes", "ingested_at").alias("bytes")
+    known = (
+        lake.read(INGESTED_FILES)
+        .groupBy(_decoded(F.col("source")).alias("path"))
+        .agg(F.max("modified_at").alias("modified_at"), F.max_by("bytes", "ingested_at").alias("bytes"))
     )
     changed = (F.col("now_bytes") != F.col("bytes")) | (F.col("now_modified") > F.col("modified_at"))
-    rows = present.join(known, on="path", how="inner").where(changed).select("path").orderBy("path").collect()
+    was_empty = F.col("bytes").isNull() & (F.col("now_bytes") > 0)
+    rows = (
+        present.join(known, on="path", how="left").where(changed | was_empty).select("path").orderBy("path").collect()
+    )
     return tuple(row.path.removeprefix("file:") for row in rows)
 
 
@@ -152,7 +162,13 @@ class _MicroBatch:
     """One micro-batch of files on its way into the tables."""
 
     def __init__(
-        self, lake: Lake, checkpoint: Checkpoint, settings: IngestSettings, batch_id: int, files: list[Row], progress: Progress
+        self,
+        lake: Lake,
+        checkpoint: Checkpoint,
+        settings: IngestSettings,
+        batch_id: int,
+        files: list[Row],
+        progress: Progress,
     ) -> None:
         self.lake = lake
         self.spark = lake.spark
@@ -187,7 +203,7 @@ class _MicroBatch:
             try:
                 layout = layout_of(self.spark, file.path, header=self.settings.header)
                 groups.setdefault(layout, FileGroup(layout)).paths.append(file.path)
-            except UnreadableFile as error:
+            except UnreadableFileError as error:
                 self.refused[uri] = str(error)
         return list(groups.values())
 
@@ -202,7 +218,12 @@ class _MicroBatch:
         validated = validate(fields, earliest=self.settings.earliest)
         is_rejected = F.size("reasons") > 0
         return validated.select(
-            "source", "is_header", "reasons", *FIELDS, "event_date", "event_id",
+            "source",
+            "is_header",
+            "reasons",
+            *FIELDS,
+            "event_date",
+            "event_id",
             F.when(is_rejected, F.col("raw")).alias("raw"),
         ).persist(StorageLevel.MEMORY_AND_DISK)
 
@@ -241,7 +262,7 @@ class _MicroBatch:
         events = self._written(EVENTS, dates)
         rejected = self._written(REJECTED_EVENTS, None)
         accounts = self._accounts(lines, events, rejected)
-        self._upsert_products(inspected, dates)
+        self._update_products(inspected, dates, note)
         self._append_files(accounts, note)
         total = sum(accounts.values(), Account())
         self.progress(
@@ -305,18 +326,17 @@ class _MicroBatch:
             accounts[row.source] = Account(1, count, new, (row.valid - new) + (count - row.valid - bad), bad)
         return accounts
 
-    def _upsert_products(self, inspected: DataFrame, dates: list[date]) -> None:
+    def _update_products(self, inspected: DataFrame, dates: list[date], note: dict[str, str]) -> None:
         if dates:
             valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
-            self.lake.upsert(
-                PRODUCTS, product_attributes(valid), key="product_id", newer=ATTRIBUTES, extremes=EXTREMES
-            )
+            products = newest_products(self.lake.read(PRODUCTS), product_attributes(valid))
+            self.lake.overwrite(PRODUCTS, products, note=note)
 
     def _append_files(self, accounts: dict[str, Account], note: dict[str, str]) -> None:
         rows = [
             {
                 "source": uri,
-                "modified_at": self.files[uri].modificationTime.astimezone(timezone.utc).isoformat(),
+                "modified_at": self.files[uri].modificationTime.astimezone(UTC).isoformat(),
                 "bytes": self.files[uri].length,
                 "lines": account.lines,
                 "events": account.events,

@@ -15,18 +15,35 @@ ATTRIBUTES = {
 }
 """Attribute: the column that holds the time of the event it is from."""
 
-EXTREMES = {"first_seen": "least", "last_seen": "greatest"}
-
 
 def product_attributes(events: DataFrame) -> DataFrame:
-    """Per product the newest value of each attribute that is not null (the greatest where two are equally new), with its
-    time, and when the product was first and last seen. Columns as in `products`."""
-    newest = [
-        F.max(F.when(F.col(name).isNotNull(), F.struct("event_time", name))).alias(name) for name in ATTRIBUTES
-    ]
-    grouped = events.groupBy("product_id").agg(
-        *newest, F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
+    """Per product the newest value of each attribute that is not null, and when it was first and last seen.
+
+    Each value comes with its time; of two equally new ones the greater counts. Columns as in `products`.
+    """
+    newest = [F.max(F.when(F.col(name).isNotNull(), F.struct("event_time", name))).alias(name) for name in ATTRIBUTES]
+    return _columns(
+        events.groupBy("product_id").agg(
+            *newest, F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
+        )
     )
+
+
+def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
+    """Two tables of product attributes as one; doing it twice, or in another order, gives the same. Columns as in `products`."""
+    newest = [
+        F.max(F.when(F.col(name).isNotNull(), F.struct(F.col(time).alias("event_time"), name))).alias(name)
+        for name, time in ATTRIBUTES.items()
+    ]
+    return _columns(
+        known.unionByName(new)
+        .groupBy("product_id")
+        .agg(*newest, F.min("first_seen").alias("first_seen"), F.max("last_seen").alias("last_seen"))
+    )
+
+
+def _columns(grouped: DataFrame) -> DataFrame:
+    """Attributes as structs (event_time, value) to the columns of `products`."""
 
     def column(name: str) -> Column:
         if name in ATTRIBUTES:

@@ -22,7 +22,7 @@ RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaws")
 _BYTE_ORDER_MARK = "\ufeff"
 
 
-class UnreadableFile(LambdaSparkError):
+class UnreadableFileError(LambdaSparkError):
     """A whole file that cannot be read as events; the text is its reason for rejection."""
 
 
@@ -44,12 +44,12 @@ class FileGroup:
 
 
 def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
-    """How a file is to be read. Raises UnreadableFile with the reason where it cannot be."""
+    """How a file is to be read. Raises UnreadableFileError with the reason where it cannot be."""
     name = path.rsplit("/", 1)[-1].lower()
     name = name.removesuffix(".gz")
     kind = FORMATS.get(name.rsplit(".", 1)[-1])
     if kind is None:
-        raise UnreadableFile(f"unknown kind of file; known are .{', .'.join(FORMATS)}, each also with .gz")
+        raise UnreadableFileError(f"unknown kind of file; known are .{', .'.join(FORMATS)}, each also with .gz")
     if kind == "parquet":
         return Layout(kind, _required(_parquet_columns(spark, path)))
     line = _first_line(spark, path)
@@ -140,13 +140,13 @@ def _as_array(flaw: Column) -> Column:
 def _required(columns: tuple[str, ...]) -> tuple[str, ...]:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise UnreadableFile(
+        raise UnreadableFileError(
             f"no column {', '.join(missing)} among '{', '.join(columns)[:200]}'; "
             "a CSV file without a header line is read with --set ingest.header=false"
         )
     twice = sorted({name for name in columns if name in FIELDS and columns.count(name) > 1})
     if twice:
-        raise UnreadableFile(f"column {', '.join(twice)} stands twice in the header")
+        raise UnreadableFileError(f"column {', '.join(twice)} stands twice in the header")
     return columns
 
 
@@ -158,14 +158,14 @@ def _parquet_columns(spark: SparkSession, path: str) -> tuple[str, ...]:
     try:
         return tuple(name.lower() for name in spark.read.parquet(escape_glob(path)).columns)
     except Exception as error:
-        raise UnreadableFile("not a Parquet file") from error
+        raise UnreadableFileError("not a Parquet file") from error
 
 
 def _first_line(spark: SparkSession, path: str) -> str:
     """The first line of a text file, plain or compressed, without holding more than its bound in memory."""
     jvm: Any = spark._jvm
     hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
-    configuration = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+    configuration = spark._jsc.hadoopConfiguration()
     codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(configuration).getCodec(hadoop_path)
     line = jvm.org.apache.hadoop.io.Text()
     try:
@@ -178,11 +178,11 @@ def _first_line(spark: SparkSession, path: str) -> str:
         finally:
             stream.close()
     except Exception as error:
-        raise UnreadableFile(f"cannot be read: {reason_of(error)}") from error
+        raise UnreadableFileError(f"cannot be read: {reason_of(error)}") from error
     if taken == 0:
-        raise UnreadableFile("the file is empty")
+        raise UnreadableFileError("the file is empty")
     if taken >= MAX_FIRST_LINE_BYTES:
-        raise UnreadableFile(f"no line end in the first {MAX_FIRST_LINE_BYTES // 2**20} MB")
+        raise UnreadableFileError(f"no line end in the first {MAX_FIRST_LINE_BYTES // 2**20} MB")
     return str(line.toString())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lambda_spark.batch.refresh import TrendRun
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.errors import JobRunning
+from lambda_spark.errors import JobRunningError
 from lambda_spark.events.ingest import Account, ingest
 from lambda_spark.job import Job
 from lambda_spark.lake import Lake
@@ -21,7 +21,7 @@ def run_chain(job: Job, lake: Lake, sources: list[str]) -> None:
     try:
         with lake.locks.job("ingest"):
             lines += account_lines(ingest(lake, sources, job.settings.ingest, progress=job.step("ingest")))
-    except JobRunning as running:
+    except JobRunningError as running:
         lines.append(f"ingest left to the live job: {running}")
     with lake.locks.job("trends"):
         lines.append(trend_line(refresh_trends(lake, job.settings.trends, progress=job.step("trends"))))
@@ -29,7 +29,7 @@ def run_chain(job: Job, lake: Lake, sources: list[str]) -> None:
         with lake.locks.job("similarity"):
             similarity = update_similarity(lake, job.settings.similarity, progress=job.step("similarity"))
             lines.append(similarity_line(similarity))
-    except JobRunning as running:
+    except JobRunningError as running:
         lines.append(f"similarity left to the live job: {running}")
     with lake.locks.job("recommend"):
         run = refresh_recommendations(lake, job.settings.recommendations, progress=job.step("recommend"))
@@ -48,7 +48,10 @@ def account_lines(account: Account) -> list[str]:
     if account.rejected:
         lines.append('  why: ./spark-submit.sh sql "select reasons, count(*) from rejected_events group by reasons"')
     lines += [f"  not readable: {file}" for file in account.unreadable]
-    lines += [f"  changed since it was read, not read again: {file}; give it a new name" for file in account.rewritten]
+    lines += [
+        f"  changed (or grew from empty) after it was first seen, not read again: {file}; give it a new name"
+        for file in account.rewritten
+    ]
     return lines
 
 
@@ -63,7 +66,11 @@ def similarity_line(run: SimilarityRun) -> str:
 
 
 def recommendation_line(run: RecommendationRun) -> str:
-    return "recommend: up to date" if run.written is None else f"recommend: lists of all active users written (v{run.written})"
+    return (
+        "recommend: up to date"
+        if run.written is None
+        else f"recommend: lists of all active users written (v{run.written})"
+    )
 
 
 def _table_versions(lake: Lake) -> dict[str, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame
-from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.query import StreamingQuery
 
 from lambda_spark.errors import CheckpointError
 from lambda_spark.lake import Lake
@@ -62,7 +62,9 @@ def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str) -> Chec
 
 def source_offset(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, Any]:
     """Where in its source a micro-batch ends, as Spark planned it; a replay of the batch ends there too."""
-    lines = lake.files.read_text(f"_checkpoints/{checkpoint.job}/{checkpoint.application}/offsets/{batch_id}").splitlines()
+    lines = lake.files.read_text(
+        f"_checkpoints/{checkpoint.job}/{checkpoint.application}/offsets/{batch_id}"
+    ).splitlines()
     return dict(json.loads(lines[2]))
 
 

@@ -1,7 +1,7 @@
 """A table's log, read as the Delta protocol describes its files.
 
-Delta's own `history` starts Spark jobs, which costs a small run more than its work; and Delta leaves out a check: by trial a
-log that lost a commit reads as a shorter table, without an error.
+Delta's own `history` starts Spark jobs, which costs a small run more than its work; and Delta leaves out a check: by
+trial a log that lost a commit reads as a shorter table, without an error.
 """
 
 from __future__ import annotations

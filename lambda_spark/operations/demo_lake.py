@@ -18,7 +18,7 @@ MADE_BY_DEMO = {"made_by": "demo"}
 def clear_demo_lake(spark: SparkSession, path: str, locks: ExitStack, jobs: Iterable[str]) -> bool:
     """Delete the tables and checkpoints of a lake that a demo made; False where there is nothing yet.
 
-    Raises UsageError for a lake that was made otherwise, and JobRunning where a job is at work on it.
+    Raises UsageError for a lake that was made otherwise, and JobRunningError where a job is at work on it.
     """
     lake = Lake(spark, path)
     if not lake.exists(EVENTS):

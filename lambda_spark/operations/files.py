@@ -12,9 +12,10 @@ class FileSystem:
     """Files below one root folder. `root` is a plain absolute path on a local file system, else a URI."""
 
     def __init__(self, spark: SparkSession, root: str) -> None:
-        self._jvm: Any = spark._jvm
-        self._configuration = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
-        path = self._jvm.org.apache.hadoop.fs.Path(root)
+        jvm: Any = spark._jvm
+        self._jvm = jvm
+        self._configuration = spark._jsc.hadoopConfiguration()
+        path = jvm.org.apache.hadoop.fs.Path(root)
         self.hadoop = path.getFileSystem(self._configuration)
         qualified = self.hadoop.makeQualified(path)
         self.is_local = qualified.toUri().getScheme() == "file"

@@ -11,13 +11,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from lambda_spark.errors import JobRunning
+from lambda_spark.errors import JobRunningError
 
 # A lock file is opened once per process and never closed: closing any channel of a file frees all its locks (POSIX).
 _channels: dict[str, Any] = {}
@@ -34,7 +34,7 @@ class Locks:
 
     @contextmanager
     def job(self, name: str) -> Iterator[None]:
-        """Hold a job kind for as long as it runs. Raises JobRunning where another process holds it."""
+        """Hold a job kind for as long as it runs. Raises JobRunningError where another process holds it."""
         if self._folder is None:
             yield
             return
@@ -43,8 +43,10 @@ class Locks:
             lock = channel.tryLock()
             holder = self._folder / f"job-{name}.json"
             if lock is None:
-                raise JobRunning(f"{name} is already running on this lake ({_describe(holder)}); wait for it or stop it")
-            holder.write_text(json.dumps({"pid": os.getpid(), "since": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"}))
+                raise JobRunningError(
+                    f"{name} is already running on this lake ({_describe(holder)}); wait for it or stop it"
+                )
+            holder.write_text(json.dumps({"pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"}))
             try:
                 yield
             finally:

@@ -157,16 +157,20 @@ def _newest_whole_commit(lake: Lake) -> Commit | None:
 
 
 def _against(version: int, newest: int) -> str:
-    return f"events v{version}" + (f" ({newest - version} newer versions not yet taken in)" if newest != version else "")
+    return f"events v{version}" + (
+        f" ({newest - version} newer versions not yet taken in)" if newest != version else ""
+    )
 
 
 def _compare(table: Table, expected: DataFrame, actual: DataFrame, against: str) -> Finding:
     """Both sides as multisets: how often each row stands in one and not in the other."""
     names = [name for name in table.column_names if name in expected.columns and name in actual.columns]
     sides = expected.select(*names, F.lit(1).alias("side")).unionByName(actual.select(*names, F.lit(-1).alias("side")))
-    counted = sides.groupBy(*names).agg(
-        F.sum("side").alias("balance"), F.count_if(F.col("side") == -1).alias("held")
-    ).persist()
+    counted = (
+        sides.groupBy(*names)
+        .agg(F.sum("side").alias("balance"), F.count_if(F.col("side") == -1).alias("held"))
+        .persist()
+    )
     totals = counted.agg(
         F.coalesce(F.sum("held"), F.lit(0)).alias("rows"),
         F.count_if(F.col("balance") > 0).alias("missing"),

@@ -1,4 +1,4 @@
-"""The result that a person sees: what rises and wanes, and what one user is recommended, with every number's meaning."""
+"""The result that a person sees: what rises and wanes, and what one user is recommended and why."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendS
     ).collect()[0]
     start = newest.complete or newest.any
     if start is None:
-        return "No trends: there is no second bucket yet to compare with the first (the setting trends.bucket is its length)."
+        return "No trends: there is no second bucket yet to compare with the first (trends.bucket is its length)."
     in_bucket = F.col("bucket_start") == F.lit(start)
     when = bucket_words(start, recorded(settings)["bucket"])
     return _trend_part(trends.where(in_bucket), category_trends.where(in_bucket), settings, when)
@@ -130,7 +130,12 @@ def _own_share(lake: Lake, views: Views, user_id: int) -> str:
 
 def _highlights(views: Views, similar: list[Row]) -> list[str]:
     lines = []
-    top = views.trends.where(F.col("signal") == "view").orderBy(F.desc_nulls_last("trend_pct"), "product_id").limit(1).collect()
+    top = (
+        views.trends.where(F.col("signal") == "view")
+        .orderBy(F.desc_nulls_last("trend_pct"), "product_id")
+        .limit(1)
+        .collect()
+    )
     if top and top[0].trend_pct is not None:
         trend = top[0]
         lines.append(
@@ -141,7 +146,8 @@ def _highlights(views: Views, similar: list[Row]) -> list[str]:
     if similar:
         best = similar[0]
         lines.append(
-            f"Most similar product: {best.similar_product_id}, to {best.to_product} (score {best.score:.4f}, together in {best.baskets} sessions)"
+            f"Most similar product: {best.similar_product_id}, to {best.to_product} "
+            f"(score {best.score:.4f}, together in {best.baskets} sessions)"
         )
     return lines
 
@@ -149,8 +155,8 @@ def _highlights(views: Views, similar: list[Row]) -> list[str]:
 def _recommendations(rows: list[Row]) -> list[str]:
     if not rows:
         return [
-            "\nRecommended: nothing. Every product is left out by recommendations.filter, allow, deny or max_per_category, "
-            "or the user has bought it."
+            "\nRecommended: nothing. Every product is left out by recommendations.filter, allow, deny or "
+            "max_per_category, or the user has bought it."
         ]
     return ["\nRecommended", recommendation_table(rows)]
 

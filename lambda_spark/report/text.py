@@ -10,7 +10,9 @@ import pandas as pd
 
 def clean(text: str) -> str:
     """A text without control characters, which could move a terminal's cursor or hide what was printed."""
-    return "".join(character if character.isprintable() or character == "\n" else f"\\x{ord(character):02x}" for character in text)
+    return "".join(
+        character if character.isprintable() or character == "\n" else f"\\x{ord(character):02x}" for character in text
+    )
 
 
 def table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> str:

@@ -1,8 +1,8 @@
-"""What recommending needs to know of products: who may be recommended, who is similar, what is rising, what is in demand. Pure."""
+"""What recommending needs to know of products: which may be recommended, are similar, rise, or are in demand. Pure."""
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.settings import RecommendationSettings
@@ -24,7 +24,7 @@ def eligible_products(products: DataFrame, settings: RecommendationSettings) -> 
 
 
 def moving_products(trends: DataFrame) -> DataFrame:
-    """The products of one bucket's `view` trends that are not steady: product_id, direction, growth, current, previous, rank."""
+    """Products whose `view` trend is not steady: product_id, direction, growth, current, previous, rank."""
     moving = (F.col("signal") == "view") & (F.col("direction") != "steady")
     return trends.where(moving).select("product_id", "direction", "growth", "current", "previous", "rank")
 
@@ -56,8 +56,8 @@ def neighbour_lists(products: DataFrame, eligible: DataFrame, similar_items: Dat
 
 
 def fillers(eligible: DataFrame, moving: DataFrame, demand: DataFrame) -> DataFrame:
-    """One row with two arrays of structs (product_id, category_code, growth, current, previous): `rising`, by trend rank, and
-    `popular`, by views in the bucket; both then by product id, and at most FILL_DEPTH long.
+    """One row with two arrays of structs (product_id, category_code, growth, current, previous): `rising`, by trend
+    rank, and `popular`, by views in the bucket; both then by product id, and at most FILL_DEPTH long.
 
     `demand` has one bucket's rows of the `demand` table.
     """

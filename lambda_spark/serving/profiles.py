@@ -12,12 +12,12 @@ DEEDS = {"view": "viewed", "cart": "put into the cart", "purchase": "bought"}
 
 
 def profiles(events: DataFrame, settings: RecommendationSettings, *, active_since: Column | None = None) -> DataFrame:
-    """Per user what it touched: user_id and `items`, an array of structs with the user's profile, latest first, and after it
-    the products that the user bought but that are not in the profile.
+    """Per user what it touched: user_id and `items`, an array of structs with the user's profile, latest first, and
+    after it the products that the user bought but that are not in the profile.
 
-    An item has position (0 the latest; null outside the profile), product_id, deed (its strongest event type), weight (that
-    type's weight times profile_decay to the power of the position; null outside) and bought. With `active_since` (a date), only
-    users with an interaction since then. Rows are partitioned by user.
+    An item has position (0 the latest; null outside the profile), product_id, deed (its strongest event type), weight
+    (that type's weight times profile_decay to the power of the position; null outside) and bought. With
+    `active_since` (a date), only users with an interaction since then. Rows are partitioned by user.
     """
     strength = F.array_position(F.array(*(F.lit(name) for name in DEEDS)), F.col("event_type"))
     touched = (
@@ -31,7 +31,11 @@ def profiles(events: DataFrame, settings: RecommendationSettings, *, active_sinc
         F.max("latest").alias("latest"),
         F.array_sort(
             F.collect_list(
-                F.struct((-F.unix_micros("latest")).alias("recency"), "product_id", F.col("strength").cast("int").alias("strength"))
+                F.struct(
+                    (-F.unix_micros("latest")).alias("recency"),
+                    "product_id",
+                    F.col("strength").cast("int").alias("strength"),
+                )
             )
         ).alias("items"),
     )

@@ -15,8 +15,8 @@ POINTS = 1_000_000_000
 """Scores are summed as integers in 1e-9, so that the sum does not depend on its order."""
 
 SCORED, RISING_NEAR, RISING, POPULAR = range(4)
-"""Why a product is in a list, best first: by its score, or to fill up with what is rising in the profile's categories, rising
-in the store, or in demand."""
+"""Why a product is in a list, best first: by its score, or to fill up with what is rising in the profile's categories,
+rising in the store, or in demand."""
 
 
 def recommend(
@@ -58,7 +58,9 @@ def _candidates(profiles: DataFrame, neighbour_lists: DataFrame, settings: Recom
     is_barred = is_itself & (F.lit(settings.repeat == "exclude") | F.col("item.bought") | F.col("item.weight").isNull())
     points = F.when(is_itself, own_points).otherwise(F.col("item.weight") * F.col("candidate.similarity"))
     points = F.round(points * F.lit(float(POINTS))).cast("bigint")
-    speaker = F.struct(points.alias("points"), (-F.col("item.position")).alias("nearness"), "item.product_id", "item.deed")
+    speaker = F.struct(
+        points.alias("points"), (-F.col("item.position")).alias("nearness"), "item.product_id", "item.deed"
+    )
     return each.groupBy("user_id", F.col("candidate.product_id").alias("product_id")).agg(
         F.sum(points).alias("points"),
         F.max("candidate.growth").alias("growth"),
@@ -66,8 +68,10 @@ def _candidates(profiles: DataFrame, neighbour_lists: DataFrame, settings: Recom
         F.max("candidate.previous").alias("previous"),
         F.max("candidate.category_code").alias("category_code"),
         F.bool_or(is_barred).alias("barred"),
-        F.bool_or(is_itself).alias("own"),
-        F.max(F.when(F.col("item.position").isNotNull() & is_itself, F.col("profile_category"))).alias("profile_category"),
+        F.bool_or(is_itself & F.lit(settings.repeat == "own-row")).alias("own"),
+        F.max(F.when(F.col("item.position").isNotNull() & is_itself, F.col("profile_category"))).alias(
+            "profile_category"
+        ),
         F.max(F.when(points > 0, speaker)).alias("speaker"),
     )
 
@@ -93,7 +97,7 @@ def _ranked(candidates: DataFrame, settings: RecommendationSettings) -> DataFram
 
 
 def _lists(ranked: DataFrame) -> DataFrame:
-    """One row per user: its scored products in order, the products that may not fill up, and its profile's categories."""
+    """One row per user: the scored products in order, those that may not fill up, and the profile's categories."""
     entry = F.struct(
         F.lit(SCORED).alias("tier"),
         F.col("place").cast("bigint").alias("place"),
@@ -135,7 +139,9 @@ def _filled(lists: DataFrame, fillers: DataFrame, settings: RecommendationSettin
 
         allowed = F.filter(name, lambda one: ~F.array_contains("barred", one["product_id"]))
         if tier == RISING_NEAR:
-            allowed = F.filter(allowed, lambda one: F.coalesce(F.array_contains("categories", one["category_code"]), F.lit(False)))
+            allowed = F.filter(
+                allowed, lambda one: F.coalesce(F.array_contains("categories", one["category_code"]), F.lit(False))
+            )
         return F.transform(allowed, entry)
 
     nothing_more = F.slice("scored", 1, 0)
@@ -143,7 +149,9 @@ def _filled(lists: DataFrame, fillers: DataFrame, settings: RecommendationSettin
         F.size("scored") < settings.k,
         F.concat(entries("rising", RISING_NEAR), entries("rising", RISING), entries("popular", POPULAR)),
     ).otherwise(nothing_more)
-    all_entries = lists.crossJoin(F.broadcast(fillers)).select("user_id", F.explode(F.concat("scored", more)).alias("entry"))
+    all_entries = lists.crossJoin(F.broadcast(fillers)).select(
+        "user_id", F.explode(F.concat("scored", more)).alias("entry")
+    )
     order = ["tier", "place", "product_id"]
     once = Window.partitionBy("user_id", "product_id").orderBy(*order)
     distinct = (
@@ -168,10 +176,19 @@ def _with_reasons(filled: DataFrame, when: str) -> DataFrame:
         F.when((F.col("tier") == SCORED) & F.col("own"), F.lit("still interested?"))
         .when((F.col("tier") == SCORED) & rises, F.concat(because, F.lit("; rising: "), counts))
         .when(F.col("tier") == SCORED, because)
-        .when(F.col("tier") == RISING_NEAR, F.concat(F.lit("rising in "), F.col("category_code"), F.lit(", where you looked: "), counts))
+        .when(
+            F.col("tier") == RISING_NEAR,
+            F.concat(F.lit("rising in "), F.col("category_code"), F.lit(", where you looked: "), counts),
+        )
         .when(F.col("tier") == RISING, F.concat(F.lit("rising: "), counts))
         .otherwise(F.concat(F.lit("in demand: "), F.col("current").cast("string"), F.lit(f" views {when}")))
     )
     return filled.select(
-        "user_id", "rank", "product_id", "score", reason.alias("reason"), "because_of", F.col("growth").alias("trend_growth")
+        "user_id",
+        "rank",
+        "product_id",
+        "score",
+        reason.alias("reason"),
+        "because_of",
+        F.col("growth").alias("trend_growth"),
     )

@@ -130,7 +130,7 @@ def _eligible(products: DataFrame, settings: RecommendationSettings) -> DataFram
 
 
 def _newest_bucket(trends: DataFrame, demand: DataFrame, bucket: str) -> tuple[Column, str]:
-    """The newest complete bucket that has trends, else the newest that has, else the newest with demand; and its words."""
+    """The newest complete bucket with trends, else the newest with trends, else with demand; and its words."""
     newest = F.max("bucket_start")
     complete, any_trend = trends.agg(F.max(F.when(F.col("complete"), F.col("bucket_start"))), newest).collect()[0]
     start = complete or any_trend or demand.agg(newest).collect()[0][0]

@@ -15,15 +15,18 @@ _INTERACTIONS = ("view", "cart", "purchase")
 def basket_items(events: DataFrame) -> DataFrame:
     """The distinct items of each basket: event_date, relation, user_id, user_session, product_id, first_time.
 
-    A `viewed` basket holds every interaction of a session, a `bought` one the purchases of a user on a date. The session is
-    `''` where an event has none, never null: a join on null finds nothing. Rows are partitioned by date and user.
+    A `viewed` basket holds every interaction of a session, a `bought` one the purchases of a user on a date. The
+    session is `''` where an event has none, never null: a join on null finds nothing. Rows are partitioned by date
+    and user.
     """
     is_purchase = F.col("event_type") == "purchase"
     relations = F.when(is_purchase, F.array(F.lit(VIEWED), F.lit(BOUGHT))).otherwise(F.array(F.lit(VIEWED)))
     session = F.when(F.col("relation") == VIEWED, F.coalesce("user_session", F.lit(""))).otherwise(F.lit(""))
     return (
         events.where(F.col("event_type").isin(*_INTERACTIONS))
-        .select("event_date", "user_id", "user_session", "product_id", "event_time", F.explode(relations).alias("relation"))
+        .select(
+            "event_date", "user_id", "user_session", "product_id", "event_time", F.explode(relations).alias("relation")
+        )
         .withColumn("user_session", session)
         .repartition("event_date", "user_id")
         .groupBy(*BASKET, "product_id")

@@ -1,4 +1,4 @@
-"""What a basket contributes to the co-occurrence matrix: the one definition that the stream and a recompute share. Pure."""
+"""What a basket contributes to the co-occurrence matrix: one definition for the stream and a recompute. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
     """The co-occurrence counts of some baskets: event_date, relation, item_a, item_b, baskets, strength.
 
     `items` has the columns of a basket, product_id, first_time and `weight`: 1 for baskets that are to count, -1 for
-    baskets that counted before and no longer do. Items are ordered by first_time, then product_id; two co-interact when they
-    lie at most `window` steps apart, with strength 60/steps. (i, i) counts the baskets of item i and (0, 0) all
-    baskets, both with strength 0. Rows that cancel out are left out.
+    baskets that counted before and no longer do. Items are ordered by first_time, then product_id; two co-interact
+    when they lie at most `window` steps apart, with strength 60/steps. (i, i) counts the baskets of item i and (0, 0)
+    all baskets, both with strength 0. Rows that cancel out are left out.
     """
     basket = Window.partitionBy(*BASKET, "weight").orderBy("first_time", "product_id")
     item = F.col("product_id")
@@ -49,7 +49,9 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
 
 def _count(item_a: Column, item_b: Column, strength: int) -> Column:
     return F.struct(
-        item_a.cast("bigint").alias("item_a"), item_b.cast("bigint").alias("item_b"), F.lit(strength).cast("bigint").alias("strength")
+        item_a.cast("bigint").alias("item_a"),
+        item_b.cast("bigint").alias("item_b"),
+        F.lit(strength).cast("bigint").alias("strength"),
     )
 
 
@@ -64,9 +66,9 @@ def basket_changes(known: DataFrame, new: DataFrame) -> DataFrame:
     Either time is null where the item is not on that side. Rows are partitioned by date and user.
     """
     missing = F.lit(None).cast("timestamp")
-    sides = known.select(*BASKET, "product_id", F.col("first_time").alias("known_time"), missing.alias("new_time")).union(
-        new.select(*BASKET, "product_id", missing.alias("known_time"), F.col("first_time").alias("new_time"))
-    )
+    sides = known.select(
+        *BASKET, "product_id", F.col("first_time").alias("known_time"), missing.alias("new_time")
+    ).union(new.select(*BASKET, "product_id", missing.alias("known_time"), F.col("first_time").alias("new_time")))
     return (
         sides.repartition("event_date", "user_id")
         .groupBy(*BASKET, "product_id")

@@ -52,7 +52,12 @@ def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> 
         return F.when(observed > 0, observed * F.log(observed * total / (row * column))).otherwise(F.lit(0.0))
 
     row_1, row_2, column_1, column_2 = k11 + k12, k21 + k22, k11 + k21, k12 + k22
-    terms = term(k11, row_1, column_1) + term(k12, row_1, column_2) + term(k21, row_2, column_1) + term(k22, row_2, column_2)
+    terms = (
+        term(k11, row_1, column_1)
+        + term(k12, row_1, column_2)
+        + term(k21, row_2, column_1)
+        + term(k22, row_2, column_2)
+    )
     return F.when(k11 * total > row_1 * column_1, F.lit(2.0) * terms).otherwise(F.lit(0.0))
 
 
@@ -73,16 +78,34 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
         )
     )
     is_pair = F.col("item_a") < F.col("item_b")
-    counts = totals.where(~is_pair).select("relation", F.col("item_a").alias("item"), F.col("decayed_baskets").alias("n"))
+    counts = totals.where(~is_pair).select(
+        "relation", F.col("item_a").alias("item"), F.col("decayed_baskets").alias("n")
+    )
     pairs = (
         totals.where(is_pair & (F.col("baskets") >= settings.min_baskets))
-        .join(counts.select("relation", F.col("item").alias("item_a"), F.col("n").alias("n_a")), on=["relation", "item_a"], how="inner")
-        .join(counts.select("relation", F.col("item").alias("item_b"), F.col("n").alias("n_b")), on=["relation", "item_b"], how="inner")
-        .join(F.broadcast(counts.where(F.col("item") == 0).select("relation", F.col("n").alias("n_all"))), on="relation", how="inner")
+        .join(
+            counts.select("relation", F.col("item").alias("item_a"), F.col("n").alias("n_a")),
+            on=["relation", "item_a"],
+            how="inner",
+        )
+        .join(
+            counts.select("relation", F.col("item").alias("item_b"), F.col("n").alias("n_b")),
+            on=["relation", "item_b"],
+            how="inner",
+        )
+        .join(
+            F.broadcast(counts.where(F.col("item") == 0).select("relation", F.col("n").alias("n_all"))),
+            on="relation",
+            how="inner",
+        )
     )
     sides = F.array(
-        F.struct(F.col("item_a").alias("i"), F.col("item_b").alias("j"), F.col("n_a").alias("n_i"), F.col("n_b").alias("n_j")),
-        F.struct(F.col("item_b").alias("i"), F.col("item_a").alias("j"), F.col("n_b").alias("n_i"), F.col("n_a").alias("n_j")),
+        F.struct(
+            F.col("item_a").alias("i"), F.col("item_b").alias("j"), F.col("n_a").alias("n_i"), F.col("n_b").alias("n_j")
+        ),
+        F.struct(
+            F.col("item_b").alias("i"), F.col("item_a").alias("j"), F.col("n_b").alias("n_i"), F.col("n_a").alias("n_j")
+        ),
     )
     scored = (
         pairs.withColumn("side", F.explode(sides))

@@ -1,18 +1,18 @@
-"""The speed job: a streaming query over `events` that keeps `baskets`, `co_interactions` and `similar_items` up to date.
+"""The speed job: a streaming query over `events` that keeps `baskets`, `co_interactions` and `similar_items` up to
+date.
 
-A micro-batch reads only the touched dates and only appends. Replayed, it reads what it read before (its own rows are left out)
-and Delta skips what it has written before, so that every event counts once however often the job is killed.
+A micro-batch reads only the touched dates and only appends. Replayed, it reads what it read before (its own rows are
+left out) and Delta skips what it has written before, so that every event counts once however often the job is killed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyspark import StorageLevel, inheritable_thread_target
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -75,14 +75,16 @@ def update(
             refreshed_at = time.monotonic()
             refresh_similar_items(lake, settings, progress)
 
-    events = lake.stream(EVENTS, max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch"))
+    events = lake.stream(
+        EVENTS, max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch")
+    )
     run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
     run.refreshed = refresh_similar_items(lake, settings, progress)
     return run
 
 
 def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, batch_id: int) -> int:
-    """Add the events of one micro-batch to `baskets` and `co_interactions`; returns its number of distinct basket items."""
+    """Add one micro-batch of events to `baskets` and `co_interactions`; returns its number of basket items."""
     new = basket_items(batch).persist(StorageLevel.MEMORY_AND_DISK)
     dates = [row.event_date for row in new.groupBy("event_date").count().orderBy("event_date").collect()]
     known = (
@@ -146,7 +148,9 @@ def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
             f"set it back, or {REBUILD}"
         )
     if lake.properties(BASKETS).get(APPLICATION) != properties[APPLICATION]:
-        raise CheckpointError(f"baskets and co_interactions do not belong together (an interrupted rebuild?); {REBUILD}")
+        raise CheckpointError(
+            f"baskets and co_interactions do not belong together (an interrupted rebuild?); {REBUILD}"
+        )
     open_checkpoint(lake, "similarity", BASKETS, way_out=REBUILD)
     return open_checkpoint(lake, "similarity", CO_INTERACTIONS, way_out=REBUILD)
 

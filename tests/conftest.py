@@ -1,0 +1,65 @@
+"""One Spark session for all tests, with the engine of production: the properties of conf/spark-defaults.conf."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from lambda_spark.lake import Lake
+from lambda_spark.launch import delta_jars
+from lambda_spark.session import open_session
+
+PROJECT = Path(__file__).resolve().parents[1]
+REAL_DATA = PROJECT.parent / "shared" / "data"
+OCTOBER = REAL_DATA / "rees46-2019-oct-head.csv.gz"
+NOVEMBER = REAL_DATA / "rees46-2019-nov-sample.csv.gz"
+
+needs_real_data = pytest.mark.skipif(not OCTOBER.exists(), reason="the real events are not part of the project")
+
+
+@pytest.fixture(scope="session")
+def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    folder = tmp_path_factory.mktemp("spark")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    tuned = {
+        "spark.sql.shuffle.partitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+    }
+    # Tests are many short queries: the first compiler is fast enough, the second only costs.
+    java = (
+        f"-Dlambda_spark.log={folder}/spark.log -Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties "
+        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC"
+    )
+    options = [
+        "--master", "local[2]", "--driver-memory", "2g",
+        "--properties-file", str(PROJECT / "conf" / "spark-defaults.conf"),
+        "--driver-java-options", f"'{java}'", *delta_jars(Path(sys.prefix)),
+        *(part for key, value in tuned.items() for part in ("--conf", f"{key}={value}")),
+    ]  # fmt: skip
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])
+    session = open_session("tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def spark(_session: SparkSession) -> Iterator[SparkSession]:
+    """The shared session; what a test left in its catalog and cache is cleaned."""
+    yield _session
+    for view in _session.catalog.listTables():
+        _session.catalog.dropTempView(view.name)
+    _session.catalog.clearCache()
+
+
+@pytest.fixture
+def lake(spark: SparkSession, tmp_path: Path) -> Lake:
+    """A fresh lake."""
+    return Lake.open(spark, str(tmp_path / "lake"), create=True)

@@ -1,0 +1,214 @@
+"""The commands as a user types them, each a real process."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+PLANTS = json.loads((PROJECT / "data" / "plants.json").read_text())
+HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+
+pytestmark = pytest.mark.process
+
+
+def command(*arguments, cwd, **environment):
+    done = subprocess.run(
+        [str(PROJECT / "spark-submit.sh"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One run of the demo, from a folder that is not the project's; every test below looks at its lake."""
+    folder = tmp_path_factory.mktemp("user")
+    code, output, errors = command("demo", cwd=folder)
+    assert code == 0, output + errors
+    return folder, output
+
+
+def sql(folder, query):
+    code, output, errors = command("sql", query, cwd=folder)
+    assert code == 0, output + errors
+    rows = [line.strip("|").split("|") for line in output.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[1:]]
+
+
+def test_the_demo_prints_its_account_and_its_result(demo):
+    _, output = demo
+    counts = PLANTS["counts"]
+    account = re.search(r"([\d,]+) lines read = ([\d,]+) events \+ ([\d,]+) repeats \+ ([\d,]+) rejected", output)
+    lines, events, repeats, rejected = (int(number.replace(",", "")) for number in account.groups())
+    assert (lines, events, repeats, rejected) == (
+        counts["lines"],
+        counts["events"],
+        counts["repeats"],
+        counts["broken"],
+    )
+    for part in ("Top rising products", "Top waning products", "Top rising categories", "Recently viewed"):
+        assert part in output
+    for part in (
+        "Similar products",
+        "with rising and",
+        "Highest trend percentage",
+        "Most similar product",
+        "Recommended",
+    ):
+        assert part in output
+    assert "Traceback" not in output
+
+
+def test_the_planted_trends_are_found(demo):
+    folder, _ = demo
+    query = """select 'products', bucket_start, cast(product_id as string), direction from trends where signal = 'view'
+        union all select 'categories', bucket_start, category_code, direction from category_trends where signal = 'view'
+        union all select 'brands', bucket_start, brand, direction from brand_trends where signal = 'view'"""
+    code, output, _ = command("sql", query, "--limit", 100_000, cwd=folder)
+    assert code == 0
+    found = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in output.splitlines()}
+    for kind, key in (("products", "product_id"), ("categories", "category_code"), ("brands", "brand")):
+        for plant in PLANTS[kind]:
+            row = (kind, f"{plant['bucket_start']} 00:00:00", str(plant[key]), plant["direction"])
+            assert row in found, plant
+
+
+def test_the_planted_pairs_are_found(demo):
+    folder, _ = demo
+    query = "select relation, product_id, similar_product_id from similar_items where rank <= 3"
+    code, output, _ = command("sql", query, "--limit", 100_000, cwd=folder)
+    assert code == 0
+    found = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in output.splitlines()}
+    for pair in PLANTS["pairs"]:
+        a, b = str(pair["product_a"]), str(pair["product_b"])
+        assert {(pair["relation"], a, b), (pair["relation"], b, a)} <= found, pair
+
+
+def test_verify_agrees_with_the_demo_and_the_log_is_under_the_lake(demo):
+    folder, _ = demo
+    code, output, _ = command("verify", cwd=folder)
+    assert code == 0, output
+    assert "all tables equal their recompute" in output
+    assert list((folder / "lake" / "_logs").glob("verify-*.log"))
+
+
+def test_a_run_after_the_demo_changes_nothing_and_a_new_file_changes_what_it_touches(demo, tmp_path):
+    folder, _ = demo
+    lake = tmp_path / "lake"
+    shutil.copytree(folder / "lake", lake)
+    code, output, errors = command("run", PROJECT / "data" / "store", "--lake", lake, cwd=folder)
+    assert code == 0, output + errors
+    assert "written: nothing" in output
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "new.csv").write_text(f"{HEADER}\n2019-11-13 23:00:00 UTC,view,5100135,1,a.b,acme,1.00,77,s\nbroken\n")
+    code, output, errors = command("run", inbox, "--lake", lake, cwd=folder)
+    assert code == 0, output + errors
+    assert "2 lines read = 1 events + 0 repeats + 1 rejected" in output
+    assert re.search(r"trends: \d buckets recomputed \(new events\)", output)
+    assert "similarity: 1 micro-batches, similar_items renewed (new events)" in output
+
+
+def test_one_user_known_or_not(demo):
+    folder, _ = demo
+    code, output, _ = command("recommend", "--user", 999_999_999_999, cwd=folder)
+    assert code == 0
+    assert "was never seen" in output
+    assert "rising: " in output
+
+
+def test_as_of_shows_the_past_and_stores_nothing(demo):
+    folder, _ = demo
+    code, output, _ = command("trends", "--as-of", "2019-10-21", cwd=folder)
+    assert code == 0
+    assert "Views in the week from 2019-10-14" in output
+    assert "written: nothing" in output
+
+
+def test_a_mistake_in_a_query_is_one_line(demo):
+    folder, _ = demo
+    code, output, errors = command("sql", "select nothing from nowhere", cwd=folder)
+    assert code == 2
+    assert "nowhere" in output + errors
+    assert "Traceback" not in output + errors
+
+
+def test_the_shell_has_every_table(demo):
+    folder, _ = demo
+    done = subprocess.run(
+        [str(PROJECT / "spark-submit.sh"), "shell"],
+        cwd=folder,
+        input="print('rows:', spark.table('events').count())\nexit()\n",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert f"rows: {PLANTS['counts']['events']}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trend"], "there is no job 'trend'"),
+        (["run", "--sets", "x=1"], "unrecognized arguments: --sets"),
+        (["run", "--set", "trends.buckets=7 days"], "did you mean 'bucket'?"),
+        (["ingest", "nowhere.csv"], "nowhere.csv: no such file or folder"),
+        (["similarity", "--trigger", "soon"], "is neither 'available-now' nor an interval"),
+        (["recommend", "--user", "me"], "a user id is a whole number above 0, not 'me'"),
+        (["trends", "--as-of", "yesterday"], "a time is written 2019-11-01"),
+        (["run", "--conf-file", "none.toml"], "none.toml: No such file"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(tmp_path, arguments, message):
+    code, output, errors = command(*arguments, cwd=tmp_path)
+    assert code == 2
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert not output
+    assert list(tmp_path.iterdir()) == [], "nothing was begun"
+
+
+@pytest.mark.parametrize("job", ["trends", "run"])
+def test_a_folder_that_is_no_lake_stays_as_it_is(tmp_path, job):
+    (tmp_path / "holiday.jpg").touch()
+    sources = [PROJECT / "data" / "store"] if job == "run" else []
+    code, output, errors = command(job, *sources, "--lake", tmp_path, cwd=tmp_path)
+    assert code == 2
+    assert "is no lake: it holds 'holiday.jpg'" in output + errors
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_every_job_has_a_help(tmp_path):
+    code, output, _ = command("--help", cwd=tmp_path)
+    assert code == 0
+    jobs = re.findall(r"^  (\w+) ", output, re.MULTILINE)
+    assert len(jobs) == 11
+    for job in set(jobs) - {"test"}:
+        code, output, _ = command(job, "--help", cwd=tmp_path)
+        assert code == 0
+        assert output.startswith("usage: ")
+
+
+@pytest.mark.parametrize("java", ["none", "11"])
+def test_without_a_fitting_java_it_says_what_to_install(tmp_path, java):
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    if java != "none":
+        (binaries / "java").write_text(f"#!/bin/sh\necho 'openjdk version \"{java}.0.2\"' >&2\n")
+        (binaries / "java").chmod(0o755)
+    home = {"JAVA_HOME": str(tmp_path)}
+    code, _, errors = command("run", cwd=tmp_path, **home)
+    assert code == 2
+    assert "install Java 17 or 21" in errors
+    assert len(errors.splitlines()) == 1

@@ -1,0 +1,131 @@
+"""Real events of a real store: known counts, and trends held against pandas, which shares no code with the project."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lambda_spark.batch.refresh import refresh
+from lambda_spark.events.ingest import ingest
+from lambda_spark.operations.verify import verify
+from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, load_settings
+from lambda_spark.speed.stream import update
+from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, REJECTED_EVENTS, TRENDS, USER_TRENDS
+from tests.conftest import NOVEMBER, OCTOBER, needs_real_data
+
+pytestmark = needs_real_data
+
+WEEK = pd.Timedelta(days=7)
+
+
+def quiet(_):
+    pass
+
+
+def take(lake, file):
+    account = ingest(lake, [str(file)], IngestSettings(), progress=quiet)
+    return account.lines, account.events, account.repeats, account.rejected
+
+
+def test_the_head_of_october_adds_up_and_every_view_of_it_is_exact(lake):
+    assert take(lake, OCTOBER) == (17_435, 17_429, 5, 1)
+    rejected = lake.read(REJECTED_EVENTS).collect()[0]
+    assert rejected.reasons == ["too few fields"]
+    assert rejected.raw.endswith(",52040330")
+    assert lake.read(EVENTS).where("user_id = 52040330").count() == 0, "a cut user_id must not become a user"
+    kinds = {row.event_type: row["count"] for row in lake.read(EVENTS).groupBy("event_type").count().collect()}
+    assert sum(kinds.values()) == 17_429
+    assert kinds["cart"] == 165
+    refresh(lake, load_settings(None, ["trends.bucket=30 minutes"]).trends, progress=quiet)
+    update(lake, SimilaritySettings(), progress=quiet)
+    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
+    assert [finding.table for finding in verify(lake, quiet) if finding.differs] == []
+
+
+@pytest.fixture(scope="module")
+def november():
+    frame = pd.read_csv(NOVEMBER)
+    frame["event_time"] = pd.to_datetime(frame["event_time"], format="%Y-%m-%d %H:%M:%S UTC")
+    frame["bucket_start"] = (
+        pd.Timestamp("2019-11-01") + (frame["event_time"] - pd.Timestamp("2019-11-01")) // WEEK * WEEK
+    )
+    return frame
+
+
+def expected_trends(frame, key, settings):
+    """The definitions of the design, in pandas: a full grid of buckets by keys, shifted by one bucket."""
+    parts = []
+    buckets = pd.date_range(frame["bucket_start"].min(), frame["bucket_start"].max(), freq="7D")
+    for signal, rows in frame.groupby("event_type"):
+        if signal not in ("view", "cart", "purchase"):
+            continue
+        total = rows.groupby("bucket_start").size().reindex(buckets, fill_value=0)
+        grid = rows.groupby([key, "bucket_start"]).size().unstack(fill_value=0).reindex(columns=buckets, fill_value=0)
+        for before, now in zip(buckets[:-1], buckets[1:], strict=True):
+            part = pd.DataFrame({"current": grid[now], "previous": grid[before]})
+            part = part[(part["current"] > 0) | (part["previous"] > 0)]
+            n, p = part["current"] + part["previous"], total[now] / (total[now] + total[before])
+            part["change"] = part["current"] - part["previous"]
+            part["growth"] = part["change"] / (n + 1)
+            part["z_score"] = (part["current"] - n * p) / np.sqrt(n * p * (1 - p))
+            moves = (part["change"].abs() >= settings.min_change) & (part["z_score"].abs() >= settings.min_z)
+            part["direction"] = np.where(moves, np.where(part["z_score"] > 0, "rising", "waning"), "steady")
+            part["trend_pct"] = (
+                100 * part["change"].abs() / part.groupby("direction")["change"].transform(lambda c: c.abs().sum())
+            )
+            part.loc[~moves, "trend_pct"] = np.nan
+            part["complete"] = now + WEEK <= frame["event_time"].max()
+            parts.append(part.reset_index().assign(bucket_start=now, signal=signal))
+    return pd.concat(parts).set_index(["bucket_start", "signal", key]).sort_index()
+
+
+def test_november_has_the_trends_that_pandas_finds(lake, november):
+    assert take(lake, NOVEMBER) == (10_000, 10_000, 0, 0)
+    settings = load_settings(None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5"]).trends
+    refresh(lake, settings, progress=quiet)
+    purchases = (
+        lake.read(DEMAND).where("signal = 'purchase'").groupBy("bucket_start").sum("events").orderBy("bucket_start")
+    )
+    assert [row[1] for row in purchases.collect()] == [20, 33, 47, 20, 9]
+    for table, key in ((TRENDS, "product_id"), (CATEGORY_TRENDS, "category_code"), (BRAND_TRENDS, "brand")):
+        expected = expected_trends(november, key, settings)
+        rows = [row.asDict() for row in lake.read(table).collect()]
+        actual = pd.DataFrame(rows).set_index(["bucket_start", "signal", key]).sort_index()[expected.columns]
+        pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)
+        assert Counter(actual["direction"])["rising"] > 0, "the settings let something move"
+    moving = expected_trends(november, "product_id", settings)["direction"]
+    touched = november[november["bucket_start"] > november["bucket_start"].min()]
+    keys = list(zip(touched["bucket_start"], touched["event_type"], touched["product_id"], strict=True))
+    touched = touched.assign(direction=moving.reindex(keys).to_numpy())
+    by_user = touched.groupby(["bucket_start", "user_id"])["direction"]
+    expected = pd.DataFrame(
+        {
+            "interactions": by_user.size(),
+            "rising_pct": 100 * by_user.agg(lambda d: (d == "rising").mean()),
+            "waning_pct": 100 * by_user.agg(lambda d: (d == "waning").mean()),
+        }
+    )
+    rows = [row.asDict() for row in lake.read(USER_TRENDS).collect()]
+    actual = pd.DataFrame(rows).set_index(["bucket_start", "user_id"]).sort_index()
+    pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)
+
+
+def test_november_in_pieces_shuffled_and_late_gives_the_same_trends(lake, november, tmp_path):
+    lines = pd.read_csv(NOVEMBER, dtype=str, keep_default_na=False)
+    folder = tmp_path / "pieces"
+    folder.mkdir()
+    shuffled = lines.sample(frac=1, random_state=1)
+    settings = load_settings(None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5"]).trends
+    taken = []
+    for number in range(3):
+        piece = pd.concat([shuffled.iloc[number::3], shuffled.iloc[number : number + 90 : 9]])
+        piece.to_csv(folder / f"{number}.csv.gz", index=False)
+        taken.append(take(lake, folder))
+        refresh(lake, settings, progress=quiet)
+    assert sum(events for _, events, _, _ in taken) == 10_000
+    expected = expected_trends(november, "product_id", settings)
+    rows = [row.asDict() for row in lake.read(TRENDS).collect()]
+    actual = pd.DataFrame(rows).set_index(["bucket_start", "signal", "product_id"]).sort_index()[expected.columns]
+    pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)

@@ -1,0 +1,213 @@
+"""Files into a real lake: every line is an event, a repeat or a rejection, whatever the file."""
+
+import gzip
+import json
+import os
+from datetime import date
+
+import pytest
+from pyspark.sql import functions as F
+
+from lambda_spark.errors import UsageError
+from lambda_spark.events.ingest import Account, ingest
+from lambda_spark.settings import IngestSettings
+from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
+
+HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+ONE = "2019-10-01 00:00:00 UTC,view,11,100,a.b,acme,5.00,1,s1"
+TWO = "2019-10-01 00:01:00 UTC,cart,12,100,a.b,bolt,6.00,1,s1"
+THREE = "2019-10-02 00:00:00 UTC,purchase,11,,,,7.00,2,s2"
+SETTINGS = IngestSettings()
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+def take(lake, *sources, settings=SETTINGS):
+    return ingest(lake, [str(source) for source in sources], settings, progress=lambda _: None)
+
+
+def counts(account):
+    return account.lines, account.events, account.repeats, account.rejected
+
+
+def reasons(lake):
+    return {row.raw: row.reasons for row in lake.read(REJECTED_EVENTS).collect()}
+
+
+def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
+    (inbox / "a b,{1}.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n{ONE}\n")
+    shuffled = "user_id;product_id,event_type,event_time,price,extra".replace(";", ",")
+    with gzip.open(inbox / "columns.csv.gz", "wt") as file:
+        file.write(f'"{shuffled.replace(",", chr(34) + "," + chr(34))}"\n2,11,purchase,2019-10-02T00:00:00Z,"7.00",x\n')
+    event = {"event_time": 1570060800, "event_type": "view", "product_id": 13, "user_id": 3, "brand": 'a "quoted", one'}
+    (inbox / "lines.jsonl").write_text(json.dumps(event) + "\n" + "{not json\n" + '{"event_type": "view"}\n')
+    lake.spark.sql(
+        "select timestamp '2019-10-04 00:00:00' event_time, 'view' event_type, 14L product_id, 9L user_id, "
+        "1.5D price, 'z' brand"
+    ).coalesce(1).write.parquet(str(inbox / "table.parquet"))
+    (inbox / "bad.csv").write_bytes(
+        "\n".join(
+            [
+                HEADER,
+                ONE[:40],
+                ONE + ",more",
+                ONE.replace("acme", '"acme'),
+                "",
+                ONE.replace("view", "like"),
+                ONE.replace("acme", "ac\0me"),
+                ONE.replace("acme", "x" * 20_000),
+                ONE.replace("acme", "caf\u00e9"),
+            ]
+        ).encode("utf-8")
+        + b"\n"
+        + ONE.replace("acme", "caf\u00e9").encode("latin-1")
+        + b"\n"
+    )
+    account = take(lake, inbox)
+    assert counts(account) == (3 + 1 + 3 + 1 + 9, 2 + 1 + 1 + 1 + 1, 1, 2 + 8)
+    rejected = {tuple(row.reasons) for row in lake.read(REJECTED_EVENTS).collect()}
+    assert rejected == {
+        ("not a JSON object of known form",),
+        ("event_time is missing", "product_id is missing", "user_id is missing"),
+        ("too few fields",),
+        ("too many fields",),
+        ("quotes are not balanced",),
+        ("empty line",),
+        ("event_type is unknown",),
+        ("NUL character in the line",),
+        ("line longer than 16384 characters",),
+        ("not valid UTF-8",),
+    }
+    latin = lake.read(REJECTED_EVENTS).where("raw_bytes is not null").collect()
+    assert [bytes(row.raw_bytes) for row in latin] == [ONE.replace("acme", "caf\u00e9").encode("latin-1")]
+    brands = {row.brand for row in lake.read(EVENTS).collect()}
+    assert brands == {"acme", "bolt", None, 'a "quoted", one', "z", "caf\u00e9"}
+    files = {
+        row.source.rsplit("/", 1)[-1]: (row.lines, row.events + row.repeats + row.rejected)
+        for row in lake.read(INGESTED_FILES).collect()
+    }
+    assert files["a%20b,%7B1%7D.csv"] == (3, 3)
+    assert all(lines == total for lines, total in files.values())
+
+
+def test_a_second_run_reads_nothing_and_a_second_delivery_adds_nothing(lake, inbox):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\nbroken\n")
+    assert counts(take(lake, inbox)) == (3, 2, 0, 1)
+    versions = lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTED_FILES)
+    assert take(lake, inbox) == Account()
+    assert lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTED_FILES) == versions
+    (inbox / "again.csv").write_text(f"{HEADER}\n{THREE}\nbroken\n{TWO}\n{ONE}\n")
+    assert counts(take(lake, inbox)) == (4, 1, 3, 0)
+    assert lake.read(EVENTS).count() == 3
+    assert lake.read(REJECTED_EVENTS).count() == 1
+
+
+def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(lake, inbox):
+    whole = gzip.compress(f"{HEADER}\n{ONE}\n".encode() * 5_000)
+    (inbox / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    (inbox / "empty.csv").write_text("")
+    (inbox / "header-only.csv").write_text(HEADER + "\n")
+    (inbox / "no-user.csv").write_text("event_time,event_type,product_id\n2019-10-01,view,1\n")
+    (inbox / "twice.csv").write_text(f"{HEADER},user_id\n")
+    (inbox / "false.parquet").write_text("this is no Parquet")
+    (inbox / "notes.txt").write_text("hello")
+    (inbox / "utf16.csv").write_text(f"{HEADER}\n{ONE}\n", encoding="utf-16")
+    (inbox / "headers.csv").write_text(f"{HEADER}\n{TWO}\n{HEADER}\n{THREE}\n")
+    account = take(lake, inbox)
+    assert (account.events, account.repeats) == (2, 0)
+    named = {line.split(": ")[0].rsplit("/", 1)[-1]: line.split(": ", 1)[1] for line in account.unreadable}
+    assert set(named) == {
+        "cut.csv.gz",
+        "no-user.csv",
+        "twice.csv",
+        "false.parquet",
+        "notes.txt",
+        "utf16.csv",
+    }
+    assert "EOFException" in named["cut.csv.gz"]
+    assert "no column user_id" in named["no-user.csv"]
+    assert "stands twice" in named["twice.csv"]
+    assert named["false.parquet"] == "not a Parquet file"
+    assert "unknown kind of file" in named["notes.txt"]
+    assert account.rejected == 6 + 1, "a file each, and the header line that stands in the middle of one"
+    assert account.lines == account.events + account.repeats + account.rejected
+    (inbox / "empty.csv").write_text(f"{HEADER}\n{ONE}\n")
+    assert take(lake, inbox).rewritten == (str(inbox / "empty.csv"),), "Spark has seen it, and reads no name twice"
+
+
+def test_a_file_without_a_header_is_read_in_the_order_of_rees46(lake, inbox):
+    (inbox / "plain.csv").write_text(f"{ONE}\n{TWO}\n")
+    account = take(lake, inbox, settings=IngestSettings(header=False))
+    assert counts(account) == (2, 2, 0, 0)
+
+
+def test_without_being_told_a_file_without_a_header_is_refused(lake, inbox):
+    (inbox / "plain.csv").write_text(f"{ONE}\n{TWO}\n")
+    account = take(lake, inbox)
+    assert account.events == 0
+    assert "ingest.header=false" in account.unreadable[0]
+
+
+def test_a_file_that_changed_after_it_was_read_is_named(lake, inbox):
+    file = inbox / "growing.csv"
+    file.write_text(f"{HEADER}\n{ONE}\n")
+    take(lake, inbox)
+    file.write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
+    os.utime(file, (2_000_000_000, 2_000_000_000))
+    account = take(lake, inbox)
+    assert account.events == 0
+    assert account.rewritten == (str(file),)
+
+
+def test_a_file_from_the_future_hides_no_other(lake, inbox):
+    future = inbox / "future.csv"
+    future.write_text(f"{HEADER}\n{ONE}\n")
+    os.utime(future, (4_000_000_000, 4_000_000_000))
+    take(lake, inbox)
+    (inbox / "now.csv").write_text(f"{HEADER}\n{TWO}\n")
+    assert take(lake, inbox).events == 1
+
+
+def test_several_sources_are_one_stream(lake, inbox, tmp_path):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
+    single = tmp_path / "single, {2}.csv"
+    single.write_text(f"{HEADER}\n{TWO}\n")
+    assert counts(take(lake, inbox, single)) == (2, 2, 0, 0)
+    assert counts(take(lake, single)) == (0, 0, 0, 0)
+
+
+def test_a_source_that_is_not_there_is_refused(lake, tmp_path):
+    with pytest.raises(UsageError, match="no such file or folder"):
+        take(lake, tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="no source"):
+        take(lake)
+
+
+def test_an_event_of_another_date_is_in_its_own_partition(lake, inbox):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{THREE}\n")
+    take(lake, inbox)
+    dates = lake.read(EVENTS).groupBy("event_date").agg(F.max(F.to_date("event_time")).alias("of_time")).collect()
+    assert {(row.event_date, row.of_time) for row in dates} == {(date(2019, 10, day),) * 2 for day in (1, 2)}
+
+
+def test_products_keep_the_newest_attributes_that_are_not_null_in_any_order(lake, inbox):
+    (inbox / "late.csv").write_text(f"{HEADER}\n{THREE}\n")
+    take(lake, inbox)
+    (inbox / "early.csv").write_text(f"{HEADER}\n{ONE}\n2019-09-30 00:00:00 UTC,view,11,,old.code,old,1.00,1,s\n")
+    take(lake, inbox)
+    row = lake.read(PRODUCTS).collect()[0]
+    assert (row.category_code, row.brand, str(row.price)) == ("a.b", "acme", "7.00")
+    assert (row.first_seen.date(), row.last_seen.date()) == (date(2019, 9, 30), date(2019, 10, 2))
+
+
+def test_a_lost_checkpoint_reads_all_again_and_counts_nothing_twice(lake, inbox):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
+    take(lake, inbox)
+    lake.files.delete("_checkpoints/ingest")
+    assert counts(take(lake, inbox)) == (2, 0, 2, 0)
+    assert lake.read(EVENTS).count() == 2

@@ -1,0 +1,265 @@
+"""The definitions of the serving layer, by literal examples."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from pyspark.sql import functions as F
+
+from lambda_spark.errors import UsageError
+from lambda_spark.serving.profiles import profiles
+from lambda_spark.serving.refresh import Views, bucket_words, for_active_users, for_user
+from lambda_spark.settings import RecommendationSettings
+
+NOV_10 = datetime(2019, 11, 10, 12)
+WHEN = "in the week from 2019-11-04"
+PLAIN = {"trend_weight": 0.0, "profile_decay": 0.5}
+
+
+def views(spark, events, similar=(), products=None, moving=(), demand=()):
+    touched = [
+        (user, product, kind, NOV_10 - timedelta(minutes=ago), (NOV_10 - timedelta(minutes=ago)).date())
+        for user, product, kind, ago in events
+    ]
+    ids = (
+        {product for _, product, _, _ in events}
+        | {item for pair in similar for item in pair[:2]}
+        | {m[0] for m in moving}
+        | {d[0] for d in demand}
+    )
+    products = products or [(product, f"c.{product // 10}", "brand", 1.0) for product in sorted(ids)]
+    pairs = [("viewed", one, other, score) for one, other, score in similar]
+    trends = [
+        ("view", product, "rising" if growth > 0 else "waning", growth, now, before, rank)
+        for product, growth, before, now, rank in moving
+    ]
+    return Views(
+        versions={"events": 4, "products": 3, "similar_items": 2, "trends": 1, "demand": 1},
+        events=spark.createDataFrame(
+            touched, "user_id long, product_id long, event_type string, event_time timestamp, event_date date"
+        ),
+        products=spark.createDataFrame(
+            products, "product_id long, category_code string, brand string, price double"
+        ).withColumn("price", F.col("price").cast("decimal(12,2)")),
+        similar_items=spark.createDataFrame(
+            pairs, "relation string, product_id long, similar_product_id long, score double"
+        ),
+        trends=spark.createDataFrame(
+            trends,
+            "signal string, product_id long, direction string, growth double, current long, previous long, rank int",
+        ),
+        demand=spark.createDataFrame([("view", *one) for one in demand], "signal string, product_id long, events long"),
+        bucket=F.lit(None),
+        when=WHEN,
+    )
+
+
+def lists(rows):
+    """{user: [(product, score), …]} in rank order, with the ranks checked."""
+    result = {}
+    for row in rows.orderBy("user_id", "rank").collect():
+        result.setdefault(row.user_id, []).append((row.product_id, row.score))
+        assert row["rank"] == len(result[row.user_id])
+    return result
+
+
+def test_a_score_sums_what_the_profile_says_newest_first(spark):
+    world = views(spark, [(1, 10, "view", 5), (1, 20, "view", 9)], [(10, 30, 0.4), (20, 30, 0.2), (20, 40, 0.9)])
+    assert lists(for_active_users(world, RecommendationSettings(**PLAIN))) == {
+        1: [(30, pytest.approx(0.4 + 0.5 * 0.2)), (40, pytest.approx(0.5 * 0.9))]
+    }
+
+
+def test_an_item_weighs_as_its_strongest_event_type(spark):
+    world = views(spark, [(1, 10, "cart", 60), (1, 10, "view", 5)], [(10, 30, 0.4)])
+    settings = RecommendationSettings(**PLAIN, cart_weight=2.0)
+    row = for_active_users(world, settings).collect()[0]
+    assert (row.score, row.reason, row.because_of) == (0.8, "because you put into the cart 10", 10)
+
+
+def test_the_reason_names_the_item_that_speaks_most(spark):
+    world = views(spark, [(1, 10, "view", 5), (1, 20, "purchase", 9)], [(10, 30, 0.1), (20, 30, 0.3)])
+    row = for_active_users(world, RecommendationSettings(**PLAIN)).collect()[0]
+    assert (row.product_id, row.reason, row.because_of) == (30, "because you bought 20", 20)
+
+
+def test_a_rising_product_moves_up_and_says_so(spark):
+    world = views(
+        spark,
+        [(1, 10, "view", 5)],
+        [(10, 30, 0.40), (10, 40, 0.41), (10, 50, 0.5)],
+        moving=[(30, 0.5, 10, 31, 1), (50, -0.5, 31, 10, 1)],
+    )
+    rows = for_active_users(world, RecommendationSettings(trend_weight=0.2)).orderBy("rank").collect()
+    assert [(row.product_id, row.score, row.trend_growth) for row in rows] == [
+        (50, pytest.approx(0.5 * 0.9), -0.5),
+        (30, pytest.approx(0.4 * 1.1), 0.5),
+        (40, pytest.approx(0.41), 0.0),
+    ]
+    assert [row.reason for row in rows] == [
+        "because you viewed 10",
+        f"because you viewed 10; rising: 10 → 31 views {WHEN}",
+        "because you viewed 10",
+    ]
+
+
+PAIRS = [(10, 20, 0.5), (20, 10, 0.4), (10, 30, 0.3), (20, 30, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("repeat", "expected"),
+    [
+        ("exclude", [(30, 0.35)]),
+        ("allow", [(20, 0.5), (30, 0.35), (10, 0.2)]),
+        ("own-row", [(10, 1.2), (20, 1.0), (30, 0.35)]),
+    ],
+)
+def test_repeats_are_a_choice(spark, repeat, expected):
+    world = views(spark, [(1, 10, "view", 5), (1, 20, "view", 9)], PAIRS)
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, repeat=repeat))
+    assert lists(rows) == {1: [(product, pytest.approx(score)) for product, score in expected]}
+    own = {row.product_id for row in rows.collect() if row.reason == "still interested?"}
+    assert own == ({10, 20} if repeat == "own-row" else set())
+
+
+@pytest.mark.parametrize("repeat", ["exclude", "allow", "own-row"])
+def test_what_was_bought_is_never_recommended(spark, repeat):
+    # 10 was bought long ago: no longer in a profile of one item, and still left out.
+    world = views(
+        spark, [(1, 20, "view", 5), (1, 10, "purchase", 90)], [(20, 10, 0.9), (20, 30, 0.1)], demand=[(10, 99)]
+    )
+    settings = RecommendationSettings(**PLAIN, profile_items=1, repeat=repeat)
+    assert 10 not in {row.product_id for row in for_active_users(world, settings).collect()}
+
+
+@pytest.mark.parametrize(
+    ("setting", "products"),
+    [
+        ({"deny": (30,)}, [40]),
+        ({"allow": (40, 50)}, [40]),
+        ({"filter": "price > 5"}, [40]),
+        ({"filter": "category_code = 'c.3'"}, [30]),
+        ({}, [30, 40]),
+    ],
+)
+def test_products_can_be_left_out(spark, setting, products):
+    catalogue = [(10, "c.1", "b", 1.0), (30, "c.3", "b", 2.0), (40, "c.4", "b", 9.0)]
+    world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5), (10, 40, 0.4)], catalogue)
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, **setting)).orderBy("rank").collect()
+    assert [row.product_id for row in rows] == products
+
+
+@pytest.mark.parametrize("predicate", ["prize > 5", "price >", "1; drop table products"])
+def test_a_filter_that_is_none_is_refused(spark, predicate):
+    world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5)])
+    with pytest.raises(UsageError, match=r"recommendations\.filter"):
+        for_active_users(world, RecommendationSettings(filter=predicate)).collect()
+
+
+def test_at_most_so_many_of_one_category(spark):
+    similar = [(10, 31, 0.9), (10, 32, 0.8), (10, 33, 0.7), (10, 41, 0.1)]
+    world = views(spark, [(1, 10, "view", 5)], similar, demand=[(34, 50), (42, 40), (43, 30)])
+    settings = RecommendationSettings(**PLAIN, max_per_category=2)
+    assert [product for product, _ in lists(for_active_users(world, settings))[1]] == [31, 32, 41, 42]
+
+
+def test_products_without_a_category_are_not_limited(spark):
+    catalogue = [(10, "c.1", "b", 1.0), *((product, None, "b", 1.0) for product in (31, 32, 33))]
+    world = views(spark, [(1, 10, "view", 5)], [(10, 31, 0.9), (10, 32, 0.8), (10, 33, 0.7)], catalogue)
+    assert len(lists(for_active_users(world, RecommendationSettings(**PLAIN, max_per_category=1)))[1]) == 3
+
+
+def test_a_short_list_is_filled_by_what_rises_near_then_anywhere_then_by_demand(spark):
+    world = views(
+        spark,
+        [(1, 10, "view", 5)],
+        [(10, 20, 0.5)],
+        moving=[(71, 0.9, 1, 40, 1), (11, 0.5, 5, 30, 2), (20, 0.4, 5, 20, 3), (12, -0.5, 9, 1, 1)],
+        demand=[(80, 60), (71, 40), (11, 30), (10, 25), (90, 60)],
+    )
+    rows = for_active_users(world, RecommendationSettings(**PLAIN)).orderBy("rank").collect()
+    assert [(row.product_id, row.score is None, row.because_of) for row in rows] == [
+        (20, False, 10),
+        (11, True, None),
+        (71, True, None),
+        (80, True, None),
+        (90, True, None),
+    ]
+    assert [row.reason for row in rows] == [
+        f"because you viewed 10; rising: 5 → 20 views {WHEN}",
+        f"rising in c.1, where you looked: 5 → 30 views {WHEN}",
+        f"rising: 1 → 40 views {WHEN}",
+        f"in demand: 60 views {WHEN}",
+        f"in demand: 60 views {WHEN}",
+    ]
+
+
+def test_a_user_never_seen_gets_what_rises_and_what_is_in_demand(spark):
+    world = views(spark, [(1, 10, "view", 5)], moving=[(71, 0.9, 1, 40, 1)], demand=[(80, 60)])
+    rows = for_user(world, RecommendationSettings(), 999).orderBy("rank").collect()
+    assert [(row.user_id, row.product_id, row.score) for row in rows] == [(999, 71, None), (999, 80, None)]
+
+
+def test_only_active_users_get_a_list_and_anyone_may_ask(spark):
+    month = 30 * 24 * 60
+    world = views(
+        spark, [(1, 10, "view", 5), (2, 10, "view", month), (3, 10, "view", month - 24 * 60)], [(10, 30, 0.5)]
+    )
+    settings = RecommendationSettings(**PLAIN, active_days=30)
+    assert set(lists(for_active_users(world, settings))) == {1, 3}
+    assert lists(for_user(world, settings, 2)) == {2: [(30, 0.5)]}
+
+
+def test_a_profile_is_the_latest_distinct_items(spark):
+    world = views(
+        spark,
+        [(1, 10, "view", 5), (1, 20, "view", 5), (1, 10, "view", 50), (1, 30, "purchase", 60), (1, 40, "view", 70)],
+    )
+    settings = RecommendationSettings(profile_items=2, profile_decay=0.5, purchase_weight=3)
+    items = profiles(world.events, settings).select(F.explode("items").alias("item")).select("item.*").collect()
+    assert [tuple(item) for item in items] == [
+        (0, 10, "view", 1.0, False),
+        (1, 20, "view", 0.5, False),
+        (None, 30, "purchase", None, True),
+    ]
+
+
+def test_rows_name_the_versions_they_were_computed_from(spark):
+    row = for_active_users(views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5)]), RecommendationSettings()).collect()[0]
+    assert (row.events_version, row.products_version, row.similar_items_version, row.trends_version) == (4, 3, 2, 1)
+    assert (row.category_code, row.brand, float(row.price)) == ("c.3", "brand", 1.0)
+
+
+def test_lists_do_not_depend_on_the_partitioning(spark):
+    events = [
+        (user, product, "view", (user * 7 + product) % 50)
+        for user in range(1, 20)
+        for product in range(10, 30, user % 5 + 1)
+    ]
+    similar = [
+        (one, other, 1 / (1 + abs(one - other) + one % 7))
+        for one in range(10, 40)
+        for other in range(10, 40)
+        if one != other
+    ]
+    world = views(spark, events, similar)
+    first = for_active_users(world, RecommendationSettings()).orderBy("user_id", "rank").collect()
+    spread = Views(
+        **{
+            **{name: getattr(world, name) for name in Views.__dataclass_fields__},
+            "events": world.events.repartition(7),
+            "similar_items": world.similar_items.orderBy(F.desc("score")).repartition(5),
+        }
+    )
+    assert for_active_users(spread, RecommendationSettings()).orderBy("user_id", "rank").collect() == first
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        ("10080 minutes", "in the week from 2019-11-10"),
+        ("30 minutes", "in the 30 minutes from 2019-11-10 12:00"),
+        ("1440 minutes", "in the 1440 minutes from 2019-11-10 12:00"),
+    ],
+)
+def test_a_bucket_in_words(length, words):
+    assert bucket_words(NOV_10, length) == words

@@ -1,0 +1,251 @@
+"""The layers on a real lake: stream equals batch, runs are incremental, and the checkpoint is guarded."""
+
+import random
+from datetime import datetime, timedelta
+
+import pytest
+from pyspark.sql import functions as F
+
+from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.errors import CheckpointError, JobRunningError, LakeError, UsageError
+from lambda_spark.events.ingest import ingest
+from lambda_spark.lake import Lake
+from lambda_spark.operations.verify import verify
+from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
+from lambda_spark.speed.stream import update
+from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TABLES, USER_TRENDS
+
+HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+TRENDS = TrendSettings(min_change=2, min_z=0.5)
+
+
+def quiet(_):
+    pass
+
+
+def event(moment, kind, product, user, session):
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{product},1,c.{product % 3},b,1.00,{user},{session}"
+
+
+def random_events(seed, count):
+    """Sessions that cross midnight, two users in one session, repeats, and events weeks apart."""
+    dice = random.Random(seed)
+    start = datetime(2019, 10, 1)
+    kinds = ["view"] * 6 + ["cart", "purchase", "remove_from_cart"]
+    lines = [
+        event(
+            start + timedelta(days=dice.choice((0, 1, 8, 20)), seconds=dice.randrange(86_000, 87_000)),
+            dice.choice(kinds),
+            dice.randint(1, 12),
+            dice.randint(1, 4),
+            dice.choice(("s", "t", "")),
+        )
+        for _ in range(count)
+    ]
+    return lines + dice.choices(lines, k=count // 5)
+
+
+def deliver(lake, inbox, name, lines):
+    inbox.mkdir(exist_ok=True)
+    (inbox / f"{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
+    return ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
+
+
+def contents(lake, table, *without):
+    names = [name for name in table.column_names if name not in without]
+    return sorted(map(repr, lake.read(table).select(*names).collect()))
+
+
+def test_twenty_micro_batches_in_random_order_equal_one_batch(spark, tmp_path):
+    lines = random_events(1, 400)
+    random.Random(2).shuffle(lines)
+    streamed, at_once = (Lake.open(spark, str(tmp_path / name), create=True) for name in ("streamed", "at_once"))
+    for number in range(20):
+        deliver(streamed, tmp_path / "pieces", str(number), lines[number::20])
+        if number in (0, 7, 13):
+            update(streamed, SimilaritySettings(), progress=quiet)
+            refresh_trends(streamed, TRENDS, progress=quiet)
+    # What is left over comes one file to a micro-batch, the last in the old session's way.
+    run = update(streamed, SimilaritySettings(max_bytes_per_batch="1"), progress=quiet)
+    assert run.micro_batches >= 6
+    refresh_trends(streamed, TRENDS, progress=quiet)
+    refresh_recommendations(streamed, RecommendationSettings(), progress=quiet)
+    findings = list(verify(streamed, quiet))
+    assert [finding.table for finding in findings if finding.differs] == []
+    assert {finding.table for finding in findings} == set(TABLES) - {"events", "rejected_events", "ingested_files"}
+    deliver(at_once, tmp_path / "whole", "all", sorted(lines))
+    update(at_once, SimilaritySettings(), progress=quiet)
+    refresh_trends(at_once, TRENDS, progress=quiet)
+    refresh_recommendations(at_once, RecommendationSettings(), progress=quiet)
+    for name, table in TABLES.items():
+        if name not in ("ingested_files", "rejected_events", "baskets", "co_interactions"):
+            own = ("source", "ingested_at", "ingest_batch", *(n for n in table.column_names if n.endswith("_version")))
+            assert contents(streamed, table, *own) == contents(at_once, table, *own), name
+
+
+def test_verify_finds_a_row_that_is_wrong(lake, tmp_path):
+    deliver(lake, tmp_path / "in", "one", random_events(3, 40))
+    update(lake, SimilaritySettings(), progress=quiet)
+    batch = lake.last_commit(CO_INTERACTIONS, job="similarity").note["batch_id"]
+    lie = lake.read(CO_INTERACTIONS).limit(1).withColumn("batch_id", F.lit(batch).cast("bigint"))
+    lie.write.format("delta").mode("append").option("userMetadata", '{"job": "x"}').save(lake.location(CO_INTERACTIONS))
+    findings = {finding.table: finding.differs for finding in verify(lake, quiet)}
+    assert not findings["baskets"]
+    # The stream's own commit is judged, and then what a reader sees of it.
+    assert not findings["co_interactions"]
+    lake.append(
+        CO_INTERACTIONS, lie, application="x", batch_id=0, note=lake.last_commit(CO_INTERACTIONS, job="similarity").note
+    )
+    assert {f.table for f in verify(lake, quiet) if f.differs} == {"co_interactions"}
+
+
+@pytest.fixture
+def small(lake, tmp_path):
+    """A lake with a few sessions, brought up to date."""
+    deliver(lake, tmp_path / "in", "one", random_events(4, 60))
+    update(lake, SimilaritySettings(), progress=quiet)
+    refresh_trends(lake, TRENDS, progress=quiet)
+    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
+    return lake
+
+
+def test_a_second_run_changes_no_table(small):
+    before = small.versions(*TABLES.values())
+    update(small, SimilaritySettings(), progress=quiet)
+    assert refresh_trends(small, TRENDS, progress=quiet).buckets == 0
+    assert refresh_recommendations(small, RecommendationSettings(), progress=quiet).written is None
+    assert small.versions(*TABLES.values()) == before
+
+
+def test_changed_settings_recompute_what_they_change(small):
+    changed = TrendSettings(min_change=3, min_z=0.5)
+    assert refresh_trends(small, changed, progress=quiet).reason == "the settings have changed"
+    assert small.properties(USER_TRENDS)["min_change"] == "3"
+    assert update(small, SimilaritySettings(k=3), progress=quiet).refreshed == "the settings have changed"
+    assert small.read(SIMILAR_ITEMS).agg(F.max("rank")).collect()[0][0] <= 3
+    assert refresh_recommendations(small, RecommendationSettings(k=2), progress=quiet).written is not None
+    assert small.read(RECOMMENDATIONS).agg(F.max("rank")).collect()[0][0] == 2
+
+
+def test_another_window_is_refused_until_a_rebuild(small):
+    with pytest.raises(UsageError, match="similarity --rebuild"):
+        update(small, SimilaritySettings(window=2), progress=quiet)
+    update(small, SimilaritySettings(window=2), rebuild=True, progress=quiet)
+    assert [f.table for f in verify(small, quiet) if f.differs] == []
+    assert small.properties(CO_INTERACTIONS)["window"] == "2"
+
+
+def test_a_lost_checkpoint_is_refused_and_the_rebuild_is_the_way_out(small):
+    counts = contents(small, SIMILAR_ITEMS)
+    small.files.delete("_checkpoints/similarity")
+    with pytest.raises(CheckpointError, match=r"checkpoint of similarity is lost .* similarity --rebuild"):
+        update(small, SimilaritySettings(), progress=quiet)
+    update(small, SimilaritySettings(), rebuild=True, progress=quiet)
+    assert contents(small, SIMILAR_ITEMS) == counts
+
+
+def test_an_older_checkpoint_is_refused(small, tmp_path):
+    deliver(small, tmp_path / "in", "two", random_events(5, 10))
+    application = small.properties(CO_INTERACTIONS)["application"]
+    folder = tmp_path / "lake" / "_checkpoints" / "similarity" / application
+    update(small, SimilaritySettings(), progress=quiet)
+    for log in ("offsets", "commits"):
+        for file in (folder / log).glob("*1*"):
+            file.unlink()
+    with pytest.raises(CheckpointError, match="not the one"):
+        update(small, SimilaritySettings(), progress=quiet)
+
+
+def test_an_interrupted_rebuild_is_noticed(small):
+    small.empty(CO_INTERACTIONS, {"application": "other", "window": "5"})
+    with pytest.raises(CheckpointError, match="do not belong together"):
+        update(small, SimilaritySettings(), progress=quiet)
+
+
+def test_a_replayed_micro_batch_changes_nothing(small, tmp_path):
+    application = small.properties(CO_INTERACTIONS)["application"]
+    commits = tmp_path / "lake" / "_checkpoints" / "similarity" / application / "commits"
+    before = contents(small, BASKETS), contents(small, CO_INTERACTIONS)
+    for file in [*commits.glob("*"), *commits.glob(".*")]:
+        file.unlink()
+    update(small, SimilaritySettings(), progress=quiet)
+    assert (contents(small, BASKETS), contents(small, CO_INTERACTIONS)) == before
+
+
+def test_new_events_recompute_only_the_buckets_they_touch(small, tmp_path):
+    history = {row.bucket_start: row.version for row in _files_by_bucket(small)}
+    deliver(small, tmp_path / "in", "late", [event(datetime(2019, 10, 1, 5), "view", 3, 1, "late")])
+    run = refresh_trends(small, TRENDS, progress=quiet)
+    touched = {
+        bucket
+        for bucket, version in {r.bucket_start: r.version for r in _files_by_bucket(small)}.items()
+        if history.get(bucket) != version
+    }
+    assert run.buckets < 6
+    assert datetime(2019, 10, 21) in touched, "the newest bucket's neighbourhood is always looked at again"
+    assert [f.table for f in verify(small, quiet) if f.differs] == []
+
+
+def _files_by_bucket(lake):
+    rows = lake.spark.read.format("delta").load(lake.location(USER_TRENDS))
+    return rows.groupBy("bucket_start").agg(F.max("_metadata.file_path").alias("version")).collect()
+
+
+def test_what_no_lake_is_is_refused(spark, tmp_path):
+    with pytest.raises(UsageError, match="is no lake yet"):
+        Lake.open(spark, str(tmp_path / "nothing"))
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(UsageError, match=r"is no lake: it holds 'photo.jpg'"):
+        Lake.open(spark, str(tmp_path), create=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_a_log_that_lost_a_commit_is_refused(small, spark, damage):
+    log = f"{small.path}/events/_delta_log/{1:020}.json"
+    import os
+
+    os.remove(log) if damage == "missing" else open(log, "w").close()
+    with pytest.raises(LakeError, match=f"table events: commit 1 is {damage}"):
+        Lake.open(spark, small.path)
+
+
+def test_every_table_and_column_carries_its_comment(small):
+    for table in TABLES.values():
+        described = small.spark.sql(f"describe extended delta.`{small.location(table)}`").collect()
+        comments = {row.col_name: row.comment for row in described}
+        assert {name: comments[name] for name in table.column_names} == {c.name: c.comment for c in table.columns}, (
+            table.name
+        )
+        assert table.comment in {row.data_type for row in described if row.col_name == "Comment"}, table.name
+        fields = {field.name: field.dataType.simpleString() for field in small.read(table).schema}
+        assert fields == {column.name: column.type.replace(" ", "") for column in table.columns}
+
+
+def test_a_job_that_is_already_running_is_named(lake):
+    import subprocess
+    import sys
+
+    holder = f"""
+import fcntl, sys, time
+lock = open({str(lake.path + "/_locks/job-ingest.lock")!r}, "a+")
+fcntl.lockf(lock, fcntl.LOCK_EX); print("held", flush=True); time.sleep(60)"""
+    with lake.locks.job("ingest"):
+        pass
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with (
+            pytest.raises(JobRunningError, match=r"ingest is already running on this lake \(process \d+"),
+            lake.locks.job("ingest"),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_events_carry_the_micro_batch_that_wrote_them(small):
+    names = {row.ingest_batch.split(":")[1] for row in small.read(EVENTS).select("ingest_batch").distinct().collect()}
+    assert names == {"0"}

@@ -1,0 +1,213 @@
+"""The definitions of the batch layer, by literal examples; z and growth are worked out by hand or by plain Python."""
+
+import math
+from datetime import date, datetime, timedelta
+
+import pytest
+from chispa import assert_df_equality
+from pyspark.sql import functions as F
+
+from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, product_demand, total_demand
+from lambda_spark.batch.trends import growth, trends, user_trends, z_score
+from lambda_spark.settings import TrendSettings
+
+OCT_28, NOV_04, NOV_11, NOV_18 = (datetime(2019, 10, 28) + timedelta(days=7 * week) for week in range(4))
+WEEKS = TrendSettings(min_change=10, min_z=3)
+EVENTS = "event_time timestamp, event_type string, product_id long, category_code string, brand string, user_id long"
+
+
+def compared(spark, demand, *, settings=WEEKS, first=OCT_28, newest=NOV_11, known=NOV_11):
+    rows = spark.createDataFrame(demand, "bucket_start timestamp, product_id long, events long")
+    rows = rows.withColumn("signal", F.lit("view"))
+    return trends(
+        rows,
+        total_demand(rows),
+        "product_id",
+        settings,
+        first_bucket=F.lit(first),
+        newest_bucket=F.lit(newest),
+        known_until=F.lit(known),
+    )
+
+
+def test_an_item_missing_from_the_next_bucket_counts_0_there_and_wanes(spark):
+    actual = compared(spark, [(NOV_04, 7, 12), (NOV_04, 8, 40), (NOV_11, 8, 52)]).where("product_id = 7")
+    assert_df_equality(
+        actual.select("bucket_start", "current", "previous", "change", "direction"),
+        spark.createDataFrame(
+            [(NOV_04, 12, 0, 12, "steady"), (NOV_11, 0, 12, -12, "waning")],
+            "bucket_start timestamp, current long, previous long, change long, direction string",
+        ),
+        ignore_nullable=True,
+        ignore_row_order=True,
+    )
+
+
+def test_a_new_item_rises_and_has_no_change_in_percent(spark):
+    row = compared(spark, [(NOV_04, 8, 100), (NOV_11, 8, 100), (NOV_11, 9, 30)]).where("product_id = 9").collect()[0]
+    assert (row.previous, row.current, row.change, row.change_pct, row.direction) == (0, 30, 30, None, "rising")
+
+
+def test_an_empty_bucket_is_a_bucket(spark):
+    actual = compared(spark, [(OCT_28, 7, 20), (NOV_11, 7, 20)]).select("bucket_start", "current", "previous")
+    assert sorted(map(tuple, actual.collect())) == [(NOV_04, 0, 20), (NOV_11, 20, 0)]
+
+
+def test_the_first_bucket_and_those_after_the_newest_have_no_trends(spark):
+    assert {
+        row.bucket_start for row in compared(spark, [(OCT_28, 7, 20), (NOV_04, 7, 20)], newest=NOV_04).collect()
+    } == {NOV_04}
+
+
+def test_a_product_that_only_grows_with_the_store_is_steady(spark):
+    rows = (
+        compared(spark, [(NOV_04, 7, 100), (NOV_04, 8, 900), (NOV_11, 7, 200), (NOV_11, 8, 1800)])
+        .where("bucket_start = '2019-11-11'")
+        .collect()
+    )
+    assert {(row.change, row.z_score, row.direction) for row in rows} == {(100, 0.0, "steady"), (900, 0.0, "steady")}
+
+
+@pytest.mark.parametrize(
+    ("setting", "direction"), [({"min_change": 30}, "rising"), ({"min_change": 31}, "steady"), ({"min_z": 6}, "steady")]
+)
+def test_both_thresholds_decide(spark, setting, direction):
+    demand = [(NOV_04, 7, 20), (NOV_11, 7, 50), (NOV_04, 8, 900), (NOV_11, 8, 900)]
+    row = (
+        compared(spark, demand, settings=TrendSettings(**{"min_change": 10, "min_z": 3, **setting}))
+        .where("product_id = 7 and bucket_start = '2019-11-11'")
+        .collect()[0]
+    )
+    assert row.change == 30
+    assert row.direction == direction
+
+
+def test_z_is_the_change_of_the_share_in_standard_deviations(spark):
+    z = spark.range(1).select(z_score(*(F.lit(n) for n in (50, 20, 950, 920)))).collect()[0][0]
+    n, p = 70, 950 / 1870
+    assert z == pytest.approx((50 - n * p) / math.sqrt(n * p * (1 - p)), rel=1e-12)
+
+
+@pytest.mark.parametrize(("total", "previous_total"), [(0, 20), (20, 0)])
+def test_z_is_0_where_a_total_is_0(spark, total, previous_total):
+    assert (
+        spark.range(1)
+        .select(z_score(F.lit(total), F.lit(previous_total), F.lit(total), F.lit(previous_total)))
+        .collect()[0][0]
+        == 0.0
+    )
+
+
+def test_growth_is_damped(spark):
+    row = (
+        spark.range(1)
+        .select(growth(F.lit(20), F.lit(12)), growth(F.lit(0), F.lit(9)), growth(F.lit(1), F.lit(0)))
+        .collect()[0]
+    )
+    assert tuple(row) == (8 / 33, -0.9, 0.5)
+
+
+def test_trend_percentages_sum_to_100_and_ranks_follow_z(spark):
+    demand = [(NOV_04, i, 10) for i in (1, 2, 3)] + [
+        (NOV_11, 1, 90),
+        (NOV_11, 2, 60),
+        (NOV_11, 3, 60),
+        (NOV_04, 9, 900),
+        (NOV_11, 9, 900),
+    ]
+    rows = (
+        compared(spark, demand).where("bucket_start = '2019-11-11' and direction = 'rising'").orderBy("rank").collect()
+    )
+    assert [(row.rank, row.product_id, row.change) for row in rows] == [(1, 1, 80), (2, 2, 50), (3, 3, 50)]
+    assert [row.trend_pct for row in rows] == [pytest.approx(100 * change / 180) for change in (80, 50, 50)]
+
+
+def test_a_bucket_is_complete_when_it_had_ended(spark):
+    demand = [(OCT_28, 7, 1), (NOV_04, 7, 1), (NOV_11, 7, 1)]
+    complete = {row.bucket_start: row.complete for row in compared(spark, demand, known=NOV_11).collect()}
+    assert complete == {NOV_04: True, NOV_11: False}
+
+
+def test_attributes_of_a_trend_are_the_newest_of_its_two_buckets(spark):
+    events = spark.createDataFrame(
+        [
+            (NOV_04, "view", 7, "old.code", "acme", 1),
+            (NOV_04 + timedelta(hours=1), "view", 7, "new.code", None, 1),
+            (NOV_11, "view", 7, None, "bolt", 1),
+            (NOV_18, "view", 7, None, None, 1),
+        ],
+        EVENTS,
+    )
+    demand = product_demand(demand_cells(events, Buckets(WEEKS)))
+    rows = trends(
+        demand,
+        total_demand(demand),
+        "product_id",
+        WEEKS,
+        first_bucket=F.lit(NOV_04),
+        newest_bucket=F.lit(NOV_18),
+        known_until=F.lit(NOV_18),
+        attributes=["category_code", "brand"],
+    )
+    assert_df_equality(
+        rows.select("bucket_start", "category_code", "brand"),
+        spark.createDataFrame(
+            [(NOV_11, "new.code", "bolt"), (NOV_18, None, "bolt")],
+            "bucket_start timestamp, category_code string, brand string",
+        ),
+        ignore_row_order=True,
+        ignore_nullable=True,
+    )
+
+
+def test_demand_counts_the_three_signals_and_no_removal(spark):
+    events = spark.createDataFrame(
+        [(NOV_04, kind, 7, "a.b", "acme", 1) for kind in ("view", "view", "cart", "purchase", "remove_from_cart")],
+        EVENTS,
+    )
+    demand = product_demand(demand_cells(events, Buckets(WEEKS))).select(
+        "bucket_start", "signal", "product_id", "events"
+    )
+    expected = [(NOV_04, "view", 7, 2), (NOV_04, "cart", 7, 1), (NOV_04, "purchase", 7, 1)]
+    assert sorted(map(tuple, demand.collect())) == sorted(expected)
+
+
+def test_category_demand_has_no_row_for_null_but_its_total_does(spark):
+    events = spark.createDataFrame([(NOV_04, "view", 7, "a.b", None, 1), (NOV_04, "view", 8, None, None, 1)], EVENTS)
+    cells = demand_cells(events, Buckets(WEEKS))
+    assert [tuple(row) for row in attribute_demand(cells, "category_code").collect()] == [(NOV_04, "a.b", "view", 1)]
+    assert total_demand(product_demand(cells)).collect()[0].events == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "moment", "start"),
+    [
+        (TrendSettings(), datetime(2019, 11, 10, 23, 59, 59), NOV_04),
+        (TrendSettings(), NOV_11, NOV_11),
+        (TrendSettings(origin=date(2019, 11, 1)), datetime(2019, 11, 8), datetime(2019, 11, 8)),
+        (TrendSettings(origin=date(2019, 11, 1)), datetime(2019, 10, 31, 23), datetime(2019, 10, 25)),
+        (TrendSettings(bucket=timedelta(minutes=30)), datetime(2019, 11, 4, 2, 59), datetime(2019, 11, 4, 2, 30)),
+    ],
+)
+def test_buckets_are_aligned_to_the_origin(spark, settings, moment, start):
+    buckets = Buckets(settings)
+    assert spark.range(1).select(buckets.start_of(F.lit(moment))).collect()[0][0] == start
+    micros = int((start - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+    assert buckets.start(buckets.number(micros + 1)) == micros
+
+
+def test_user_trends_are_the_percent_of_interactions_by_their_own_signal(spark):
+    moving = spark.createDataFrame(
+        [(NOV_11, "view", 7, "rising"), (NOV_11, "cart", 7, "waning"), (NOV_11, "view", 8, "steady")],
+        "bucket_start timestamp, signal string, product_id long, direction string",
+    )
+    touched = [
+        (NOV_11, "view", 7),
+        (NOV_11, "cart", 7),
+        (NOV_11, "view", 8),
+        (NOV_11, "purchase", 7),
+        (NOV_04, "view", 7),
+        (NOV_11, "remove_from_cart", 7),
+    ]
+    events = spark.createDataFrame([(*one, None, None, 1) for one in touched], EVENTS)
+    assert [tuple(row) for row in user_trends(events, moving, WEEKS).collect()] == [(NOV_11, 1, 4, 25.0, 25.0)]
