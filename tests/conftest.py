@@ -23,7 +23,7 @@ needs_real_data = pytest.mark.skipif(not OCTOBER.exists(), reason="the real even
 
 
 @pytest.fixture(scope="session")
-def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     folder = tmp_path_factory.mktemp("spark")
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -45,18 +45,18 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]
         *(part for key, value in tuned.items() for part in ("--conf", f"{key}={value}")),
     ]  # fmt: skip
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])
-    session = open_session("tests")
-    yield session
-    session.stop()
+    opened = open_session("tests")
+    yield opened
+    opened.stop()
 
 
 @pytest.fixture
-def spark(_session: SparkSession) -> Iterator[SparkSession]:
+def spark(session: SparkSession) -> Iterator[SparkSession]:
     """The shared session; what a test left in its catalog and cache is cleaned."""
-    yield _session
-    for view in _session.catalog.listTables():
-        _session.catalog.dropTempView(view.name)
-    _session.catalog.clearCache()
+    yield session
+    for view in session.catalog.listTables():
+        session.catalog.dropTempView(view.name)
+    session.catalog.clearCache()
 
 
 @pytest.fixture

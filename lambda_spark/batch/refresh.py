@@ -148,6 +148,7 @@ def _recompute_all(lake: Lake, settings: TrendSettings, version: int, reason: st
     events = lake.read(EVENTS, version)
     extent = extent_of(events)
     if extent is None:
+        lake.create(DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
         return TrendRun(version, 0, "there are no events yet")
     progress(f"all buckets to recompute: {reason}")
     tables, cells = compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest)))

@@ -30,7 +30,7 @@ def product_attributes(events: DataFrame) -> DataFrame:
 
 
 def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
-    """Two tables of product attributes as one; doing it twice, or in another order, gives the same. Columns as in `products`."""
+    """Two tables of product attributes as one, in any order and however often. Columns as in `products`."""
     newest = [
         F.max(F.when(F.col(name).isNotNull(), F.struct(F.col(time).alias("event_time"), name))).alias(name)
         for name, time in ATTRIBUTES.items()

@@ -18,6 +18,8 @@ def run_chain(job: Job, lake: Lake, sources: list[str]) -> None:
     """Each step once; a step that a live stream is doing on this lake is left to it. Ends with the summary."""
     before = _table_versions(lake)
     lines = []
+    job.say(f"Spark {job.spark.version} on {job.spark.sparkContext.master}, lake {lake.path}")
+    job.say(f"ingest: looking for new files in {', '.join(sources)}")
     try:
         with lake.locks.job("ingest"):
             lines += account_lines(ingest(lake, sources, job.settings.ingest, progress=job.step("ingest")))

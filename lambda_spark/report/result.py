@@ -39,10 +39,8 @@ def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendS
         F.max(F.when(F.col("complete"), F.col("bucket_start"))).alias("complete"), F.max("bucket_start").alias("any")
     ).collect()[0]
     start = newest.complete or newest.any
-    if start is None:
-        return "No trends: there is no second bucket yet to compare with the first (trends.bucket is its length)."
     in_bucket = F.col("bucket_start") == F.lit(start)
-    when = bucket_words(start, recorded(settings)["bucket"])
+    when = bucket_words(start, recorded(settings)["bucket"]) if start else ""
     return _trend_part(trends.where(in_bucket), category_trends.where(in_bucket), settings, when)
 
 
@@ -53,6 +51,8 @@ def recommendation_table(rows: Sequence[Row]) -> str:
 
 
 def _trend_part(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings, when: str) -> str:
+    if trends.limit(1).isEmpty():
+        return "No trends: there are no two buckets yet to compare (trends.bucket is their length)."
     parts = [f"Views {when}, against the bucket before"]
     for title, rows, key in (("products", trends, "product_id"), ("categories", category_trends, "category_code")):
         strongest = (

@@ -121,6 +121,7 @@ def refresh_similar_items(lake: Lake, settings: SimilaritySettings, progress: Pr
     counts = lake.read(CO_INTERACTIONS, version)
     newest = counts.agg(F.max("event_date")).collect()[0][0]
     if newest is None:
+        lake.create(SIMILAR_ITEMS)
         return ""
     progress(f"renewing similar_items: {reason}")
     rows = similar_items(counts, settings, newest=newest)

@@ -1,5 +1,6 @@
 """Real events of a real store: known counts, and trends held against pandas, which shares no code with the project."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -63,7 +64,7 @@ def expected_trends(frame, key, settings):
             continue
         total = rows.groupby("bucket_start").size().reindex(buckets, fill_value=0)
         grid = rows.groupby([key, "bucket_start"]).size().unstack(fill_value=0).reindex(columns=buckets, fill_value=0)
-        for before, now in zip(buckets[:-1], buckets[1:], strict=True):
+        for before, now in itertools.pairwise(buckets):
             part = pd.DataFrame({"current": grid[now], "previous": grid[before]})
             part = part[(part["current"] > 0) | (part["previous"] > 0)]
             n, p = part["current"] + part["previous"], total[now] / (total[now] + total[before])
