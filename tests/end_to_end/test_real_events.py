@@ -38,7 +38,7 @@ def test_the_head_of_october_adds_up_and_every_view_of_it_is_exact(lake):
     assert lake.read(EVENTS).where("user_id = 52040330").count() == 0, "a cut user_id must not become a user"
     kinds = {row.event_type: row["count"] for row in lake.read(EVENTS).groupBy("event_type").count().collect()}
     assert sum(kinds.values()) == 17_429
-    assert kinds["cart"] == 165
+    assert kinds["cart"] == 164, "165 lines, one of them a repeat"
     refresh(lake, load_settings(None, ["trends.bucket=30 minutes"]).trends, progress=quiet)
     update(lake, SimilaritySettings(), progress=quiet)
     refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
