@@ -23,4 +23,7 @@ def table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None =
         return "-" if value is None else clean(format(value, formats.get(name, "")) if name in formats else str(value))
 
     frame = pd.DataFrame([{name: shown(name, value) for name, value in row.items()} for row in rows])
-    return str(frame.to_string(index=False, justify="left", max_colwidth=80))
+    for name in frame:
+        if any(isinstance(row[name], str) for row in rows):
+            frame[name] = frame[name].str.ljust(frame[name].str.len().max())
+    return str(frame.to_string(index=False, justify="left", max_colwidth=120))
