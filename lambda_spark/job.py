@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
@@ -65,6 +66,7 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
         arguments = parse(name, sys.argv[1:])
         settings = load_settings(arguments.conf_file, arguments.assignments)
         spark = open_session(name)
+        _stop_at_once_when_told(name)
         code = call(Job(name, arguments, settings, spark, started)) or 0
     except LambdaSparkError as error:
         code = error.exit_code
@@ -79,6 +81,20 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
     # Not sys.exit: a stopped stream's callback threads must not hold the process, and all is committed.
     sys.stdout.flush()
     os._exit(code)
+
+
+def _stop_at_once_when_told(name: str) -> None:
+    """Ctrl-C is how a job that stays up ends.
+
+    The terminal stops Spark at the same moment, so there is no session left to close; all that is committed stays.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        print(f"\n{name}: stopped; what is committed stays, and the next start goes on from there", flush=True)
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 def _fail(line: str) -> None:

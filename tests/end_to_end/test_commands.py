@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -212,3 +213,28 @@ def test_without_a_fitting_java_it_says_what_to_install(tmp_path, java):
     assert code == 2
     assert "install Java 17 or 21" in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_a_job_that_stays_up_takes_what_arrives_and_ends_with_a_line(tmp_path):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "one.csv").write_text(f"{HEADER}\n2019-11-13 23:00:00 UTC,view,5,1,a.b,acme,1.00,77,s\n")
+    live = subprocess.Popen(
+        [str(PROJECT / "spark-submit.sh"), "ingest", "inbox", "--trigger", "2 seconds"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        lines = iter(live.stdout.readline, "")
+        assert any("micro-batch 0: 1 files, 1 lines" in line for line in lines)
+        (inbox / "two.csv").write_text(f"{HEADER}\n2019-11-13 23:01:00 UTC,view,6,1,a.b,acme,1.00,77,s\n")
+        assert any("micro-batch 1: 1 files, 1 lines" in line for line in lines)
+        os.killpg(live.pid, signal.SIGINT)
+        rest = live.stdout.read()
+    finally:
+        live.kill()
+        live.wait()
+    assert "ingest: stopped; what is committed stays" in rest
+    assert "Traceback" not in rest
