@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -93,19 +92,16 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
         .join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
     )
     changes = basket_changes(known_items(known), new).persist(StorageLevel.MEMORY_AND_DISK)
-    note = {"job": "similarity", **_covered(source_offset(lake, checkpoint, batch_id))}
+    note = {"job": "similarity", "offset": source_offset(lake, checkpoint, batch_id)}
     writes = (
         (CO_INTERACTIONS, changed_contributions(changes, window=window)),
         (BASKETS, new_items(changes)),
     )
 
-    def append(table: Any, rows: DataFrame) -> None:
-        stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
-        lake.append(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
-
     try:
         for table, rows in writes:
-            append(table, rows)
+            stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
+            lake.append(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
         return new.count()
     finally:
         changes.unpersist()
@@ -165,8 +161,3 @@ def _start_over(lake: Lake, settings: SimilaritySettings) -> None:
 
 def _first_properties(settings: SimilaritySettings) -> dict[str, str]:
     return {APPLICATION: new_application(), "window": str(settings.window)}
-
-
-def _covered(offset: dict[str, Any]) -> dict[str, Any]:
-    """What part of `events` is taken in once a micro-batch that ends at a Delta source offset is written."""
-    return {"offset": offset}
