@@ -168,12 +168,13 @@ class Lake:
 
     def properties(self, table: Table) -> dict[str, str]:
         """What the jobs recorded with a table: the settings it was computed with, and its stream's application id."""
-        properties = self._delta(table).detail().select("properties").collect()[0][0]
-        return {
-            key.removeprefix(PROPERTY_PREFIX): value
-            for key, value in properties.items()
-            if key.startswith(PROPERTY_PREFIX)
-        }
+        rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.location(table)}`").collect()
+        return {row.key.removeprefix(PROPERTY_PREFIX): row.value for row in rows if row.key.startswith(PROPERTY_PREFIX)}
+
+    def has_recorded(self, table: Table, settings: Mapping[str, str]) -> bool:
+        """Whether a table was computed with these settings."""
+        properties = self.properties(table)
+        return all(properties.get(key) == text for key, text in settings.items())
 
     def set_properties(self, table: Table, properties: Mapping[str, str]) -> None:
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in _prefixed(properties).items())
@@ -202,9 +203,6 @@ class Lake:
 
     def present(self) -> list[Table]:
         return [table for table in TABLES.values() if self.exists(table)]
-
-    def _delta(self, table: Table) -> DeltaTable:
-        return DeltaTable.forPath(self.spark, self.location(table))
 
 
 def _delta_properties(table: Table) -> dict[str, str]:

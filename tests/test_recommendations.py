@@ -29,8 +29,8 @@ def views(spark, events, similar=(), products=None, moving=(), demand=()):
     products = products or [(product, f"c.{product // 10}", "brand", 1.0) for product in sorted(ids)]
     pairs = [("viewed", one, other, score) for one, other, score in similar]
     trends = [
-        ("view", product, "rising" if growth > 0 else "waning", growth, now, before, rank)
-        for product, growth, before, now, rank in moving
+        ("view", product, direction, growth, now, before, rank)
+        for product, direction, growth, before, now, rank in moving
     ]
     return Views(
         versions={"events": 4, "products": 3, "similar_items": 2, "trends": 1, "demand": 1},
@@ -87,7 +87,7 @@ def test_a_rising_product_moves_up_and_says_so(spark):
         spark,
         [(1, 10, "view", 5)],
         [(10, 30, 0.40), (10, 40, 0.41), (10, 50, 0.5)],
-        moving=[(30, 0.5, 10, 31, 1), (50, -0.5, 31, 10, 1)],
+        moving=[(30, "rising", 0.5, 10, 31, 1), (50, "waning", -0.5, 31, 10, 1)],
     )
     rows = for_active_users(world, RecommendationSettings(trend_weight=0.2)).orderBy("rank").collect()
     assert [(row.product_id, row.score, row.trend_growth) for row in rows] == [
@@ -99,6 +99,21 @@ def test_a_rising_product_moves_up_and_says_so(spark):
         "because you viewed 10",
         f"because you viewed 10; rising: 10 → 31 views {WHEN}",
         "because you viewed 10",
+    ]
+
+
+def test_a_trend_is_told_by_its_direction_not_by_its_count(spark):
+    """In a growing store a product can gain views and lose its share; in a shrinking one the other way round."""
+    world = views(
+        spark,
+        [(1, 10, "view", 5)],
+        [(10, 30, 0.4), (10, 50, 0.5)],
+        moving=[(30, "rising", -0.1, 44, 36, 1), (50, "waning", 0.1, 36, 44, 1)],
+    )
+    rows = for_active_users(world, RecommendationSettings(**PLAIN)).orderBy("rank").collect()
+    assert [(row.product_id, row.reason) for row in rows] == [
+        (50, "because you viewed 10"),
+        (30, f"because you viewed 10; rising in share: 44 → 36 views {WHEN}"),
     ]
 
 
@@ -171,7 +186,12 @@ def test_a_short_list_is_filled_by_what_rises_near_then_anywhere_then_by_demand(
         spark,
         [(1, 10, "view", 5)],
         [(10, 20, 0.5)],
-        moving=[(71, 0.9, 1, 40, 1), (11, 0.5, 5, 30, 2), (20, 0.4, 5, 20, 3), (12, -0.5, 9, 1, 1)],
+        moving=[
+            (71, "rising", 0.9, 1, 40, 1),
+            (11, "rising", 0.5, 5, 30, 2),
+            (20, "rising", 0.4, 5, 20, 3),
+            (12, "waning", -0.5, 9, 1, 1),
+        ],
         demand=[(80, 60), (71, 40), (11, 30), (10, 25), (90, 60)],
     )
     rows = for_active_users(world, RecommendationSettings(**PLAIN)).orderBy("rank").collect()
@@ -192,7 +212,7 @@ def test_a_short_list_is_filled_by_what_rises_near_then_anywhere_then_by_demand(
 
 
 def test_a_user_never_seen_gets_what_rises_and_what_is_in_demand(spark):
-    world = views(spark, [(1, 10, "view", 5)], moving=[(71, 0.9, 1, 40, 1)], demand=[(80, 60)])
+    world = views(spark, [(1, 10, "view", 5)], moving=[(71, "rising", 0.9, 1, 40, 1)], demand=[(80, 60)])
     rows = for_user(world, RecommendationSettings(), 999).orderBy("rank").collect()
     assert [(row.user_id, row.product_id, row.score) for row in rows] == [(999, 71, None), (999, 80, None)]
 

@@ -74,7 +74,7 @@ def refresh(
     done = lake.last_commit(USER_TRENDS, job="trends") if lake.exists(USER_TRENDS) else None
     if done is None:
         return _recompute_all(lake, settings, version, "first run", progress)
-    if _changed(lake.properties(USER_TRENDS), settings):
+    if not lake.has_recorded(USER_TRENDS, recorded(settings)):
         return _recompute_all(lake, settings, version, "the settings have changed", progress)
     covered = int(done.note["events_version"])
     before = Extent(done.note["first_event"], done.note["newest_event"])
@@ -159,10 +159,6 @@ def _recompute_all(lake: Lake, settings: TrendSettings, version: int, reason: st
     finally:
         cells.unpersist()
     return TrendRun(version, None, reason, _versions(lake))
-
-
-def _changed(properties: dict[str, str], settings: TrendSettings) -> bool:
-    return any(properties.get(key) != text for key, text in recorded(settings).items())
 
 
 def _touched(changes: DataFrame, buckets: Buckets, before: Extent) -> tuple[set[int], Extent]:

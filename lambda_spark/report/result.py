@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from lambda_spark.lake import Lake
 from lambda_spark.report.text import table
-from lambda_spark.serving.refresh import Views, bucket_words, for_user, pin_views
+from lambda_spark.serving.refresh import Views, bucket_words, for_user, newest_bucket, pin_views
 from lambda_spark.settings import Settings, TrendSettings, recorded
 from lambda_spark.tables import CATEGORY_TRENDS, USER_TRENDS
 
@@ -35,10 +35,7 @@ def user_result(lake: Lake, settings: Settings, user_id: int) -> str:
 
 def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings) -> str:
     """What rises and wanes in the newest complete bucket (else the newest) of some trend tables."""
-    newest = trends.agg(
-        F.max(F.when(F.col("complete"), F.col("bucket_start"))).alias("complete"), F.max("bucket_start").alias("any")
-    ).collect()[0]
-    start = newest.complete or newest.any
+    start = newest_bucket(trends)
     in_bucket = F.col("bucket_start") == F.lit(start)
     when = bucket_words(start, recorded(settings)["bucket"]) if start else ""
     return _trend_part(trends.where(in_bucket), category_trends.where(in_bucket), settings, when)
@@ -51,9 +48,14 @@ def recommendation_table(rows: Sequence[Row]) -> str:
 
 
 def _trend_part(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings, when: str) -> str:
-    if trends.limit(1).isEmpty():
+    if trends.isEmpty():
         return "No trends: there are no two buckets yet to compare (trends.bucket is their length)."
-    parts = [f"Views {when}, against the bucket before"]
+    views = trends.where(F.col("signal") == "view")
+    previous, current = views.agg(F.sum("previous"), F.sum("current")).collect()[0]
+    parts = [
+        f"Views {when}, against the bucket before: the store had {previous or 0:,}, then {current or 0:,}.\n"
+        "Rising is what gained a share of them by more than chance, waning what lost one."
+    ]
     for title, rows, key in (("products", trends, "product_id"), ("categories", category_trends, "category_code")):
         strongest = (
             rows.where((F.col("signal") == "view") & (F.col("rank") <= _TOP)).orderBy("direction", "rank").collect()

@@ -31,9 +31,15 @@ def moving_products(trends: DataFrame) -> DataFrame:
 
 def neighbour_lists(products: DataFrame, eligible: DataFrame, similar_items: DataFrame, moving: DataFrame) -> DataFrame:
     """Per product its category and its neighbours: product_id, category_code, neighbours (array of structs product_id,
-    category_code, similarity, growth, current, previous); the neighbours are those that may be recommended."""
+    category_code, similarity, growth, current, previous); the neighbours are those that may be recommended, and the
+    last two are null where the product does not rise."""
+    rises = F.col("direction") == "rising"
     candidates = eligible.join(moving, on="product_id", how="left").select(
-        F.col("product_id").alias("similar_product_id"), "category_code", "growth", "current", "previous"
+        F.col("product_id").alias("similar_product_id"),
+        "category_code",
+        "growth",
+        F.when(rises, F.col("current")).alias("current"),
+        F.when(rises, F.col("previous")).alias("previous"),
     )
     lists = (
         similar_items.where(F.col("relation") == "viewed")

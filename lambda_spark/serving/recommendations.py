@@ -170,17 +170,21 @@ def _with_reasons(filled: DataFrame, when: str) -> DataFrame:
     counts = F.concat(
         F.col("previous").cast("string"), F.lit(" → "), F.col("current").cast("string"), F.lit(f" views {when}")
     )
-    rises = (F.col("growth") > 0) & F.col("previous").isNotNull()
+    # In a store that shrinks a product may rise, that is gain a share, and have lost views.
+    rising = F.when(F.col("current") > F.col("previous"), F.lit("rising")).otherwise(F.lit("rising in share"))
     because = F.concat(F.lit("because you "), deeds[F.col("deed")], F.lit(" "), F.col("because_of").cast("string"))
     reason = (
         F.when((F.col("tier") == SCORED) & F.col("own"), F.lit("still interested?"))
-        .when((F.col("tier") == SCORED) & rises, F.concat(because, F.lit("; rising: "), counts))
+        .when(
+            (F.col("tier") == SCORED) & F.col("previous").isNotNull(),
+            F.concat(because, F.lit("; "), rising, F.lit(": "), counts),
+        )
         .when(F.col("tier") == SCORED, because)
         .when(
             F.col("tier") == RISING_NEAR,
-            F.concat(F.lit("rising in "), F.col("category_code"), F.lit(", where you looked: "), counts),
+            F.concat(rising, F.lit(" in "), F.col("category_code"), F.lit(", where you looked: "), counts),
         )
-        .when(F.col("tier") == RISING, F.concat(F.lit("rising: "), counts))
+        .when(F.col("tier") == RISING, F.concat(rising, F.lit(": "), counts))
         .otherwise(F.concat(F.lit("in demand: "), F.col("current").cast("string"), F.lit(f" views {when}")))
     )
     return filled.select(

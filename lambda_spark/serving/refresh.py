@@ -50,7 +50,7 @@ class RecommendationRun:
 
 
 def pin_views(lake: Lake, versions: dict[str, int] | None = None) -> Views:
-    """Pin what there is now (or the versions given), and choose the newest complete bucket (else the newest)."""
+    """Pin what there is now (or the versions given), and the newest bucket: of the trends, else of demand."""
     for table, job in ((EVENTS, "ingest"), (USER_TRENDS, "trends"), (SIMILAR_ITEMS, "similarity")):
         if not lake.exists(table):
             raise LakeError(f"{table.name} is missing in {lake.path}: run `{job}` first (or `run`, which does all)")
@@ -60,7 +60,8 @@ def pin_views(lake: Lake, versions: dict[str, int] | None = None) -> Views:
         return lake.read(table, versions[table.name])
 
     trends, demand = read(TRENDS), read(DEMAND)
-    bucket, when = _newest_bucket(trends, demand, lake.properties(TRENDS).get("bucket", ""))
+    start = newest_bucket(trends) or demand.agg(F.max("bucket_start")).collect()[0][0]
+    bucket = F.lit(start).cast("timestamp")
     in_bucket = F.col("bucket_start") == bucket
     return Views(
         versions,
@@ -70,7 +71,7 @@ def pin_views(lake: Lake, versions: dict[str, int] | None = None) -> Views:
         trends.where(in_bucket),
         demand.where(in_bucket),
         bucket,
-        when,
+        bucket_words(start, lake.properties(TRENDS).get("bucket", "")) if start else "",
     )
 
 
@@ -129,14 +130,12 @@ def _eligible(products: DataFrame, settings: RecommendationSettings) -> DataFram
         raise UsageError(f"recommendations.filter is no predicate over products: {reason}") from error
 
 
-def _newest_bucket(trends: DataFrame, demand: DataFrame, bucket: str) -> tuple[Column, str]:
-    """The newest complete bucket with trends, else the newest with trends, else with demand; and its words."""
+def newest_bucket(trends: DataFrame) -> datetime | None:
+    """First moment of the newest complete bucket that has trends, else of the newest; None where there are none."""
     newest = F.max("bucket_start")
     complete, any_trend = trends.agg(F.max(F.when(F.col("complete"), F.col("bucket_start"))), newest).collect()[0]
-    start = complete or any_trend or demand.agg(newest).collect()[0][0]
-    if start is None:
-        return F.lit(None).cast("timestamp"), ""
-    return F.lit(start), bucket_words(start, bucket)
+    newest_start: datetime | None = complete or any_trend
+    return newest_start
 
 
 def bucket_words(start: datetime, length: str) -> str:
@@ -152,5 +151,4 @@ def _is_up_to_date(lake: Lake, settings: RecommendationSettings, versions: dict[
     done = lake.last_commit(RECOMMENDATIONS, job="recommend")
     if done is None or done.note["versions"] != versions:
         return False
-    properties = lake.properties(RECOMMENDATIONS)
-    return all(properties.get(key) == text for key, text in recorded(settings).items())
+    return lake.has_recorded(RECOMMENDATIONS, recorded(settings))

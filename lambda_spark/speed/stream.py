@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pyspark import StorageLevel
@@ -30,7 +31,7 @@ from lambda_spark.settings import SimilaritySettings, recorded, size_in_bytes
 from lambda_spark.speed.baskets import BASKET, basket_items
 from lambda_spark.speed.contributions import basket_changes, changed_contributions, known_items, new_items
 from lambda_spark.speed.scores import similar_items
-from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
+from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS, Table
 
 Progress = Callable[[str], None]
 REBUILD = "start it over with `similarity --rebuild`"
@@ -53,7 +54,7 @@ def update(
 
     Raises UsageError for a window other than the tables', and CheckpointError for a lost or foreign checkpoint.
     """
-    lake.create(CO_INTERACTIONS, BASKETS, properties=_first_properties(settings))
+    _create_tables(lake, settings)
     if rebuild:
         _start_over(lake, settings)
         progress("starting over: baskets and co_interactions are empty now")
@@ -82,27 +83,41 @@ def update(
     return run
 
 
+def _create_tables(lake: Lake, settings: SimilaritySettings) -> None:
+    """Both tables under one application id, also where an earlier start was killed between the two."""
+    properties = _first_properties(settings)
+    is_half_made = lake.exists(CO_INTERACTIONS) and not lake.exists(BASKETS)
+    if is_half_made and lake.last_commit(CO_INTERACTIONS) is None:
+        properties = lake.properties(CO_INTERACTIONS)
+    lake.create(CO_INTERACTIONS, BASKETS, properties=properties)
+
+
 def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, batch_id: int) -> int:
     """Add one micro-batch of events to `baskets` and `co_interactions`; returns its number of basket items."""
     new = basket_items(batch).persist(StorageLevel.MEMORY_AND_DISK)
-    dates = [row.event_date for row in new.groupBy("event_date").count().orderBy("event_date").collect()]
+    items = {row.event_date: row["count"] for row in new.groupBy("event_date").count().collect()}
     known = (
         lake.read(BASKETS)
-        .where(F.col("event_date").isin(dates) & (F.col("batch_id") != batch_id))
+        .where(F.col("event_date").isin(sorted(items)) & (F.col("batch_id") != batch_id))
         .join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
     )
     changes = basket_changes(known_items(known), new).persist(StorageLevel.MEMORY_AND_DISK)
     note = {"job": "similarity", "offset": source_offset(lake, checkpoint, batch_id)}
-    writes = (
-        (CO_INTERACTIONS, changed_contributions(changes, window=window)),
-        (BASKETS, new_items(changes)),
-    )
+
+    def append(table: Table, rows: DataFrame) -> None:
+        stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
+        lake.append(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
 
     try:
-        for table, rows in writes:
-            stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
-            lake.append(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
-        return new.count()
+        # Side by side: most of a small append is planning and committing, which leaves the cores idle.
+        with ThreadPoolExecutor(2) as side_by_side:
+            appended = [
+                side_by_side.submit(append, CO_INTERACTIONS, changed_contributions(changes, window=window)),
+                side_by_side.submit(append, BASKETS, new_items(changes)),
+            ]
+        for one in appended:
+            one.result()
+        return sum(items.values())
     finally:
         changes.unpersist()
         new.unpersist()
@@ -130,9 +145,8 @@ def _why_refresh(lake: Lake, settings: SimilaritySettings, version: int) -> str:
     done = lake.last_commit(SIMILAR_ITEMS, job="similarity") if lake.exists(SIMILAR_ITEMS) else None
     if done is None:
         return "first run"
-    properties = lake.properties(SIMILAR_ITEMS)
     deciding = ("window", "measure", "k", "half_life_days", "min_baskets")
-    if any(properties.get(key) != recorded(settings)[key] for key in deciding):
+    if not lake.has_recorded(SIMILAR_ITEMS, {key: recorded(settings)[key] for key in deciding}):
         return "the settings have changed"
     return "new events" if done.note["co_interactions_version"] != version else ""
 
