@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
         if job not in JOBS:
             raise UsageError(f"there is no job '{job}'; there are {', '.join(JOBS)}")
         if job == "generate":
-            os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.evaluation.store", *options])
+            os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.store.files", *options])
         parsed = parse(job, options)
         load_settings(parsed.conf_file, parsed.assignments)
         _check_sources(getattr(parsed, "sources", []))

@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from lambda_spark.evaluation.store import BROKEN, StoreExistsError, StoreSettings, generate, main, write_store
-from lambda_spark.evaluation.store_model import chunks
+from lambda_spark.store.files import BROKEN, StoreExistsError, StoreSettings, generate, main, write_store
+from lambda_spark.store.model import chunks
 
 DATA = Path(__file__).parent.parent / "data"
 COMMITTED = StoreSettings(events=28_000, seed=7)
@@ -248,7 +248,7 @@ def test_a_busy_day_is_made_in_parts() -> None:
 
 
 def test_a_day_in_parts_keeps_to_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambda_spark.evaluation.store_model.CHUNK_EVENTS", 200)
+    monkeypatch.setattr("lambda_spark.store.model.CHUNK_EVENTS", 200)
     settings = replace(SMALL, events=20_000, late_share=0.0, repeat_share=0.0)
     for chunk, table in zip(chunks(settings), generate(settings), strict=True):
         assert set(table["event_time"].to_pandas().dt.date) == {settings.day(chunk.day)}

@@ -1,1 +1,1 @@
-"""Measuring the store recommender: generated stores with a planted truth, and what is found of it."""
+"""Measuring recommendations and trends: protocols, baselines, metrics."""

@@ -2,13 +2,13 @@
 
 The store in `data/` is made again, byte for byte, by
 
-    python -m lambda_spark.evaluation.store --events 28000 --seed 7 --out data/store --format csv.gz --force
+    ./spark-submit.sh generate --events 28000 --seed 7 --out data/store --format csv.gz --force
 
 and a store for a benchmark by, say,
 
-    python -m lambda_spark.evaluation.store --events 5e6 --seed 1 --out big/store --format parquet
+    ./spark-submit.sh generate --events 5e6 --seed 1 --out big/store --format parquet
 
-`store_model` says what the store is and what is planted in it, `store_events` what happens in it; here it is written to
+`model` says what the store is and what is planted in it, `events` what happens in it; here it is written to
 files, and the plants and the counts of lines to `plants.json` beside the folder (`--plants` names another place). A
 file holds a week, or a day where a week has more than a quarter of a million events. Only CSV has broken lines.
 """
@@ -37,8 +37,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lambda_spark.evaluation.store_events import SCHEMA, generate
-from lambda_spark.evaluation.store_model import Ints, StoreSettings, Stream, catalogue, chunks, plants, shares
+from lambda_spark.store.events import SCHEMA, generate
+from lambda_spark.store.model import Ints, StoreSettings, Stream, catalogue, chunks, plants, shares
 
 __all__ = ["SCHEMA", "StoreSettings", "StoreSummary", "generate", "main", "planted_truth", "write_store"]
 
@@ -292,7 +292,7 @@ def planted_truth(settings: StoreSettings) -> dict[str, Any]:
         ]
 
     return {
-        "made_by": "python -m lambda_spark.evaluation.store",
+        "made_by": "./spark-submit.sh generate",
         "settings": asdict(settings) | {"start": str(settings.start)},
         "last_complete_bucket": str(settings.day(7 * settings.last_complete_week)),
         "products": trends("product"),
@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make a store as told on the command line, and say in one line what was made."""
     default = StoreSettings()
     about = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m lambda_spark.evaluation.store", description=about)
+    parser = argparse.ArgumentParser(prog="./spark-submit.sh generate", description=about)
     option = parser.add_argument
     option("--events", type=_whole, default=default.events, help="distinct valid events: 28000 or 5e6, say")
     option("--seed", type=int, default=default.seed, help="another seed, another store")

@@ -6,7 +6,7 @@ on weights from one Monday on, so demand changes by that very factor, compared w
 chance. Chance is greater than for independent events: sessions see a thing several times, and some users come often.
 
     catalogue (categories ⊃ families ⊃ products, Zipf)  ─┐
-    plants (factors on weights, partners)               ─┼─► store_events: visitors, sessions, delivery
+    plants (factors on weights, partners)               ─┼─► events: visitors, sessions, delivery
     chunks (days, or parts of very busy days)           ─┘
 
 Random numbers come from streams seeded by (seed, stream, chunk), so a chunk's sessions are the same whatever was made

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lambda_spark.evaluation.store_model import (
+from lambda_spark.store.model import (
     ONE_OFFS,
     Catalogue,
     Chunk,
