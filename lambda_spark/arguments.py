@@ -16,6 +16,8 @@ PROGRAM = "./spark-submit.sh"
 # Under spark-submit this file lies in a zip; the launcher then names the project's folder.
 PROJECT = Path(os.environ.get("LAMBDA_SPARK_HOME") or Path(__file__).resolve().parents[1])
 
+PROTOCOLS = ("next-item", "second-half", "future")
+
 JOBS = {
     "demo": "the whole chain on a small store (or on your files) into a fresh lake, and its result",
     "run": "the whole chain once, incrementally: ingest, trends, similarity, recommend; for a scheduler",
@@ -24,6 +26,7 @@ JOBS = {
     "similarity": "speed layer: keep item co-interaction and similar_items up to date",
     "recommend": "serving layer: the list of every active user, or of one",
     "verify": "recompute every table from events and compare; exit code 1 where they differ",
+    "evaluate": "measure recommendations and baselines on what users did after a split in time",
     "sql": "run a Spark SQL query; every table of the lake is a view by its name",
     "shell": "a PySpark shell; every table of the lake is a view by its name",
     "generate": "write the event log of a made-up store, for trials and benchmarks",
@@ -129,6 +132,32 @@ def _similarity(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rebuild", action="store_true", help="empty the tables and start over from the first event")
 
 
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="*", metavar="FILE", help="event files (default: the lake's events)")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default=PROTOCOLS[0],
+        help="next-item: the next interaction of a session; second-half: the rest of a session; "
+        "future: what users do later, from lists of before (default: next-item)",
+    )
+    parser.add_argument(
+        "--split",
+        type=_checked(_share),
+        default=0.8,
+        metavar="SHARE",
+        help="share of the sessions, by time, that is learnt from (default: 0.8)",
+    )
+    parser.add_argument(
+        "--max-queries",
+        type=_checked(_count),
+        default=20_000,
+        metavar="N",
+        help="ask at most so many questions, a sample by hash (default: 20000)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per method, repeats and slice")
+
+
 def _sql(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", help="like \"select * from trends where direction = 'rising'\"")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
@@ -141,6 +170,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "trends": _trends,
     "similarity": _similarity,
     "recommend": lambda parser: _user(parser, "print the list of one user at once; store nothing"),
+    "evaluate": _evaluate,
     "sql": _sql,
 }
 
@@ -160,6 +190,22 @@ def _checked(convert: Callable[[str], object]) -> Callable[[str], object]:
 def _user_id(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 2**63:
         raise UsageError(f"a user id is a whole number above 0, not '{text}'")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise UsageError(f"a share is a number between 0 and 1, not '{text}'")
+    return share
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise UsageError(f"a number of questions is a whole number above 0, not '{text}'")
     return int(text)
 
 

@@ -253,6 +253,29 @@ RECOMMENDATIONS = Table(
     statistics=("rank",),
 )
 
+EVALUATIONS = Table(
+    name="evaluations",
+    comment="How good recommendations were, by method, protocol and slice, each run under its id",
+    columns=(
+        Column("run_id", "string", "Run of `evaluate`"),
+        Column("evaluated_at", "timestamp", "Its start (UTC)"),
+        Column("method", "string", "recommend is what is served, the others are baselines"),
+        Column("protocol", "string", "next-item, second-half or future"),
+        Column("repeats", "boolean", "Whether items that were revealed may be recommended and are asked for"),
+        Column("slice", "string", "all, or the part of the targets that counted, like event_type=cart"),
+        Column("queries", "bigint", "Lists that were asked for"),
+        Column("targets", "bigint", "Products that would have been right"),
+        Column("metric", "string", "Metric and length of the lists, like hr@20"),
+        Column("value", "double", "Mean over the queries"),
+        Column("difference", "double", "value minus that of recommend; null where it is not compared"),
+        Column("low", "double", "Lower end of its 95 % interval"),
+        Column("high", "double", "Upper end of its 95 % interval"),
+        Column("share", "double", "Share of the sessions that begin before the split"),
+        Column("settings", "string", "The settings, as JSON"),
+        Column("events_version", "bigint", "Version of events that it was computed from"),
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -269,5 +292,6 @@ TABLES: dict[str, Table] = {
         CO_INTERACTIONS,
         SIMILAR_ITEMS,
         RECOMMENDATIONS,
+        EVALUATIONS,
     )
 }

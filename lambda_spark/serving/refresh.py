@@ -91,7 +91,7 @@ def for_active_users(views: Views, settings: RecommendationSettings) -> DataFram
     """The lists of every user with an interaction in the last `active_days`. Columns as in `recommendations`."""
     newest = views.events.agg(F.max("event_date")).collect()[0][0]
     since = F.date_sub(F.lit(newest).cast("date"), settings.active_days - 1)
-    return _complete(profiles(views.events, settings, active_since=since), views, settings)
+    return lists_for(profiles(views.events, settings, active_since=since), views, settings)
 
 
 def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> DataFrame:
@@ -99,10 +99,11 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> Da
     spark = views.events.sparkSession
     known = profiles(views.events.where(F.col("user_id") == user_id), settings)
     asked = literal_rows(spark, [{"user_id": user_id}], "user_id: bigint")
-    return _complete(asked.join(known, on="user_id", how="left"), views, settings)
+    return lists_for(asked.join(known, on="user_id", how="left"), views, settings)
 
 
-def _complete(users: DataFrame, views: Views, settings: RecommendationSettings) -> DataFrame:
+def lists_for(users: DataFrame, views: Views, settings: RecommendationSettings) -> DataFrame:
+    """The lists of some users, given as `profiles` gives them; `items` is null for a user without any."""
     eligible = _eligible(views.products, settings)
     moving = moving_products(views.trends)
     lists = recommend(

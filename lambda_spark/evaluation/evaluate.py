@@ -1,0 +1,223 @@
+"""Every method on one task: lists, hits, metrics by slice, and how sure the differences are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from lambda_spark.errors import UsageError
+from lambda_spark.evaluation import metrics
+from lambda_spark.evaluation.methods import RECOMMEND, all_methods, learnt_views
+from lambda_spark.evaluation.protocols import Task, make_task, split_time
+from lambda_spark.settings import Settings
+
+CUTS = (5, 10, 20)
+DEPTH = max(CUTS)
+COMPARED = ("hr", "mrr", "ndcg")
+"""The metrics whose difference from the recommender's gets an interval, at the deepest cut."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The lists of one method, as far as metrics need them: by driver-side tables."""
+
+    method: str
+    repeats: bool
+    hits: pd.DataFrame
+    """query_id, product_id, rank: the targets that lists hold."""
+    recommended: pd.Series
+    """Lists by product_id."""
+    diversity: float
+    """Mean share of the pairs of a list that are of two categories."""
+
+
+def evaluate(
+    events: DataFrame, settings: Settings, protocol: str, *, share: float, max_queries: int, progress: Progress
+) -> pd.DataFrame:
+    """All methods on a protocol, with and without repeats, all and by slice.
+
+    Columns: method, protocol, repeats, slice, queries, targets, metric (like `hr@20`), value, difference (from the
+    recommender's), low and high (its 95 % interval).
+
+    Raises UsageError where the split leaves nothing to learn from or nothing to ask for.
+    """
+    split = split_time(events, share)
+    if split is None:
+        raise UsageError("there are no sessions to evaluate on")
+    task = _kept(make_task(protocol, events, split, max_queries=max_queries))
+    try:
+        targets = _targets(task)
+        train_counts = _counts(task.train)
+        if targets.empty or train_counts.empty:
+            raise UsageError(
+                f"the split at {split:%Y-%m-%d %H:%M:%S} leaves nothing to learn from or nothing to ask for"
+            )
+        progress(
+            f"{protocol}: {targets['query_id'].nunique():,} queries with {len(targets):,} targets after "
+            f"{split:%Y-%m-%d %H:%M:%S}, {int(train_counts.sum()):,} interactions before"
+        )
+        outcomes = []
+        with learnt_views(task.train, settings) as views:
+            rising = _rising(views.trends)
+            categories = views.products.select("product_id", "category_code")
+            for name, lists in all_methods(task, views, settings, k=DEPTH):
+                for repeats in (False, True):
+                    outcomes.append(_outcome(name, repeats, lists(repeats), task, categories))
+                progress(f"{protocol}: {name}")
+        rows = pd.concat(list(_measured(outcomes, targets, train_counts, rising)), ignore_index=True)
+    finally:
+        _release(task)
+    rows.insert(1, "protocol", protocol)
+    return rows
+
+
+def _pandas(rows: DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(rows.toPandas())
+
+
+def _counts(rows: DataFrame) -> pd.Series:
+    """Rows by product_id."""
+    return _pandas(rows.groupBy("product_id").count()).set_index("product_id")["count"]
+
+
+def _kept(task: Task) -> Task:
+    for rows in (task.train, task.queries, task.known, task.targets):
+        rows.persist(StorageLevel.MEMORY_AND_DISK)
+    return task
+
+
+def _release(task: Task) -> None:
+    for rows in (task.train, task.queries, task.known, task.targets):
+        rows.unpersist()
+
+
+def _targets(task: Task) -> pd.DataFrame:
+    """query_id, product_id, event_type, is_repeat, popularity (popular, tail or cold), history (known items).
+
+    Popular are the most touched products which together have half of what was touched before the split; cold is what
+    nobody had touched.
+    """
+    counts = task.train.groupBy("product_id").agg(F.count("*").alias("count"))
+    so_far = Window.orderBy(F.desc("count"), "product_id").rowsBetween(Window.unboundedPreceding, -1)
+    everything = Window.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
+    is_popular = F.coalesce(F.sum("count").over(so_far), F.lit(0)) * 2 < F.sum("count").over(everything)
+    classes = counts.select("product_id", F.when(is_popular, "popular").otherwise("tail").alias("popularity"))
+    n = F.col("known_items")
+    history = F.when(n == 0, "0").when(n == 1, "1").when(n <= 4, "2-4").otherwise("5+")
+    return _pandas(
+        task.targets.join(classes, on="product_id", how="left")
+        .join(task.queries, on="query_id", how="inner")
+        .select(
+            "query_id",
+            "product_id",
+            "event_type",
+            "is_repeat",
+            F.coalesce("popularity", F.lit("cold")).alias("popularity"),
+            history.alias("history"),
+        )
+    )
+
+
+def _rising(trends: DataFrame) -> pd.Index:
+    rows = trends.where((F.col("signal") == "view") & (F.col("direction") == "rising")).select("product_id")
+    return pd.Index(_pandas(rows)["product_id"])
+
+
+def _outcome(name: str, repeats: bool, lists: DataFrame, task: Task, categories: DataFrame) -> Outcome:
+    lists = lists.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        hits = lists.join(task.targets, on=["query_id", "product_id"], how="inner")
+        if not repeats:
+            hits = hits.where(~F.col("is_repeat"))
+        by_category = (
+            lists.join(F.broadcast(categories), on="product_id", how="left")
+            .groupBy("query_id", "category_code")
+            .agg(F.count("*").alias("n"))
+            .groupBy("query_id")
+            .agg(F.sum("n").alias("length"), F.sum(F.col("n") * (F.col("n") - 1)).alias("alike"))
+            .where(F.col("length") > 1)
+            .agg(F.avg(F.lit(1.0) - F.col("alike") / (F.col("length") * (F.col("length") - 1))))
+        )
+        return Outcome(
+            name,
+            repeats,
+            _pandas(hits.select("query_id", "product_id", "rank")),
+            _counts(lists),
+            by_category.collect()[0][0] or 0.0,
+        )
+    finally:
+        lists.unpersist()
+
+
+def _measured(
+    outcomes: list[Outcome], targets: pd.DataFrame, train_counts: pd.Series, rising: pd.Index
+) -> Iterator[pd.DataFrame]:
+    for repeats in (False, True):
+        asked = targets if repeats else targets[~targets["is_repeat"]]
+        ours = next(one for one in outcomes if one.method == RECOMMEND and one.repeats == repeats)
+        for name, part in _slices(asked):
+            counts = part.groupby("query_id").size()
+            if counts.empty:
+                continue
+            own = _by_query(ours, part, counts)
+            for outcome in outcomes:
+                if outcome.repeats == repeats:
+                    measured = own if outcome is ours else _by_query(outcome, part, counts)
+                    rows = _rows(measured, own if name == "all" and outcome is not ours else None)
+                    if name == "all":
+                        rows += _beyond_accuracy(outcome, train_counts, rising)
+                    figures = ["value", "difference", "low", "high"]
+                    frame = pd.DataFrame(rows, columns=["metric", *figures]).astype(dict.fromkeys(figures, float))
+                    frame.insert(0, "method", outcome.method)
+                    for at, (column, value) in enumerate(
+                        {"repeats": repeats, "slice": name, "queries": len(counts), "targets": len(part)}.items(), 1
+                    ):
+                        frame.insert(at, column, value)
+                    yield frame
+
+
+def _slices(targets: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield "all", targets
+    for column in ("event_type", "popularity", "history"):
+        for value, part in targets.groupby(column):
+            yield f"{column}={value}", part
+
+
+def _by_query(outcome: Outcome, targets: pd.DataFrame, counts: pd.Series) -> dict[int, pd.DataFrame]:
+    hits = outcome.hits.merge(targets[["query_id", "product_id"]], on=["query_id", "product_id"])
+    return {k: metrics.ranking_metrics(counts, hits, k) for k in CUTS}
+
+
+Row = tuple[str, float, float | None, float | None, float | None]
+
+
+def _rows(measured: dict[int, pd.DataFrame], ours: dict[int, pd.DataFrame] | None) -> list[Row]:
+    rows: list[Row] = []
+    for k, by_query in measured.items():
+        for metric in metrics.RANKING:
+            interval: tuple[float | None, ...] = (None, None, None)
+            if ours is not None and k == DEPTH and metric in COMPARED:
+                interval = metrics.mean_difference(by_query[metric].to_numpy(), ours[k][metric].to_numpy())
+            rows.append((f"{metric}@{k}", float(by_query[metric].mean()), *interval))  # type: ignore[arg-type]
+    return rows
+
+
+def _beyond_accuracy(outcome: Outcome, train_counts: pd.Series, rising: pd.Index) -> list[Row]:
+    lists = outcome.recommended
+    if lists.empty:
+        return []
+    values = {
+        "coverage": metrics.catalogue_coverage(lists, len(train_counts)),
+        "gini": metrics.gini_index(lists, len(train_counts)),
+        "novelty": metrics.novelty(lists, train_counts),
+        "diversity": outcome.diversity,
+        "rising": float(lists[lists.index.isin(rising)].sum() / lists.sum()),
+    }
+    return [(f"{name}@{DEPTH}", value, None, None, None) for name, value in values.items()]
