@@ -6,6 +6,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
+from lambda_spark.serving.catalogue import eligible_products
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.refresh import Views, bucket_words, for_active_users, for_user
 from lambda_spark.settings import RecommendationSettings
@@ -26,7 +27,7 @@ def views(spark, events, similar=(), products=None, moving=(), demand=()):
         | {m[0] for m in moving}
         | {d[0] for d in demand}
     )
-    products = products or [(product, f"c.{product // 10}", "brand", 1.0) for product in sorted(ids)]
+    products = products or [(product, None, f"c.{product // 10}", "brand", 1.0) for product in sorted(ids)]
     pairs = [("viewed", one, other, score) for one, other, score in similar]
     trends = [
         ("view", product, direction, growth, now, before, rank)
@@ -38,7 +39,7 @@ def views(spark, events, similar=(), products=None, moving=(), demand=()):
             touched, "user_id long, product_id long, event_type string, event_time timestamp, event_date date"
         ),
         products=spark.createDataFrame(
-            products, "product_id long, category_code string, brand string, price double"
+            products, "product_id long, category_id long, category_code string, brand string, price double"
         ).withColumn("price", F.col("price").cast("decimal(12,2)")),
         similar_items=spark.createDataFrame(
             pairs, "relation string, product_id long, similar_product_id long, score double"
@@ -125,14 +126,14 @@ PAIRS = [(10, 20, 0.5), (20, 10, 0.4), (10, 30, 0.3), (20, 30, 0.1)]
     [
         ("exclude", [(30, 0.35)]),
         ("allow", [(20, 0.5), (30, 0.35), (10, 0.2)]),
-        ("own-row", [(10, 1.2), (20, 1.0), (30, 0.35)]),
+        ("own-row", [(10, 2 + 0.2), (20, 1 + 0.5), (30, 0.35)]),
     ],
 )
 def test_repeats_are_a_choice(spark, repeat, expected):
     world = views(spark, [(1, 10, "view", 5), (1, 20, "view", 9)], PAIRS)
-    rows = for_active_users(world, RecommendationSettings(**PLAIN, repeat=repeat))
-    assert lists(rows) == {1: [(product, pytest.approx(score)) for product, score in expected]}
-    own = {row.product_id for row in rows.collect() if row.reason == "still interested?"}
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, repeat=repeat)).orderBy("rank").collect()
+    assert [(row.product_id, row.score) for row in rows] == [(one, pytest.approx(score)) for one, score in expected]
+    own = {row.product_id for row in rows if row.reason == "still interested?"}
     assert own == ({10, 20} if repeat == "own-row" else set())
 
 
@@ -149,16 +150,21 @@ def test_what_was_bought_is_never_recommended(spark, repeat):
 @pytest.mark.parametrize(
     ("setting", "products"),
     [
-        ({"deny": (30,)}, [40]),
-        ({"allow": (40, 50)}, [40]),
-        ({"filter": "category_code = 'c.3'"}, [30]),
+        ({"deny": (30,)}, {10, 40}),
+        ({"allow": (40, 50)}, {40}),
+        ({"filter": "category_code = 'c.3'"}, {30}),
     ],
 )
 def test_products_can_be_left_out(spark, setting, products):
-    catalogue = [(10, "c.1", "b", 1.0), (30, "c.3", "b", 2.0), (40, "c.4", "b", 9.0)]
-    world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5), (10, 40, 0.4)], catalogue)
-    rows = for_active_users(world, RecommendationSettings(**PLAIN, **setting)).orderBy("rank").collect()
-    assert [row.product_id for row in rows] == products
+    catalogue = spark.createDataFrame([(10, "c.1"), (30, "c.3"), (40, "c.4")], "product_id long, category_code string")
+    left = eligible_products(catalogue, RecommendationSettings(**setting)).collect()
+    assert {row.product_id for row in left} == products
+
+
+def test_what_is_left_out_stands_in_no_list(spark):
+    world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5), (10, 40, 0.4)], demand=[(30, 9), (50, 8)])
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, deny=(30,))).orderBy("rank").collect()
+    assert [row.product_id for row in rows] == [40, 50]
 
 
 @pytest.mark.parametrize("predicate", ["prize > 5", "price >", "1; drop table products"])
@@ -176,12 +182,12 @@ def test_at_most_so_many_of_one_category(spark):
 
 
 def test_products_without_a_category_are_not_limited(spark):
-    catalogue = [(10, "c.1", "b", 1.0), *((product, None, "b", 1.0) for product in (31, 32, 33))]
+    catalogue = [(10, None, "c.1", "b", 1.0), *((product, None, None, "b", 1.0) for product in (31, 32, 33))]
     world = views(spark, [(1, 10, "view", 5)], [(10, 31, 0.9), (10, 32, 0.8), (10, 33, 0.7)], catalogue)
     assert len(lists(for_active_users(world, RecommendationSettings(**PLAIN, max_per_category=1)))[1]) == 3
 
 
-def test_a_short_list_is_filled_by_what_rises_near_then_anywhere_then_by_demand(spark):
+def test_a_short_list_is_filled_from_the_profiles_categories_then_from_the_store(spark):
     world = views(
         spark,
         [(1, 10, "view", 5)],
@@ -192,12 +198,14 @@ def test_a_short_list_is_filled_by_what_rises_near_then_anywhere_then_by_demand(
             (20, "rising", 0.4, 5, 20, 3),
             (12, "waning", -0.5, 9, 1, 1),
         ],
-        demand=[(80, 60), (71, 40), (11, 30), (10, 25), (90, 60)],
+        demand=[(80, 60), (71, 40), (11, 30), (10, 25), (90, 60), (13, 7), (14, 8)],
     )
     rows = for_active_users(world, RecommendationSettings(**PLAIN)).orderBy("rank").collect()
     assert [(row.product_id, row.score is None, row.because_of) for row in rows] == [
         (20, False, 10),
         (11, True, None),
+        (14, True, None),
+        (13, True, None),
         (71, True, None),
         (80, True, None),
         (90, True, None),
@@ -205,6 +213,8 @@ def test_a_short_list_is_filled_by_what_rises_near_then_anywhere_then_by_demand(
     assert [row.reason for row in rows] == [
         f"because you viewed 10; rising: 5 → 20 views {WHEN}",
         f"rising in c.1, where you looked: 5 → 30 views {WHEN}",
+        f"in demand in c.1, where you looked: 8 views {WHEN}",
+        f"in demand in c.1, where you looked: 7 views {WHEN}",
         f"rising: 1 → 40 views {WHEN}",
         f"in demand: 60 views {WHEN}",
         f"in demand: 60 views {WHEN}",

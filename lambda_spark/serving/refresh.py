@@ -12,7 +12,13 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError, UsageError
 from lambda_spark.lake import Lake
-from lambda_spark.serving.catalogue import eligible_products, fillers, moving_products, neighbour_lists
+from lambda_spark.serving.catalogue import (
+    category_fillers,
+    eligible_products,
+    fillers,
+    moving_products,
+    neighbour_lists,
+)
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.recommendations import recommend
 from lambda_spark.session import literal_rows
@@ -110,6 +116,7 @@ def lists_for(users: DataFrame, views: Views, settings: RecommendationSettings) 
         users,
         neighbour_lists(views.products, eligible, views.similar_items, moving),
         fillers(eligible, moving, views.demand),
+        category_fillers(eligible, moving, views.demand),
         settings,
         when=views.when,
     )
