@@ -23,3 +23,7 @@ class CheckpointError(LambdaSparkError):
 
 class JobRunningError(LambdaSparkError):
     """Another process is doing the same job on the same lake."""
+
+
+class LeakError(LambdaSparkError):
+    """An evaluation would learn from what it asks for."""

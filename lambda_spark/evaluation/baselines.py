@@ -111,7 +111,8 @@ def session_items(train: DataFrame) -> DataFrame:
 
 
 def pair_counts(train: DataFrame) -> DataFrame:
-    """Sessions of every two items: item_i, item_j, both, n_i, n_j; every pair in both directions."""
+    """Sessions of every two items: item_i, item_j, both, n_i, n_j; every pair in both directions, and every item with
+    itself, so that where repeats count these methods repeat too."""
     latest = Window.partitionBy(*SESSION).orderBy(F.desc("item_time"), "product_id")
     items = session_items(train).withColumn("place", F.row_number().over(latest))
     items = items.where(F.col("place") <= LONGEST_SESSION).select(*SESSION, "product_id")
@@ -119,7 +120,6 @@ def pair_counts(train: DataFrame) -> DataFrame:
     pairs = (
         items.withColumnRenamed("product_id", "item_i")
         .join(items.withColumnRenamed("product_id", "item_j"), on=SESSION, how="inner")
-        .where(F.col("item_i") != F.col("item_j"))
         .groupBy("item_i", "item_j")
         .agg(F.count("*").alias("both"))
     )

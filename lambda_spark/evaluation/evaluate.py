@@ -10,7 +10,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from lambda_spark.errors import UsageError
+from lambda_spark.errors import LeakError, UsageError
 from lambda_spark.evaluation import metrics
 from lambda_spark.evaluation.methods import RECOMMEND, all_methods, learnt_views
 from lambda_spark.evaluation.protocols import Task, make_task, split_time
@@ -53,6 +53,7 @@ def evaluate(
         raise UsageError("there are no sessions to evaluate on")
     task = _kept(make_task(protocol, events, split, max_queries=max_queries))
     try:
+        check_no_leak(task)
         targets = _targets(task)
         train_counts = _counts(task.train)
         if targets.empty or train_counts.empty:
@@ -76,6 +77,13 @@ def evaluate(
         _release(task)
     rows.insert(1, "protocol", protocol)
     return rows
+
+
+def check_no_leak(task: Task) -> None:
+    """Raises LeakError where something that a method learns from happened at the split or after it."""
+    newest = task.train.agg(F.max("event_time")).collect()[0][0]
+    if newest is not None and newest >= task.split:
+        raise LeakError(f"the training data reaches {newest}, beyond the split at {task.split}")
 
 
 def _pandas(rows: DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ def ranking_metrics(targets: pd.Series, hits: pd.DataFrame, k: int) -> pd.DataFr
     `targets` is the number of targets by query_id, at least 1; `hits` has query_id and rank. With T targets and hits
     at the ranks r ≤ k: hr 1 where there is a hit; mrr 1/first r; recall hits/T; precision hits/k; ndcg
     Σ 1/log₂(r+1) by that of a list with min(T, k) hits in front (Järvelin & Kekäläinen, TOIS 20, 2002; binary); map
-    Σ hits up to r / r, by min(T, k).
+    Σ hits up to r / r, by T.
     """
     found = hits[hits["rank"] <= k].sort_values(["query_id", "rank"])
     found = found[found["query_id"].isin(targets.index)]
@@ -43,7 +43,7 @@ def ranking_metrics(targets: pd.Series, hits: pd.DataFrame, k: int) -> pd.DataFr
             "recall": sums["hits"] / targets,
             "precision": sums["hits"] / k,
             "ndcg": sums["ndcg"] / ideal,
-            "map": sums["map"] / reachable,
+            "map": sums["map"] / targets,
         },
         index=targets.index,
     )
