@@ -61,6 +61,8 @@ CATEGORIES: dict[str, int] = {
 WEEKDAYS = (0.97, 0.96, 0.97, 0.99, 1.05, 1.06, 1.02)
 """Relative traffic from Monday to Sunday."""
 
+SALE = 3.0
+"""Traffic on the day of a sale, relative to what the day would have had."""
 CHUNK_EVENTS = 400_000
 """A day with more events than this is made in parts, so that memory stays bounded however big the store."""
 ONE_OFFS = 0.6
@@ -91,6 +93,8 @@ class StoreSettings:
     """Products; by default 52 thousand for 5 million events, growing more slowly than the events do."""
     weekly_growth: float = 0.02
     """By how much traffic grows from week to week."""
+    sale_day: int | None = None
+    """The day of a sale, by its index; by default there is none."""
     late_share: float = 0.004
     """Share of events that are delivered at least a week late. (None can be late in the last days: nothing follows.)"""
     repeat_share: float = 0.006
@@ -175,7 +179,8 @@ class Chunk:
 def chunks(settings: StoreSettings) -> list[Chunk]:
     """The store cut into chunks, in order of time. Depends on the settings alone."""
     day = np.arange(settings.days)
-    by_day = shares(settings.events, np.array(WEEKDAYS)[day % 7] * (1 + settings.weekly_growth) ** (day / 7))
+    traffic = np.array(WEEKDAYS)[day % 7] * (1 + settings.weekly_growth) ** (day / 7)
+    by_day = shares(settings.events, traffic * np.where(day == settings.sale_day, SALE, 1.0))
     plan = [
         (int(d), part / parts, (part + 1) / parts, int(size))
         for d, parts in zip(day, -(-by_day // CHUNK_EVENTS), strict=True)
