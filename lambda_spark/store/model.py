@@ -104,7 +104,7 @@ class StoreSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that make no store, with a line that says what is possible."""
-        least = {"events": 1000, "seed": 0, "days": 21, "users": 20, "products": 200}
+        least = {"events": 1000, "seed": 0, "days": 21, "users": 20, "products": 200, "sale_day": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is None:
@@ -117,6 +117,8 @@ class StoreSettings:
             raise ValueError(f"days must be at most 1000, not {self.days}")
         if self.events < 5 * self.days:
             raise ValueError(f"events must be at least five a day ({5 * self.days}), not {self.events}")
+        if self.sale_day is not None and self.sale_day >= self.days:
+            raise ValueError(f"sale_day must be one of the {self.days} days, from 0, not {self.sale_day}")
         if self.start.weekday() != 0:
             raise ValueError(f"start must be a Monday, not {self.start:%A, %Y-%m-%d}: 7-day buckets begin on Mondays")
         for name in ("late_share", "repeat_share", "broken_share"):
