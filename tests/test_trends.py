@@ -5,10 +5,20 @@ from datetime import date, datetime, timedelta
 
 import pytest
 from chispa import assert_df_equality
+from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, product_demand, total_demand
-from lambda_spark.batch.trends import growth, trends, user_trends, z_score
+from lambda_spark.batch.trends import (
+    growth,
+    normal_tail,
+    overdispersion,
+    p_value,
+    trends,
+    user_trends,
+    with_q_values,
+    z_score,
+)
 from lambda_spark.settings import TrendSettings
 
 OCT_28, NOV_04, NOV_11, NOV_18 = (datetime(2019, 10, 28) + timedelta(days=7 * week) for week in range(4))
@@ -96,6 +106,110 @@ def test_z_is_0_where_a_total_is_0(spark, total, previous_total):
         .collect()[0][0]
         == 0.0
     )
+
+
+def exact_tail(current, n, p):
+    """The chance of so many of n or more, or of so many or fewer where that is less than is expected."""
+    counts = range(current, n + 1) if current > n * p else range(current + 1)
+    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
+
+
+@pytest.mark.parametrize(
+    ("current", "previous", "totals"),
+    [
+        (0, 12, (1, 1)),
+        (12, 0, (1, 1)),
+        (11, 0, (1, 3)),
+        (0, 45, (1, 3)),
+        (9, 2, (1, 3)),
+        (90, 40, (1, 1)),
+        (0, 8, (3, 1)),
+    ],
+)
+def test_p_is_near_the_exact_binomial_tail_however_few_and_uneven_the_counts(spark, current, previous, totals):
+    row = spark.range(1).select(p_value(*(F.lit(n) for n in (current, previous, *totals, 1.0)))).collect()[0]
+    exact = exact_tail(current, current + previous, totals[0] / sum(totals))
+    assert 0.7 * exact < row[0] < 1.2 * exact
+
+
+def test_p_of_counts_that_vary_four_times_as_much_is_that_of_half_the_deviation(spark):
+    # The root of the deviance is 6.12 for 90.5 and 29.5 where 60 are expected of each, worked out by hand.
+    usual, overdispersed = (
+        spark.range(1)
+        .select(*(p_value(*(F.lit(n) for n in (91, 29, 1, 1, spread))) for spread in (1.0, 4.0)))
+        .collect()[0]
+    )
+    root = math.sqrt(2 * (90.5 * math.log(90.5 / 60) + 29.5 * math.log(29.5 / 60)))
+    assert usual == pytest.approx(math.erfc(root / math.sqrt(2)) / 2, rel=0.003)
+    assert overdispersed == pytest.approx(math.erfc(root / 2 / math.sqrt(2)) / 2, rel=0.003)
+
+
+def test_p_is_a_half_where_nothing_changed_or_a_total_is_0(spark):
+    counts = [(10, 10, 50, 50), (7, 21, 100, 300), (0, 9, 0, 90), (9, 0, 90, 0)]
+    row = spark.range(1).select(*(p_value(*(F.lit(n) for n in (*four, 1.0))) for four in counts)).collect()[0]
+    assert tuple(row) == tuple(pytest.approx(0.5, rel=0.003) for _ in counts)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.5, 1.0, 1.96, 3.0, 6.0, 12.0, 37.0])
+def test_the_normal_tail_is_right_to_a_third_of_a_percent(spark, x):
+    assert spark.range(1).select(normal_tail(F.lit(x))).collect()[0][0] == pytest.approx(
+        math.erfc(x / math.sqrt(2)) / 2, rel=0.003
+    )
+
+
+def spread(spark, rows):
+    peers = Window.partitionBy("bucket_start")
+    frame = spark.createDataFrame(rows, "bucket_start int, key int, z double, size long")
+    factor = overdispersion(F.col("z"), F.col("size"), peers)
+    return {row.key: row.factor for row in frame.select("key", factor.alias("factor")).collect()}
+
+
+def test_overdispersion_is_the_median_of_z_squared_and_grows_with_the_fourth_root_of_demand(spark):
+    # Nine of a bucket's eleven have z² = 4; χ² with 1 degree of freedom has its median at 0.4549.
+    rows = [(1, key, (-1.0) ** key * 2, 10) for key in range(1, 10)] + [(1, 10, 0.5, 160), (1, 11, 9.0, 5)]
+    factors = spread(spark, rows)
+    assert factors[1] == factors[11] == 4 / 0.4549
+    assert factors[10] == pytest.approx(2 * 4 / 0.4549, rel=1e-12)
+
+
+def test_overdispersion_is_at_least_1_and_1_among_fewer_than_ten(spark):
+    calm = [(1, key, 0.1, 10) for key in range(12)]
+    few = [(2, 100 + key, 5.0, 10) for key in range(9)]
+    untested = [(2, 200, None, None)]
+    assert set(spread(spark, [*calm, *few, *untested]).values()) == {1.0}
+
+
+def test_q_is_the_least_share_of_chance_by_the_step_up_procedure_each_direction_by_itself(spark):
+    # Five are tested. Rising: p·5/k is 0.05, 0.10, 0.0667; the third, being less, also holds for the second.
+    rows = [(1, 4.0, 0.01), (2, 3.0, 0.04), (3, 3.0, 0.04), (4, -2.0, 0.02), (5, -0.1, 0.45), (6, 1.0, None)]
+    frame = spark.createDataFrame(rows, "key int, z_score double, p_value double").select(
+        F.lit(NOV_11).alias("bucket_start"), F.lit("view").alias("signal"), "*"
+    )
+    actual = with_q_values(frame).select("key", F.round("q_value", 12).alias("q_value"))
+    expected = [(1, 0.05), (2, round(0.2 / 3, 12)), (3, round(0.2 / 3, 12)), (4, 0.1), (5, 1.0), (6, None)]
+    assert_df_equality(
+        actual, spark.createDataFrame(expected, "key int, q_value double"), ignore_nullable=True, ignore_row_order=True
+    )
+
+
+def test_among_many_that_fluctuate_only_what_chance_does_not_explain_is_a_trend(spark):
+    # Forty products go from 13 to 27 or back, each |z| above 2: here that is how counts vary. One goes from 20 to 400.
+    demand = [(NOV_04, 78, 5000), (NOV_11, 78, 5000), (NOV_04, 77, 20), (NOV_11, 77, 400)]
+    for key in range(40):
+        demand += [(NOV_04, key, 13 + 14 * (key % 2)), (NOV_11, key, 27 - 14 * (key % 2))]
+    for share, trending in ((0.05, {77}), (1.0, {77, *range(40)})):
+        settings = TrendSettings(min_change=10, min_z=2, max_false_share=share)
+        rows = compared(spark, demand, settings=settings).where("bucket_start = '2019-11-11'").collect()
+        assert {row.product_id for row in rows if row.direction != "steady"} == trending
+
+
+def test_what_has_fewer_events_than_the_least_change_is_not_tested(spark):
+    row = (
+        compared(spark, [(NOV_04, 7, 4), (NOV_11, 7, 5), (NOV_11, 8, 90), (NOV_04, 8, 90)])
+        .where("product_id = 7 and bucket_start = '2019-11-11'")
+        .collect()[0]
+    )
+    assert (row.overdispersion, row.p_value, row.q_value, row.direction) == (None, None, None, "steady")
 
 
 def test_growth_is_damped(spark):
