@@ -5,7 +5,6 @@ from datetime import date, datetime, timedelta
 
 import pytest
 from chispa import assert_df_equality
-from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, product_demand, total_demand
@@ -14,6 +13,7 @@ from lambda_spark.batch.trends import (
     normal_tail,
     overdispersion,
     p_value,
+    peers,
     trends,
     user_trends,
     with_q_values,
@@ -157,33 +157,40 @@ def test_the_normal_tail_is_right_to_a_third_of_a_percent(spark, x):
     )
 
 
-def spread(spark, rows):
-    peers = Window.partitionBy("bucket_start")
-    frame = spark.createDataFrame(rows, "bucket_start int, key int, z double, size long")
-    factor = overdispersion(F.col("z"), F.col("size"), peers)
-    return {row.key: row.factor for row in frame.select("key", factor.alias("factor")).collect()}
-
-
 def test_overdispersion_is_the_median_of_z_squared_and_grows_with_the_fourth_root_of_demand(spark):
-    # Nine of a bucket's eleven have z² = 4; χ² with 1 degree of freedom has its median at 0.4549.
-    rows = [(1, key, (-1.0) ** key * 2, 10) for key in range(1, 10)] + [(1, 10, 0.5, 160), (1, 11, 9.0, 5)]
-    factors = spread(spark, rows)
-    assert factors[1] == factors[11] == 4 / 0.4549
-    assert factors[10] == pytest.approx(2 * 4 / 0.4549, rel=1e-12)
+    # χ² with 1 degree of freedom has its median at 0.4549.
+    cases = [(10, 11, 4.0), (5, 11, 4.0), (160, 11, 4.0), (160, 9, 4.0), (10, 11, 0.3), (160, 11, 0.3)]
+    frame = spark.createDataFrame(cases, "size long, tested long, median_z2 double")
+    factor = overdispersion(F.col("size"), F.col("tested"), F.col("median_z2"), F.lit(10.0))
+    expected = [4 / 0.4549, 4 / 0.4549, 8 / 0.4549, 1, 1, 2]
+    assert [row[0] for row in frame.select(factor).collect()] == pytest.approx(expected, rel=1e-12)
 
 
-def test_overdispersion_is_at_least_1_and_1_among_fewer_than_ten(spark):
-    calm = [(1, key, 0.1, 10) for key in range(12)]
-    few = [(2, 100 + key, 5.0, 10) for key in range(9)]
-    untested = [(2, 200, None, None)]
-    assert set(spread(spark, [*calm, *few, *untested]).values()) == {1.0}
+def test_peers_are_the_tested_of_a_bucket_and_signal(spark):
+    rows = [(NOV_11, "view", z, size) for z, size in ((-2.0, 10), (1.0, 12), (3.0, 90), (0.0, 20))]
+    frame = spark.createDataFrame(
+        [*rows, (NOV_18, "view", -1.0, 7)], "bucket_start timestamp, signal string, z_score double, size long"
+    )
+    assert_df_equality(
+        peers(frame),
+        spark.createDataFrame(
+            [(NOV_11, "view", 4, 2, 2.5, 16.0), (NOV_18, "view", 1, 0, 1.0, 7.0)],
+            "bucket_start timestamp, signal string, tested long, tested_up long, median_z2 double, median_size double",
+        ),
+        ignore_nullable=True,
+        ignore_row_order=True,
+    )
 
 
 def test_q_is_the_least_share_of_chance_by_the_step_up_procedure_each_direction_by_itself(spark):
     # Five are tested. Rising: p·5/k is 0.05, 0.10, 0.0667; the third, being less, also holds for the second.
     rows = [(1, 4.0, 0.01), (2, 3.0, 0.04), (3, 3.0, 0.04), (4, -2.0, 0.02), (5, -0.1, 0.45), (6, 1.0, None)]
     frame = spark.createDataFrame(rows, "key int, z_score double, p_value double").select(
-        F.lit(NOV_11).alias("bucket_start"), F.lit("view").alias("signal"), "*"
+        F.lit(NOV_11).alias("bucket_start"),
+        F.lit("view").alias("signal"),
+        F.lit(5).alias("tested"),
+        F.lit(3).alias("tested_up"),
+        "*",
     )
     actual = with_q_values(frame).select("key", F.round("q_value", 12).alias("q_value"))
     expected = [(1, 0.05), (2, round(0.2 / 3, 12)), (3, round(0.2 / 3, 12)), (4, 0.1), (5, 1.0), (6, None)]

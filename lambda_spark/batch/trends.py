@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pyspark.sql import Column, DataFrame, Window, WindowSpec
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, interactions
@@ -33,22 +33,32 @@ def z_score(current: Column, previous: Column, total: Column, previous_total: Co
     return F.when((total > 0) & (previous_total > 0), z).otherwise(F.lit(0.0))
 
 
-def overdispersion(z: Column, size: Column, peers: WindowSpec) -> Column:
+def peers(tested: DataFrame) -> DataFrame:
+    """What the tested keys of a bucket and signal have in common: bucket_start, signal, `tested` and `tested_up`, the
+    number of all and of those that gained a share, and the medians `median_z2` of z² and `median_size` of the events.
+
+    `tested` has bucket_start, signal, z_score and size.
+    """
+    return tested.groupBy("bucket_start", "signal").agg(
+        F.count("*").alias("tested"),
+        F.count_if(F.col("z_score") > 0).alias("tested_up"),
+        F.percentile(F.col("z_score") * F.col("z_score"), 0.5).alias("median_z2"),
+        F.percentile("size", 0.5).alias("median_size"),
+    )
+
+
+def overdispersion(size: Column, tested: Column, median_z2: Column, median_size: Column) -> Column:
     """How much more counts vary than independent events would, as a factor on their variance, at least 1.
 
     Events come in sessions and from regulars, so a product that nothing happened to moves by more than chance. Most
     keys of a bucket and signal are steady, so their median tells: median(z²) / 0.4549, the median of χ² with 1 degree
     of freedom ("genomic control", Devlin and Roeder, Biometrics 55, 1999). It grows with demand by a power of it
     (Taylor, Nature 189, 1961), here times (size / median size)^¼ above the median size: ¼ fits the made-up store and
-    REES46. 1 for less than MIN_PEERS keys. Keys whose z and size are null do not count.
+    REES46. 1 where fewer than MIN_PEERS are tested.
     """
-
-    def median(values: Column) -> Column:
-        return F.percentile(values, 0.5).over(peers)
-
-    relative_size = F.greatest(size / median(size), F.lit(1.0))
-    factor = F.greatest(median(z * z) / F.lit(0.4549), F.lit(1.0)) * F.sqrt(F.sqrt(relative_size))
-    return F.when(F.count(z).over(peers) >= MIN_PEERS, factor).otherwise(F.lit(1.0))
+    relative_size = F.greatest(size / median_size, F.lit(1.0))
+    factor = F.greatest(median_z2 / F.lit(0.4549), F.lit(1.0)) * F.sqrt(F.sqrt(relative_size))
+    return F.when(tested >= MIN_PEERS, factor).otherwise(F.lit(1.0))
 
 
 def p_value(current: Column, previous: Column, total: Column, previous_total: Column, dispersion: Column) -> Column:
@@ -88,21 +98,22 @@ def normal_tail(x: Column) -> Column:
 def with_q_values(rows: DataFrame) -> DataFrame:
     """Rows with `q_value`, the expected share of chance among the keys that moved the same way with at most this p.
 
-    The least of p·m / k over this p and the greater ones, in [0, 1]; m counts the keys of the bucket and signal that
-    have a `p_value`, k is its place among those that moved the same way. Those with q ≤ s are what the step-up
-    procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995), each
-    direction by itself. Null where `p_value` is.
+    The least of p·m / k over this p and the greater ones, in [0, 1]; m counts the `tested` keys of the bucket and
+    signal, those that have a `p_value`, and k is its place among those that moved the same way. Those with q ≤ s are
+    what the step-up procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57,
+    1995), each direction by itself. Null where `p_value` is.
     """
-    peers = Window.partitionBy("bucket_start", "signal")
-    same_way = Window.partitionBy("bucket_start", "signal", F.col("z_score") > 0)
-    greatest_first = same_way.orderBy(F.desc_nulls_last("p_value"))
-    place = F.count("p_value").over(same_way) - F.row_number().over(greatest_first) + F.lit(1)
+    is_up = F.col("z_score") > 0
+    greatest_first = Window.partitionBy("bucket_start", "signal", is_up).orderBy(F.desc_nulls_last("p_value"))
+    tested_alike = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
+    place = tested_alike - F.row_number().over(greatest_first) + F.lit(1)
     # By range, so that equal p-values see one another and their order does not matter.
     greater = greatest_first.rangeBetween(Window.unboundedPreceding, Window.currentRow)
     least = F.least(F.min("share").over(greater), F.lit(1.0))
+    is_tested = F.col("p_value").isNotNull()
     return (
-        rows.withColumn("share", F.col("p_value") * F.count("p_value").over(peers) / place)
-        .withColumn("q_value", F.when(F.col("p_value").isNotNull(), least))
+        rows.withColumn("share", F.when(is_tested, F.col("p_value") * F.col("tested") / place))
+        .withColumn("q_value", F.when(is_tested, least))
         .drop("share")
     )
 
@@ -140,16 +151,19 @@ def trends(
             how="inner",
         )
     )
-    current, previous, size = F.col("current"), F.col("previous"), F.col("current") + F.col("previous")
-    change = current - previous
+    current, previous = F.col("current"), F.col("previous")
     total, previous_total = F.col("total"), F.col("previous_total")
+    change = current - previous
+    scored = compared.withColumns(
+        {"size": current + previous, "z_score": z_score(current, previous, total, previous_total)}
+    )
     # What has too few events for `min_change` is no trend anyhow: to test it would only raise the bar for the others.
-    tested = size >= settings.min_change
-    peers = Window.partitionBy("bucket_start", "signal")
-    dispersion = overdispersion(F.when(tested, F.col("z_score")), F.when(tested, size), peers)
+    is_tested = F.col("size") >= settings.min_change
+    in_common = F.broadcast(peers(scored.where(is_tested)))
+    dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
     figures = (
-        compared.withColumn("z_score", z_score(current, previous, total, previous_total))
-        .withColumn("overdispersion", F.when(tested, dispersion))
+        scored.join(in_common, on=["bucket_start", "signal"], how="left")
+        .withColumn("overdispersion", F.when(is_tested, dispersion))
         .select(
             *keys,
             *(F.col(name)["value"].alias(name) for name in attributes),
@@ -159,10 +173,15 @@ def trends(
             growth(current, previous).alias("growth"),
             "z_score",
             "overdispersion",
-            F.when(tested, p_value(current, previous, total, previous_total, F.col("overdispersion"))).alias("p_value"),
+            F.when(is_tested, p_value(current, previous, total, previous_total, F.col("overdispersion"))).alias(
+                "p_value"
+            ),
             F.try_divide(F.lit(100) * change, previous).alias("change_pct"),
+            "tested",
+            "tested_up",
         )
         .transform(with_q_values)
+        .drop("tested", "tested_up")
     )
     is_large = (F.abs("change") >= settings.min_change) & (F.abs("z_score") >= settings.min_z)
     is_trend = is_large & (F.col("q_value") <= settings.max_false_share)
