@@ -58,12 +58,16 @@ class TrendSettings:
     min_change: int = 10
     """Smallest change between two buckets that counts as a trend, in events."""
     min_z: float = 3.0
-    """Smallest |z| of the change in share that counts as a trend, in standard deviations."""
+    """Smallest |z| of the change in share that counts as a trend, in standard deviations of independent events."""
+    max_false_share: float = 0.05
+    """Largest share of chance to expect among the trends of a bucket, signal and direction; 1: only the two above
+    decide."""
 
     def __post_init__(self) -> None:
         _require(self.bucket >= timedelta(minutes=1), "trends.bucket must be at least '1 minute'")
         _require(self.min_change >= 0, "trends.min_change must be at least 0")
         _require(self.min_z >= 0, "trends.min_z must be at least 0")
+        _require(0 < self.max_false_share <= 1, "trends.max_false_share must be above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

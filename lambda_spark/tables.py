@@ -46,7 +46,20 @@ _TREND_FIGURES = (
     Column("previous", "bigint", "Events in the bucket before it"),
     Column("change", "bigint", "current - previous, in events"),
     Column("growth", "double", "Damped relative change, in (-1, 1): (current - previous) / (current + previous + 1)"),
-    Column("z_score", "double", "Change of the share of all demand, in standard deviations; beyond 3 is rarely chance"),
+    Column("z_score", "double", "Change of the share of all demand, in standard deviations of independent events"),
+    Column(
+        "overdispersion",
+        "double",
+        "Factor on the variance of independent events, from all of the bucket and signal; null: too few events to test",
+    ),
+    Column(
+        "p_value", "double", "Chance of such a change of the share, that way, if only chance moved it; null: untested"
+    ),
+    Column(
+        "q_value",
+        "double",
+        "Expected share of chance among what moved that way with at most this p_value; null: untested",
+    ),
     Column(
         "trend_pct", "double", "Share, in percent, of all change in this bucket, signal and direction; null: steady"
     ),

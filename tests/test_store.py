@@ -226,6 +226,7 @@ def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFix
         ("late_share", 0.5, "late_share must lie between"),
         ("broken_share", -0.1, "broken_share must lie between"),
         ("weekly_growth", 1.0, "weekly_growth must lie between"),
+        ("sale_day", 250, "sale_day must be one of the 250 days"),
     ],
 )
 def test_settings_that_make_no_store_are_refused(setting: str, value: Any, message: str) -> None:
@@ -245,6 +246,13 @@ def test_a_busy_day_is_made_in_parts() -> None:
     assert max(chunk.events for chunk in plan) <= 400_000
     assert {chunk.day for chunk in plan} == set(range(21))
     assert plan[-1].one_offs[1] == settings.user_count
+
+
+def test_a_sale_day_has_three_times_the_traffic() -> None:
+    usual, sale = (chunks(replace(SMALL, sale_day=day)) for day in (None, 10))
+    share = [plan[10].events / plan[9].events for plan in (usual, sale)]
+    assert share[1] == pytest.approx(3 * share[0], rel=0.03)
+    assert sum(chunk.events for chunk in sale) == SMALL.events
 
 
 def test_a_day_in_parts_keeps_to_the_day(monkeypatch: pytest.MonkeyPatch) -> None:

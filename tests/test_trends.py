@@ -8,7 +8,17 @@ from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, product_demand, total_demand
-from lambda_spark.batch.trends import growth, trends, user_trends, z_score
+from lambda_spark.batch.trends import (
+    growth,
+    normal_tail,
+    overdispersion,
+    p_value,
+    peers,
+    trends,
+    user_trends,
+    with_q_values,
+    z_score,
+)
 from lambda_spark.settings import TrendSettings
 
 OCT_28, NOV_04, NOV_11, NOV_18 = (datetime(2019, 10, 28) + timedelta(days=7 * week) for week in range(4))
@@ -96,6 +106,117 @@ def test_z_is_0_where_a_total_is_0(spark, total, previous_total):
         .collect()[0][0]
         == 0.0
     )
+
+
+def exact_tail(current, n, p):
+    """The chance of so many of n or more, or of so many or fewer where that is less than is expected."""
+    counts = range(current, n + 1) if current > n * p else range(current + 1)
+    return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
+
+
+@pytest.mark.parametrize(
+    ("current", "previous", "totals"),
+    [
+        (0, 12, (1, 1)),
+        (12, 0, (1, 1)),
+        (11, 0, (1, 3)),
+        (0, 45, (1, 3)),
+        (9, 2, (1, 3)),
+        (90, 40, (1, 1)),
+        (0, 8, (3, 1)),
+    ],
+)
+def test_p_is_near_the_exact_binomial_tail_however_few_and_uneven_the_counts(spark, current, previous, totals):
+    row = spark.range(1).select(p_value(*(F.lit(n) for n in (current, previous, *totals, 1.0)))).collect()[0]
+    exact = exact_tail(current, current + previous, totals[0] / sum(totals))
+    assert 0.7 * exact < row[0] < 1.2 * exact
+
+
+def test_p_of_counts_that_vary_four_times_as_much_is_that_of_half_the_deviation(spark):
+    # The root of the deviance is 6.12 for 90.5 and 29.5 where 60 are expected of each, worked out by hand.
+    usual, overdispersed = (
+        spark.range(1)
+        .select(*(p_value(*(F.lit(n) for n in (91, 29, 1, 1, spread))) for spread in (1.0, 4.0)))
+        .collect()[0]
+    )
+    root = math.sqrt(2 * (90.5 * math.log(90.5 / 60) + 29.5 * math.log(29.5 / 60)))
+    assert usual == pytest.approx(math.erfc(root / math.sqrt(2)) / 2, rel=0.003)
+    assert overdispersed == pytest.approx(math.erfc(root / 2 / math.sqrt(2)) / 2, rel=0.003)
+
+
+def test_p_is_a_half_where_nothing_changed_or_a_total_is_0(spark):
+    counts = [(10, 10, 50, 50), (7, 21, 100, 300), (0, 9, 0, 90), (9, 0, 90, 0)]
+    row = spark.range(1).select(*(p_value(*(F.lit(n) for n in (*four, 1.0))) for four in counts)).collect()[0]
+    assert tuple(row) == tuple(pytest.approx(0.5, rel=0.003) for _ in counts)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.5, 1.0, 1.96, 3.0, 6.0, 12.0, 37.0])
+def test_the_normal_tail_is_right_to_a_third_of_a_percent(spark, x):
+    assert spark.range(1).select(normal_tail(F.lit(x))).collect()[0][0] == pytest.approx(
+        math.erfc(x / math.sqrt(2)) / 2, rel=0.003
+    )
+
+
+def test_overdispersion_is_the_median_of_z_squared_and_grows_with_the_fourth_root_of_demand(spark):
+    # χ² with 1 degree of freedom has its median at 0.4549.
+    cases = [(10, 11, 4.0), (5, 11, 4.0), (160, 11, 4.0), (160, 9, 4.0), (10, 11, 0.3), (160, 11, 0.3)]
+    frame = spark.createDataFrame(cases, "size long, tested long, median_z2 double")
+    factor = overdispersion(F.col("size"), F.col("tested"), F.col("median_z2"), F.lit(10.0))
+    expected = [4 / 0.4549, 4 / 0.4549, 8 / 0.4549, 1, 1, 2]
+    assert [row[0] for row in frame.select(factor).collect()] == pytest.approx(expected, rel=1e-12)
+
+
+def test_peers_are_the_tested_of_a_bucket_and_signal(spark):
+    rows = [(NOV_11, "view", z, size) for z, size in ((-2.0, 10), (1.0, 12), (3.0, 90), (0.0, 20))]
+    frame = spark.createDataFrame(
+        [*rows, (NOV_18, "view", -1.0, 7)], "bucket_start timestamp, signal string, z_score double, size long"
+    )
+    assert_df_equality(
+        peers(frame),
+        spark.createDataFrame(
+            [(NOV_11, "view", 4, 2, 2.5, 16.0), (NOV_18, "view", 1, 0, 1.0, 7.0)],
+            "bucket_start timestamp, signal string, tested long, tested_up long, median_z2 double, median_size double",
+        ),
+        ignore_nullable=True,
+        ignore_row_order=True,
+    )
+
+
+def test_q_is_the_least_share_of_chance_by_the_step_up_procedure_each_direction_by_itself(spark):
+    # Five are tested. Rising: p·5/k is 0.05, 0.10, 0.0667; the third, being less, also holds for the second.
+    rows = [(1, 4.0, 0.01), (2, 3.0, 0.04), (3, 3.0, 0.04), (4, -2.0, 0.02), (5, -0.1, 0.45), (6, 1.0, None)]
+    frame = spark.createDataFrame(rows, "key int, z_score double, p_value double").select(
+        F.lit(NOV_11).alias("bucket_start"),
+        F.lit("view").alias("signal"),
+        F.lit(5).alias("tested"),
+        F.lit(3).alias("tested_up"),
+        "*",
+    )
+    actual = with_q_values(frame).select("key", F.round("q_value", 12).alias("q_value"))
+    expected = [(1, 0.05), (2, round(0.2 / 3, 12)), (3, round(0.2 / 3, 12)), (4, 0.1), (5, 1.0), (6, None)]
+    assert_df_equality(
+        actual, spark.createDataFrame(expected, "key int, q_value double"), ignore_nullable=True, ignore_row_order=True
+    )
+
+
+def test_among_many_that_fluctuate_only_what_chance_does_not_explain_is_a_trend(spark):
+    # Forty products go from 13 to 27 or back, each |z| above 2: here that is how counts vary. One goes from 20 to 400.
+    demand = [(NOV_04, 78, 5000), (NOV_11, 78, 5000), (NOV_04, 77, 20), (NOV_11, 77, 400)]
+    for key in range(40):
+        demand += [(NOV_04, key, 13 + 14 * (key % 2)), (NOV_11, key, 27 - 14 * (key % 2))]
+    for share, trending in ((0.05, {77}), (1.0, {77, *range(40)})):
+        settings = TrendSettings(min_change=10, min_z=2, max_false_share=share)
+        rows = compared(spark, demand, settings=settings).where("bucket_start = '2019-11-11'").collect()
+        assert {row.product_id for row in rows if row.direction != "steady"} == trending
+
+
+def test_what_has_fewer_events_than_the_least_change_is_not_tested(spark):
+    row = (
+        compared(spark, [(NOV_04, 7, 4), (NOV_11, 7, 5), (NOV_11, 8, 90), (NOV_04, 8, 90)])
+        .where("product_id = 7 and bucket_start = '2019-11-11'")
+        .collect()[0]
+    )
+    assert (row.overdispersion, row.p_value, row.q_value, row.direction) == (None, None, None, "steady")
 
 
 def test_growth_is_damped(spark):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame, Window
@@ -9,6 +10,9 @@ from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, interactions
 from lambda_spark.settings import TrendSettings
+
+MIN_PEERS = 10
+"""With fewer keys than this in a bucket and signal nothing can be said about how counts there spread."""
 
 
 def growth(current: Column, previous: Column) -> Column:
@@ -27,6 +31,91 @@ def z_score(current: Column, previous: Column, total: Column, previous_total: Co
     p = F.try_divide(total, total + previous_total)
     z = (current - n * p) / F.sqrt(n * p * (F.lit(1) - p))
     return F.when((total > 0) & (previous_total > 0), z).otherwise(F.lit(0.0))
+
+
+def peers(tested: DataFrame) -> DataFrame:
+    """What the tested keys of a bucket and signal have in common: bucket_start, signal, `tested` and `tested_up`, the
+    number of all and of those that gained a share, and the medians `median_z2` of z² and `median_size` of the events.
+
+    `tested` has bucket_start, signal, z_score and size.
+    """
+    return tested.groupBy("bucket_start", "signal").agg(
+        F.count("*").alias("tested"),
+        F.count_if(F.col("z_score") > 0).alias("tested_up"),
+        F.percentile(F.col("z_score") * F.col("z_score"), 0.5).alias("median_z2"),
+        F.percentile("size", 0.5).alias("median_size"),
+    )
+
+
+def overdispersion(size: Column, tested: Column, median_z2: Column, median_size: Column) -> Column:
+    """How much more counts vary than independent events would, as a factor on their variance, at least 1.
+
+    Events come in sessions and from regulars, so a product that nothing happened to moves by more than chance. Most
+    keys of a bucket and signal are steady, so their median tells: median(z²) / 0.4549, the median of χ² with 1 degree
+    of freedom ("genomic control", Devlin and Roeder, Biometrics 55, 1999). It grows with demand by a power of it
+    (Taylor, Nature 189, 1961), here times (size / median size)^¼ above the median size: ¼ fits the made-up store and
+    REES46. 1 where fewer than MIN_PEERS are tested.
+    """
+    relative_size = F.greatest(size / median_size, F.lit(1.0))
+    factor = F.greatest(median_z2 / F.lit(0.4549), F.lit(1.0)) * F.sqrt(F.sqrt(relative_size))
+    return F.when(tested >= MIN_PEERS, factor).otherwise(F.lit(1.0))
+
+
+def p_value(current: Column, previous: Column, total: Column, previous_total: Column, dispersion: Column) -> Column:
+    """The chance of a change of share at least as strong, that way, if only chance moved it, in [0, 0.5].
+
+    The binomial tail of `z_score` as the normal tail beyond the root of the deviance of c from the n·p expected,
+    √(2·(c·ln(c / (n·p)) + b·ln(b / (n·(1 - p))))), b = n - c (McCullagh and Nelder, Generalized Linear Models, 1989),
+    after c was moved ½ towards n·p as counts are whole: 0.7 to 1.2 times the exact tail down to 1e-7, where that of z
+    is 0.001 to 50 times. The deviance is divided by the overdispersion, as if there were so many times fewer events
+    (Rao and Scott, Biometrics 48, 1992). 0.5 where a total is 0.
+    """
+    n = current + previous
+    p = F.try_divide(total, total + previous_total)
+    expected = n * p
+    surplus = current - expected
+    c = current - F.signum(surplus) * F.least(F.abs(surplus), F.lit(0.5))
+
+    def term(count: Column, mean: Column) -> Column:
+        return F.when(count > 0, count * F.ln(count / mean)).otherwise(F.lit(0.0))
+
+    deviance = F.lit(2) * (term(c, expected) + term(n - c, n - expected))
+    # Where nothing has changed, rounding may put the deviance just below 0.
+    root = F.sqrt(F.greatest(deviance, F.lit(0.0)) / dispersion)
+    return F.when((total > 0) & (previous_total > 0), normal_tail(root)).otherwise(F.lit(0.5))
+
+
+def normal_tail(x: Column) -> Column:
+    """The chance that a standard normal variable exceeds x ≥ 0, to 0.3 percent of it, in [0, 0.5].
+
+    exp(-x²/2) / √(2π) / (0.661·x + 0.339·√(x² + 5.51)): Börjesson and Sundberg, IEEE Transactions on Communications
+    27, 1979.
+    """
+    density = F.exp(-x * x / F.lit(2)) / F.lit(math.sqrt(2 * math.pi))
+    return density / (F.lit(0.661) * x + F.lit(0.339) * F.sqrt(x * x + F.lit(5.51)))
+
+
+def with_q_values(rows: DataFrame) -> DataFrame:
+    """Rows with `q_value`, the expected share of chance among the keys that moved the same way with at most this p.
+
+    The least of p·m / k over this p and the greater ones, in [0, 1]; m counts the `tested` keys of the bucket and
+    signal, those that have a `p_value`, and k is its place among those that moved the same way. Those with q ≤ s are
+    what the step-up procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57,
+    1995), each direction by itself. Null where `p_value` is.
+    """
+    is_up = F.col("z_score") > 0
+    greatest_first = Window.partitionBy("bucket_start", "signal", is_up).orderBy(F.desc_nulls_last("p_value"))
+    tested_alike = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
+    place = tested_alike - F.row_number().over(greatest_first) + F.lit(1)
+    # By range, so that equal p-values see one another and their order does not matter.
+    greater = greatest_first.rangeBetween(Window.unboundedPreceding, Window.currentRow)
+    least = F.least(F.min("share").over(greater), F.lit(1.0))
+    is_tested = F.col("p_value").isNotNull()
+    return (
+        rows.withColumn("share", F.when(is_tested, F.col("p_value") * F.col("tested") / place))
+        .withColumn("q_value", F.when(is_tested, least))
+        .drop("share")
+    )
 
 
 def trends(
@@ -63,18 +152,40 @@ def trends(
         )
     )
     current, previous = F.col("current"), F.col("previous")
+    total, previous_total = F.col("total"), F.col("previous_total")
     change = current - previous
-    is_trend = (F.abs("change") >= settings.min_change) & (F.abs("z_score") >= settings.min_z)
-    figures = compared.select(
-        *keys,
-        *(F.col(name)["value"].alias(name) for name in attributes),
-        "current",
-        "previous",
-        change.alias("change"),
-        growth(current, previous).alias("growth"),
-        z_score(current, previous, F.col("total"), F.col("previous_total")).alias("z_score"),
-        F.try_divide(F.lit(100) * change, previous).alias("change_pct"),
-    ).withColumn(
+    scored = compared.withColumns(
+        {"size": current + previous, "z_score": z_score(current, previous, total, previous_total)}
+    )
+    # What has too few events for `min_change` is no trend anyhow: to test it would only raise the bar for the others.
+    is_tested = F.col("size") >= settings.min_change
+    in_common = F.broadcast(peers(scored.where(is_tested)))
+    dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
+    figures = (
+        scored.join(in_common, on=["bucket_start", "signal"], how="left")
+        .withColumn("overdispersion", F.when(is_tested, dispersion))
+        .select(
+            *keys,
+            *(F.col(name)["value"].alias(name) for name in attributes),
+            "current",
+            "previous",
+            change.alias("change"),
+            growth(current, previous).alias("growth"),
+            "z_score",
+            "overdispersion",
+            F.when(is_tested, p_value(current, previous, total, previous_total, F.col("overdispersion"))).alias(
+                "p_value"
+            ),
+            F.try_divide(F.lit(100) * change, previous).alias("change_pct"),
+            "tested",
+            "tested_up",
+        )
+        .transform(with_q_values)
+        .drop("tested", "tested_up")
+    )
+    is_large = (F.abs("change") >= settings.min_change) & (F.abs("z_score") >= settings.min_z)
+    is_trend = is_large & (F.col("q_value") <= settings.max_false_share)
+    figures = figures.withColumn(
         "direction",
         F.when(is_trend & (F.col("z_score") > 0), "rising")
         .when(is_trend & (F.col("z_score") < 0), "waning")

@@ -77,8 +77,9 @@ def _trend_table(rows: Sequence[Row], key: str) -> str:
 
 def _no_trend(direction: str, title: str, settings: TrendSettings) -> str:
     return (
-        f"none: no {title} changed by at least {settings.min_change} views (trends.min_change) and "
-        f"{settings.min_z:g} standard deviations (trends.min_z) that way"
+        f"none: no {title} changed that way by at least {settings.min_change} views (trends.min_change) and "
+        f"{settings.min_z:g} standard deviations (trends.min_z), and by more than many products do by chance "
+        "(trends.max_false_share)"
     )
 
 

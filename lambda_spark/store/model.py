@@ -61,6 +61,8 @@ CATEGORIES: dict[str, int] = {
 WEEKDAYS = (0.97, 0.96, 0.97, 0.99, 1.05, 1.06, 1.02)
 """Relative traffic from Monday to Sunday."""
 
+SALE = 3.0
+"""Traffic on the day of a sale, relative to what the day would have had."""
 CHUNK_EVENTS = 400_000
 """A day with more events than this is made in parts, so that memory stays bounded however big the store."""
 ONE_OFFS = 0.6
@@ -91,6 +93,8 @@ class StoreSettings:
     """Products; by default 52 thousand for 5 million events, growing more slowly than the events do."""
     weekly_growth: float = 0.02
     """By how much traffic grows from week to week."""
+    sale_day: int | None = None
+    """The day of a sale, by its index; by default there is none."""
     late_share: float = 0.004
     """Share of events that are delivered at least a week late. (None can be late in the last days: nothing follows.)"""
     repeat_share: float = 0.006
@@ -100,7 +104,7 @@ class StoreSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that make no store, with a line that says what is possible."""
-        least = {"events": 1000, "seed": 0, "days": 21, "users": 20, "products": 200}
+        least = {"events": 1000, "seed": 0, "days": 21, "users": 20, "products": 200, "sale_day": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is None:
@@ -113,6 +117,8 @@ class StoreSettings:
             raise ValueError(f"days must be at most 1000, not {self.days}")
         if self.events < 5 * self.days:
             raise ValueError(f"events must be at least five a day ({5 * self.days}), not {self.events}")
+        if self.sale_day is not None and self.sale_day >= self.days:
+            raise ValueError(f"sale_day must be one of the {self.days} days, from 0, not {self.sale_day}")
         if self.start.weekday() != 0:
             raise ValueError(f"start must be a Monday, not {self.start:%A, %Y-%m-%d}: 7-day buckets begin on Mondays")
         for name in ("late_share", "repeat_share", "broken_share"):
@@ -175,7 +181,8 @@ class Chunk:
 def chunks(settings: StoreSettings) -> list[Chunk]:
     """The store cut into chunks, in order of time. Depends on the settings alone."""
     day = np.arange(settings.days)
-    by_day = shares(settings.events, np.array(WEEKDAYS)[day % 7] * (1 + settings.weekly_growth) ** (day / 7))
+    traffic = np.array(WEEKDAYS)[day % 7] * (1 + settings.weekly_growth) ** (day / 7)
+    by_day = shares(settings.events, traffic * np.where(day == settings.sale_day, SALE, 1.0))
     plan = [
         (int(d), part / parts, (part + 1) / parts, int(size))
         for d, parts in zip(day, -(-by_day // CHUNK_EVENTS), strict=True)
