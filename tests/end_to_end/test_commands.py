@@ -80,18 +80,41 @@ def test_the_demo_prints_its_account_and_its_result(demo):
     assert "Traceback" not in output
 
 
-def test_the_planted_trends_are_found(demo, spark):
+def found_trends(lake):
+    """(kind, week, key, direction) of what moved in its views."""
+    return {
+        (kind, f"{row.bucket_start:%Y-%m-%d}", row[key], row.direction)
+        for kind, key, table in (
+            ("products", "product_id", TRENDS),
+            ("categories", "category_code", CATEGORY_TRENDS),
+            ("brands", "brand", BRAND_TRENDS),
+        )
+        for row in lake.read(table).where("signal = 'view' and direction != 'steady'").collect()
+    }
+
+
+PLANTED = {
+    (kind, plant["bucket_start"], plant[key], plant["direction"])
+    for kind, key in (("products", "product_id"), ("categories", "category_code"), ("brands", "brand"))
+    for plant in PLANTS[kind]
+}
+
+
+def test_of_the_planted_trends_those_are_found_that_chance_does_not_explain(demo, spark):
     folder, _ = demo
-    lake = Lake.open(spark, str(folder / "lake"))
-    for kind, key, table in (
-        ("products", "product_id", TRENDS),
-        ("categories", "category_code", CATEGORY_TRENDS),
-        ("brands", "brand", BRAND_TRENDS),
-    ):
-        moving = lake.read(table).where("signal = 'view' and direction != 'steady'")
-        found = {(f"{row.bucket_start:%Y-%m-%d}", row[key], row.direction) for row in moving.collect()}
-        for plant in PLANTS[kind]:
-            assert (plant["bucket_start"], plant[key], plant["direction"]) in found, plant
+    found = found_trends(Lake.open(spark, str(folder / "lake")))
+    opposite = {"rising": "waning", "waning": "rising"}
+    assert not {(*plant[:3], opposite[plant[3]]) for plant in PLANTED} & found
+    # A store this small has few views of each product; what is called is nearly all planted, or a part of it.
+    assert len(PLANTED & found) >= 8
+    assert len(found) < 40
+
+
+def test_without_a_bound_on_false_ones_all_planted_trends_are_found(demo, spark, tmp_path):
+    folder, _ = demo
+    shutil.copytree(folder / "lake", tmp_path / "lake")
+    in_process("trends", trends, spark, tmp_path, "--set", "trends.max_false_share=1")
+    assert found_trends(Lake.open(spark, str(tmp_path / "lake"))) >= PLANTED
 
 
 def test_the_planted_pairs_are_found(demo):

@@ -1,6 +1,7 @@
 """Real events of a real store: known counts, and trends held against pandas, which shares no code with the project."""
 
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
@@ -55,6 +56,24 @@ def november():
     return frame
 
 
+def chance(part, p):
+    """Overdispersion, p-values and q-values of what is tested, the normal tail taken from the library."""
+    n = part["current"] + part["previous"]
+    factor = max(1, (part["z_score"] ** 2).median() / 0.4549) * (n / n.median()).clip(lower=1) ** 0.25
+    factor = factor if len(part) >= 10 else factor * 0 + 1
+    up = part["z_score"] > 0
+    c = part["current"] - np.clip(part["current"] - n * p, -0.5, 0.5)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(k > 0, k * np.log(k / e), 0) for k, e in ((c, n * p), (n - c, n * (1 - p)))]
+    root = np.sqrt(np.maximum(2 * (terms[0] + terms[1]), 0) / factor)
+    found = pd.DataFrame({"overdispersion": factor, "p_value": [math.erfc(x / math.sqrt(2)) / 2 for x in root]})
+    for side in (up, ~up):
+        values = found.loc[side, "p_value"].sort_values(ascending=False)
+        steps = values * len(part) / np.arange(len(values), 0, -1)
+        found.loc[values.index, "q_value"] = steps.cummin().clip(upper=1)
+    return found.reindex(columns=["overdispersion", "p_value", "q_value"])
+
+
 def expected_trends(frame, key, settings):
     """The definitions of the design, in pandas: a full grid of buckets by keys, shifted by one bucket."""
     parts = []
@@ -71,7 +90,9 @@ def expected_trends(frame, key, settings):
             part["change"] = part["current"] - part["previous"]
             part["growth"] = part["change"] / (n + 1)
             part["z_score"] = (part["current"] - n * p) / np.sqrt(n * p * (1 - p))
+            part[["overdispersion", "p_value", "q_value"]] = chance(part[n >= settings.min_change], p)
             moves = (part["change"].abs() >= settings.min_change) & (part["z_score"].abs() >= settings.min_z)
+            moves &= part["q_value"] <= settings.max_false_share
             part["direction"] = np.where(moves, np.where(part["z_score"] > 0, "rising", "waning"), "steady")
             part["trend_pct"] = (
                 100 * part["change"].abs() / part.groupby("direction")["change"].transform(lambda c: c.abs().sum())
@@ -82,9 +103,19 @@ def expected_trends(frame, key, settings):
     return pd.concat(parts).set_index(["bucket_start", "signal", key]).sort_index()
 
 
+def assert_same_trends(actual, expected):
+    """Equal to the last digits, but for the normal tail, which is right to 0.3 percent."""
+    tails = ["p_value", "q_value"]
+    pd.testing.assert_frame_equal(actual[tails], expected[tails], rtol=0.004, check_index_type=False)
+    actual, expected = actual.drop(columns=tails), expected.drop(columns=tails)
+    pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)
+
+
 def test_november_has_the_trends_that_pandas_finds(lake, november):
     assert take(lake, NOVEMBER) == (10_000, 10_000, 0, 0)
-    settings = load_settings(None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5"]).trends
+    settings = load_settings(
+        None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5", "trends.max_false_share=0.9"]
+    ).trends
     refresh(lake, settings, progress=quiet)
     purchases = (
         lake.read(DEMAND).where("signal = 'purchase'").groupBy("bucket_start").sum("events").orderBy("bucket_start")
@@ -94,7 +125,7 @@ def test_november_has_the_trends_that_pandas_finds(lake, november):
         expected = expected_trends(november, key, settings)
         rows = [row.asDict() for row in lake.read(table).collect()]
         actual = pd.DataFrame(rows).set_index(["bucket_start", "signal", key]).sort_index()[expected.columns]
-        pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)
+        assert_same_trends(actual, expected)
         assert Counter(actual["direction"])["rising"] > 0, "the settings let something move"
     moving = expected_trends(november, "product_id", settings)["direction"]
     touched = november[november["bucket_start"] > november["bucket_start"].min()]
@@ -118,7 +149,9 @@ def test_november_in_pieces_shuffled_and_late_gives_the_same_trends(lake, novemb
     folder = tmp_path / "pieces"
     folder.mkdir()
     shuffled = lines.sample(frac=1, random_state=1)
-    settings = load_settings(None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5"]).trends
+    settings = load_settings(
+        None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5", "trends.max_false_share=0.9"]
+    ).trends
     taken = []
     for number in range(3):
         piece = pd.concat([shuffled.iloc[number::3], shuffled.iloc[number : number + 90 : 9]])
@@ -129,4 +162,4 @@ def test_november_in_pieces_shuffled_and_late_gives_the_same_trends(lake, novemb
     expected = expected_trends(november, "product_id", settings)
     rows = [row.asDict() for row in lake.read(TRENDS).collect()]
     actual = pd.DataFrame(rows).set_index(["bucket_start", "signal", "product_id"]).sort_index()[expected.columns]
-    pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)
+    assert_same_trends(actual, expected)
