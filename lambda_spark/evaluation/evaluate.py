@@ -110,7 +110,7 @@ def _targets(task: Task) -> pd.DataFrame:
     """query_id, product_id, event_type, is_repeat, popularity (popular, tail or cold), history (known items).
 
     Popular are the most touched products which together have half of what was touched before the split; cold is what
-    nobody had touched.
+    nobody had touched (`warm`, as a slice, is all the rest).
     """
     counts = task.train.groupBy("product_id").agg(F.count("*").alias("count"))
     so_far = Window.orderBy(F.desc("count"), "product_id").rowsBetween(Window.unboundedPreceding, -1)
@@ -196,6 +196,7 @@ def _slices(targets: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for column in ("event_type", "popularity", "history"):
         for value, part in targets.groupby(column):
             yield f"{column}={value}", part
+    yield "popularity=warm", targets[targets["popularity"] != "cold"]
 
 
 def _by_query(outcome: Outcome, targets: pd.DataFrame, counts: pd.Series) -> dict[int, pd.DataFrame]:
