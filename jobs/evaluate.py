@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from lambda_spark.evaluation.evaluate import evaluate
+from lambda_spark.evaluation.trend_quality import rendered, trend_quality
 from lambda_spark.events.ingest import ingest
 from lambda_spark.job import Job, run_job
 from lambda_spark.lake import Lake
@@ -23,6 +24,11 @@ from lambda_spark.tables import EVALUATIONS, EVENTS
 
 def main(job: Job) -> None:
     arguments = job.arguments
+    if arguments.protocol == "trends":
+        progress(job)(f"finding planted trends in {arguments.seeds} made-up stores")
+        figures = trend_quality(job.spark, range(1, arguments.seeds + 1), job.settings.trends)
+        print("\n".join(json.dumps(asdict(one)) for one in figures) if arguments.json else rendered(figures))
+        return
     with ExitStack() as stack:
         lines = []
         if arguments.sources:

@@ -29,9 +29,8 @@ def show_as_of(job: Job, lake: Lake) -> None:
     if extent is None:
         print(f"No events before {job.arguments.as_of}.")
         return
-    tables, cells = compute(events, job.settings.trends, extent, moment)
-    print(trend_result(tables.trends, tables.category_trends, job.settings.trends))
-    cells.unpersist()
+    with compute(events, job.settings.trends, extent, moment) as tables:
+        print(trend_result(tables.trends, tables.category_trends, job.settings.trends))
     job.summary([f"as of {job.arguments.as_of}; nothing stored"], read={EVENTS.name: version}, written={})
 
 

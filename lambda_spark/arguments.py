@@ -16,7 +16,7 @@ PROGRAM = "./spark-submit.sh"
 # Under spark-submit this file lies in a zip; the launcher then names the project's folder.
 PROJECT = Path(os.environ.get("LAMBDA_SPARK_HOME") or Path(__file__).resolve().parents[1])
 
-PROTOCOLS = ("next-item", "second-half", "future")
+PROTOCOLS = ("next-item", "second-half", "future", "trends")
 
 JOBS = {
     "demo": "the whole chain on a small store (or on your files) into a fresh lake, and its result",
@@ -139,7 +139,8 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         choices=PROTOCOLS,
         default=PROTOCOLS[0],
         help="next-item: the next interaction of a session; second-half: the rest of a session; "
-        "future: what users do later, from lists of before (default: next-item)",
+        "future: what users do later, from lists of before; trends: how well planted trends are found in stores "
+        "made up for it (default: next-item)",
     )
     parser.add_argument(
         "--split",
@@ -154,6 +155,9 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         default=20_000,
         metavar="N",
         help="ask at most so many questions, a sample by hash (default: 20000)",
+    )
+    parser.add_argument(
+        "--seeds", type=_checked(_count), default=20, metavar="N", help="trends: so many stores (default: 20)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per method, repeats and slice")
 
@@ -205,7 +209,7 @@ def _share(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
-        raise UsageError(f"a number of questions is a whole number above 0, not '{text}'")
+        raise UsageError(f"this is a whole number above 0, not '{text}'")
     return int(text)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -98,20 +99,16 @@ def refresh(
         & buckets.start_of(F.col("event_time")).isin(buckets.starts(needed))
     )
     in_span = F.col("bucket_start").isin(buckets.starts(compared))
-    tables, cells = compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest)))
-    try:
+    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
         for table, rows in tables.by_table():
             lake.replace_where(table, _packed(rows.where(in_span)), in_span, note=_note(version, extent))
             progress(f"{table.name} written")
-    finally:
-        cells.unpersist()
     return TrendRun(version, len(compared), "new events", _versions(lake))
 
 
-def compute(
-    events: DataFrame, settings: TrendSettings, extent: Extent, known_until: Column
-) -> tuple[TrendTables, DataFrame]:
-    """The five tables for the buckets of some events, and the cached counts under them (to be unpersisted).
+@contextmanager
+def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_until: Column) -> Iterator[TrendTables]:
+    """The five tables for the buckets of some events; what they share is cached for as long as the context lasts.
 
     Buckets whose predecessor's events are not among `events` are compared with nothing; the caller leaves them out.
     """
@@ -128,6 +125,7 @@ def compute(
         known_until=known_until,
     )
     product_trends = compare(products, key="product_id", attributes=["category_code", "brand"])
+    product_trends = product_trends.persist(StorageLevel.MEMORY_AND_DISK)
     tables = TrendTables(
         demand=products,
         trends=product_trends,
@@ -135,7 +133,11 @@ def compute(
         brand_trends=compare(attribute_demand(cells, "brand"), key="brand"),
         user_trends=user_trends(events, product_trends, settings),
     )
-    return tables, cells
+    try:
+        yield tables
+    finally:
+        product_trends.unpersist()
+        cells.unpersist()
 
 
 def extent_of(events: DataFrame) -> Extent | None:
@@ -151,13 +153,10 @@ def _recompute_all(lake: Lake, settings: TrendSettings, version: int, reason: st
         lake.create(DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
         return TrendRun(version, 0, "there are no events yet")
     progress(f"all buckets to recompute: {reason}")
-    tables, cells = compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest)))
-    try:
+    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
         for table, rows in tables.by_table():
             lake.replace(table, _packed(rows), settings=recorded(settings), note=_note(version, extent))
             progress(f"{table.name} written")
-    finally:
-        cells.unpersist()
     return TrendRun(version, None, reason, _versions(lake))
 
 

@@ -41,8 +41,8 @@ def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
         assert extent is not None, "a split leaves sessions before it"
         newest = train.agg(F.max("event_date")).collect()[0][0]
         counts = all_contributions(basket_items(train), window=settings.similarity.window)
-        tables, cells = compute(train, settings.trends, extent, F.timestamp_micros(F.lit(extent.newest)))
-        stack.callback(cells.unpersist)
+        known_until = F.timestamp_micros(F.lit(extent.newest))
+        tables = stack.enter_context(compute(train, settings.trends, extent, known_until))
         trends, demand = (
             kept(tables.trends),
             kept(tables.demand.select("bucket_start", "signal", "product_id", "events")),

@@ -9,7 +9,6 @@ stores are compared in one pass of Spark: `trends` treats every signal apart, so
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -367,19 +366,3 @@ def rendered(figures: Iterable[Quality]) -> str:
         )
     formats = dict.fromkeys([f"precision@{TOP}", f"recall@{TOP}", "false", "of all", "listed", "stays"], ".1f")
     return "\n\n".join(f"{of}\n{table(rows, formats | {'buckets': '.2f'})}" for of, rows in parts.items())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the figures over so many seeds."""
-    from lambda_spark.session import open_session
-
-    parser = argparse.ArgumentParser(prog="python -m lambda_spark.evaluation.trend_quality")
-    parser.add_argument("--seeds", type=int, default=100, help="so many stores, from seed 1 on")
-    spark = open_session("trend quality")
-    print(rendered(trend_quality(spark, range(1, parser.parse_args(argv).seeds + 1), TrendSettings())))
-    spark.stop()
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

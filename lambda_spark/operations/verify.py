@@ -89,10 +89,9 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
     extent = extent_of(events)
     if extent is None:
         return
-    tables, cells = compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest)))
-    for table, expected in tables.by_table():
-        yield _compare(table, expected, lake.read(table), _against(version, newest))
-    cells.unpersist()
+    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
+        for table, expected in tables.by_table():
+            yield _compare(table, expected, lake.read(table), _against(version, newest))
 
 
 def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
