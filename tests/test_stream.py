@@ -18,7 +18,16 @@ from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.stream import update
-from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TABLES, USER_TRENDS
+from lambda_spark.tables import (
+    BASKETS,
+    CO_INTERACTIONS,
+    EVALUATIONS,
+    EVENTS,
+    RECOMMENDATIONS,
+    SIMILAR_ITEMS,
+    TABLES,
+    USER_TRENDS,
+)
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 TRENDS = TrendSettings(min_change=2, min_z=0.5)
@@ -103,11 +112,11 @@ def test_verify_finds_a_row_that_is_wrong(small):
 
 
 def test_a_second_run_changes_no_table(small):
-    before = small.versions(*TABLES.values())
+    before = small.versions(*small.present())
     update(small, SimilaritySettings(), progress=quiet)
     assert refresh_trends(small, TRENDS, progress=quiet).buckets == 0
     assert refresh_recommendations(small, RecommendationSettings(), progress=quiet).written is None
-    assert small.versions(*TABLES.values()) == before
+    assert small.versions(*small.present()) == before
 
 
 def test_changed_settings_recompute_what_they_change(small):
@@ -202,6 +211,7 @@ def test_a_log_that_lost_a_commit_is_refused(small, spark, damage):
 
 
 def test_every_table_and_column_carries_its_comment(small):
+    small.create(EVALUATIONS)
     for table in TABLES.values():
         described = small.spark.sql(f"describe extended delta.`{small.location(table)}`").collect()
         comments = {row.col_name: row.comment for row in described}
