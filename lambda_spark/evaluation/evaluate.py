@@ -14,6 +14,7 @@ from lambda_spark.errors import LeakError, UsageError
 from lambda_spark.evaluation import metrics
 from lambda_spark.evaluation.methods import RECOMMEND, all_methods, learnt_views
 from lambda_spark.evaluation.protocols import Task, make_task, split_time
+from lambda_spark.serving.catalogue import moving_products
 from lambda_spark.settings import Settings
 
 CUTS = (5, 10, 20)
@@ -134,7 +135,7 @@ def _targets(task: Task) -> pd.DataFrame:
 
 
 def _rising(trends: DataFrame) -> pd.Index:
-    rows = trends.where((F.col("signal") == "view") & (F.col("direction") == "rising")).select("product_id")
+    rows = moving_products(trends).where(F.col("direction") == "rising").select("product_id")
     return pd.Index(_pandas(rows)["product_id"])
 
 

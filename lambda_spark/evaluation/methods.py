@@ -14,8 +14,9 @@ from lambda_spark.batch.refresh import compute, extent_of
 from lambda_spark.evaluation import baselines
 from lambda_spark.evaluation.protocols import Task
 from lambda_spark.events.products import product_attributes
+from lambda_spark.serving.catalogue import moving_products
 from lambda_spark.serving.profiles import profiles
-from lambda_spark.serving.refresh import Views, bucket_words, lists_for, newest_bucket
+from lambda_spark.serving.refresh import Views, lists_for, newest_views
 from lambda_spark.settings import Settings, recorded
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.contributions import all_contributions
@@ -43,28 +44,21 @@ def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
         counts = all_contributions(basket_items(train), window=settings.similarity.window)
         known_until = F.timestamp_micros(F.lit(extent.newest))
         tables = stack.enter_context(compute(train, settings.trends, extent, known_until))
-        trends, demand = (
-            kept(tables.trends),
-            kept(tables.demand.select("bucket_start", "signal", "product_id", "events")),
-        )
-        start = newest_bucket(trends) or demand.agg(F.max("bucket_start")).collect()[0][0]
-        in_bucket = F.col("bucket_start") == F.lit(start).cast("timestamp")
-        yield Views(
-            versions=dict.fromkeys(("events", "products", "similar_items", "trends"), 0),
+        yield newest_views(
+            dict.fromkeys(("events", "products", "similar_items", "trends"), 0),
             events=train,
             products=kept(product_attributes(train)),
             similar_items=kept(similar_items(counts, settings.similarity, newest=newest)),
-            trends=trends.where(in_bucket),
-            demand=demand.where(in_bucket),
-            bucket=F.lit(start).cast("timestamp"),
-            when=bucket_words(start, recorded(settings.trends)["bucket"]),
+            trends=tables.trends,
+            demand=kept(tables.demand.select("bucket_start", "signal", "product_id", "events")),
+            bucket_length=recorded(settings.trends)["bucket"],
         )
 
 
 def served_lists(task: Task, views: Views, settings: Settings, *, k: int, repeats: bool) -> DataFrame:
     """What `recommend` would serve each query's visitor: query_id, product_id, rank.
 
-    A visitor's purchases are left out as in production, but where repeats are asked for.
+    A visitor's purchases are left out as in production, with repeats as well.
     """
     serving = replace(settings.recommendations, k=k, repeat="own-row" if repeats else "exclude")
     visitors = task.known.withColumn("user_id", F.col("query_id"))
@@ -80,7 +74,7 @@ def all_methods(task: Task, views: Views, settings: Settings, *, k: int) -> Iter
         yield name, lambda repeats, chosen=chosen: served_lists(task, views, chosen, k=k, repeats=repeats)  # type: ignore[misc]
     views_ever = task.train.groupBy("product_id").agg(F.count("*").alias("score"))
     in_bucket = views.demand.where(F.col("signal") == "view").select("product_id", F.col("events").alias("score"))
-    rising = views.trends.where((F.col("signal") == "view") & (F.col("direction") == "rising"))
+    rising = moving_products(views.trends).where(F.col("direction") == "rising")
     depth = k + baselines.LONGEST_SESSION
     for name, method in (
         ("session-knn", baselines.session_knn),
@@ -94,5 +88,6 @@ def all_methods(task: Task, views: Views, settings: Settings, *, k: int) -> Iter
             baselines.popularity(rising.select("product_id", (F.lit(1.0) / F.col("rank")).alias("score")), depth=depth),
         ),
     ):
-        candidates = method(task)
+        candidates = method(task).persist(StorageLevel.MEMORY_AND_DISK)
         yield name, lambda repeats, found=candidates: baselines.best_of(found, task, k=k, repeats=repeats)  # type: ignore[misc]
+        candidates.unpersist()

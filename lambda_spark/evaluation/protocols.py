@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from lambda_spark.serving.profiles import DEEDS
+from lambda_spark.serving.profiles import DEEDS, strength
 
 SESSION = ["user_id", "session"]
 
@@ -71,7 +71,7 @@ def in_sessions(events: DataFrame) -> DataFrame:
 def _steps(interactions: DataFrame, split: datetime) -> DataFrame:
     """The sessions that begin at or after the split, each interaction numbered from 1, with a hash of its session."""
     whole = Window.partitionBy(*SESSION)
-    in_order = whole.orderBy("event_time", "product_id", _strength(F.col("event_type")))
+    in_order = whole.orderBy("event_time", "product_id", strength(F.col("event_type")))
     return (
         interactions.withColumn("start", F.min("event_time").over(whole))
         .where(F.col("start") >= F.lit(split))
@@ -122,7 +122,7 @@ def _task(split: datetime, train: DataFrame, known: DataFrame, asked: DataFrame,
     revealed = known.select("query_id", "product_id").distinct()
     targets = (
         asked.groupBy("query_id", "product_id")
-        .agg(F.max_by("event_type", _strength(F.col("event_type"))).alias("event_type"))
+        .agg(F.max_by("event_type", strength(F.col("event_type"))).alias("event_type"))
         .join(revealed.withColumn("is_repeat", F.lit(True)), on=["query_id", "product_id"], how="left")
         .withColumn("is_repeat", F.coalesce("is_repeat", F.lit(False)))
     )
@@ -131,7 +131,3 @@ def _task(split: datetime, train: DataFrame, known: DataFrame, asked: DataFrame,
         "query_id", F.coalesce("known_items", F.lit(0)).alias("known_items")
     )
     return Task(split, train, queries, known, targets)
-
-
-def _strength(event_type: Column) -> Column:
-    return F.array_position(F.array(*(F.lit(name) for name in DEEDS)), event_type)

@@ -11,6 +11,11 @@ DEEDS = {"view": "viewed", "cart": "put into the cart", "purchase": "bought"}
 """Event type: the word for it in a reason, from the weakest sign of interest to the strongest."""
 
 
+def strength(event_type: Column) -> Column:
+    """How strong a sign of interest an event type is, from 1; 0 where it is none."""
+    return F.array_position(F.array(*(F.lit(name) for name in DEEDS)), event_type)
+
+
 def profiles(events: DataFrame, settings: RecommendationSettings, *, active_since: Column | None = None) -> DataFrame:
     """Per user what it touched: user_id and `items`, an array of structs with the user's profile, latest first, and
     after it the products that the user bought but that are not in the profile.
@@ -19,10 +24,9 @@ def profiles(events: DataFrame, settings: RecommendationSettings, *, active_sinc
     (that type's weight times profile_decay to the power of the position; null outside) and bought. With
     `active_since` (a date), only users with an interaction since then. Rows are partitioned by user.
     """
-    strength = F.array_position(F.array(*(F.lit(name) for name in DEEDS)), F.col("event_type"))
     touched = (
         events.where(F.col("event_type").isin(*DEEDS))
-        .select("user_id", "product_id", "event_time", strength.alias("strength"))
+        .select("user_id", "product_id", "event_time", strength(F.col("event_type")).alias("strength"))
         .repartition("user_id")
         .groupBy("user_id", "product_id")
         .agg(F.max("event_time").alias("latest"), F.max("strength").alias("strength"))

@@ -65,19 +65,40 @@ def pin_views(lake: Lake, versions: dict[str, int] | None = None) -> Views:
     def read(table: Table) -> DataFrame:
         return lake.read(table, versions[table.name])
 
-    trends, demand = read(TRENDS), read(DEMAND)
+    return newest_views(
+        versions,
+        events=read(EVENTS),
+        products=read(PRODUCTS),
+        similar_items=read(SIMILAR_ITEMS),
+        trends=read(TRENDS),
+        demand=read(DEMAND),
+        bucket_length=lake.properties(TRENDS).get("bucket", ""),
+    )
+
+
+def newest_views(
+    versions: dict[str, int],
+    *,
+    events: DataFrame,
+    products: DataFrame,
+    similar_items: DataFrame,
+    trends: DataFrame,
+    demand: DataFrame,
+    bucket_length: str,
+) -> Views:
+    """What serving needs of whole tables; `bucket_length` is the setting as it is recorded."""
     start = newest_bucket(trends) or demand.agg(F.max("bucket_start")).collect()[0][0]
     bucket = F.lit(start).cast("timestamp")
     in_bucket = F.col("bucket_start") == bucket
     return Views(
         versions,
-        read(EVENTS),
-        read(PRODUCTS),
-        read(SIMILAR_ITEMS),
+        events,
+        products,
+        similar_items,
         trends.where(in_bucket),
         demand.where(in_bucket),
         bucket,
-        bucket_words(start, lake.properties(TRENDS).get("bucket", "")) if start else "",
+        bucket_words(start, bucket_length) if start else "",
     )
 
 
