@@ -25,7 +25,7 @@ def validated(spark, *rows):
     schema = ", ".join(f"{name} string" for name in FIELDS)
     lines = spark.createDataFrame([tuple({**GOOD, **row}[name] for name in FIELDS) for row in rows], schema)
     lines = lines.withColumns(
-        {"flaws": F.array().cast("array<string>"), "ingested_at": F.lit("2020-01-01 00:00:00").cast("timestamp")}
+        {"flaw": F.lit(None).cast("string"), "ingested_at": F.lit("2020-01-01 00:00:00").cast("timestamp")}
     )
     return validate(lines, earliest=date(2010, 1, 1))
 

@@ -212,7 +212,7 @@ class _MicroBatch:
         readable = [read_group(self.spark, group) for group in groups if group.paths]
         if not readable:
             texts = ", ".join(f"{name}: string" for name in FIELDS)
-            schema = f"source: string, raw: string, is_header: boolean, {texts}, flaws: array<string>"
+            schema = f"source: string, raw: string, is_header: boolean, {texts}, flaw: string"
             readable = [literal_rows(self.spark, [], schema)]
         fields = reduce(DataFrame.unionByName, readable).withColumn("ingested_at", F.lit(self.ingested_at))
         validated = validate(fields, earliest=self.settings.earliest)

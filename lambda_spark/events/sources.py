@@ -16,8 +16,8 @@ from lambda_spark.operations.files import escape_glob
 FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
 MAX_FIRST_LINE_BYTES = 16 * 2**20
 
-RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaws")
-"""What every reader here returns: the file, the line, whether it equals the header, nine texts, and its flaws."""
+RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
+"""What every reader here returns: the file, the line, whether it equals the header, nine texts, and its flaw or null."""
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -69,42 +69,44 @@ def read_group(spark: SparkSession, group: FileGroup) -> DataFrame:
     lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("source"))
     header = group.layout.header
     is_header = F.lit(False) if header is None else F.col("value").isin(header, _BYTE_ORDER_MARK + header)
-    lines = lines.select("source", F.col("value").alias("raw"), is_header.alias("is_header"))
+    lines = lines.select("source", F.col("value").alias("raw"), is_header.alias("is_header")).withColumn(
+        "raw_flaw", _raw_flaw()
+    )
     return _csv_lines(lines, group.layout.columns) if group.layout.format == "csv" else _json_lines(lines)
 
 
 def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
     schema = ", ".join([*(f"c{at} string" for at in range(len(columns))), "_corrupt string"])
     options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}
-    usable = F.when(_raw_flaw().isNull(), F.col("raw"))
+    usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
     separators = F.length(F.regexp_replace(F.regexp_replace("raw", '"[^"]*"', ""), "[^,]", ""))
     wrong_count = (
         F.when(separators < len(columns) - 1, "too few fields")
         .when(separators > len(columns) - 1, "too many fields")
         .otherwise("quotes are not balanced")
     )
-    flaw = F.coalesce(_raw_flaw(), F.when(F.col("event._corrupt").isNotNull(), wrong_count))
+    flaw = F.coalesce("raw_flaw", F.when(F.col("event._corrupt").isNotNull(), wrong_count))
     at = {name: F.col(f"event.c{position}") for position, name in enumerate(columns)}
     return lines.withColumn("event", F.from_csv(usable, schema, options)).select(
         "source",
         "raw",
         "is_header",
         *(at.get(name, F.lit(None).cast("string")).alias(name) for name in FIELDS),
-        _as_array(flaw).alias("flaws"),
+        flaw.alias("flaw"),
     )
 
 
 def _json_lines(lines: DataFrame) -> DataFrame:
     schema = ", ".join(f"{name} string" for name in (*FIELDS, "_corrupt"))
-    usable = F.when(_raw_flaw().isNull(), F.col("raw"))
-    flaw = F.coalesce(_raw_flaw(), F.when(F.col("event._corrupt").isNotNull(), "not a JSON object of known form"))
+    usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
+    flaw = F.coalesce("raw_flaw", F.when(F.col("event._corrupt").isNotNull(), "not a JSON object of known form"))
     event = F.from_json(usable, schema, {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"})
     return lines.withColumn("event", event).select(
         "source",
         "raw",
         "is_header",
         *(F.col(f"event.{name}").alias(name) for name in FIELDS),
-        _as_array(flaw).alias("flaws"),
+        flaw.alias("flaw"),
     )
 
 
@@ -119,7 +121,7 @@ def _parquet_fields(rows: DataFrame) -> DataFrame:
         F.to_json(F.struct(*(F.col(f"`{name}`") for name in rows.columns))).alias("raw"),
         F.lit(False).alias("is_header"),
         *(text(name).alias(name) for name in FIELDS),
-        F.array().cast("array<string>").alias("flaws"),
+        F.lit(None).cast("string").alias("flaw"),
     )
 
 
@@ -131,10 +133,6 @@ def _raw_flaw() -> Column:
         .when(F.contains("raw", F.lit("\0")), "NUL character in the line")
         .when(F.trim("raw") == "", "empty line")
     )
-
-
-def _as_array(flaw: Column) -> Column:
-    return F.array_compact(F.array(flaw))
 
 
 def _required(columns: tuple[str, ...]) -> tuple[str, ...]:

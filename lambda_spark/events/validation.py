@@ -24,15 +24,17 @@ REQUIRED = ("event_time", "event_type", "product_id", "user_id")
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
 MAX_LINE_LENGTH = 16_384
 """Characters of the longest line that is taken for an event; its fields are then fewer than the CSV parser can bear."""
+_SEPARATOR = "\n"
+"""Between reasons while they are one text; no reason has it."""
 
 
 def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
     """Type the nine fields and name what is wrong with them.
 
-    `fields` has the nine columns as text, `flaws` (array of reasons found while splitting the line, or empty) and
-    `ingested_at` (the micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where
-    malformed), `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaws` is dropped. A line
-    with flaws has no other reasons, since its fields cannot be trusted.
+    `fields` has the nine columns as text, `flaw` (what is wrong with the line as a whole, or null) and `ingested_at` (the
+    micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where malformed),
+    `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaw` is dropped. A line with a flaw has no
+    other reasons, since its fields cannot be trusted.
     """
     text = {name: _trimmed(F.col(name)) for name in FIELDS}
     typed = {
@@ -46,21 +48,28 @@ def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
         "user_id": text["user_id"].try_cast("bigint"),
         "user_session": text["user_session"],
     }
-    kept = [name for name in fields.columns if name not in (*FIELDS, "flaws")]
+    kept = [name for name in fields.columns if name not in (*FIELDS, "flaw")]
     inspected = fields.select(
         *kept,
-        "flaws",
+        "flaw",
         *(typed[name].alias(name) for name in FIELDS),
-        F.array(*(text[name].isNull() & F.lit(name in REQUIRED) for name in FIELDS)).alias("missing"),
-        F.array(*(text[name].isNotNull() & typed[name].isNull() for name in FIELDS)).alias("malformed"),
+        F.struct(*(text[name].isNotNull().alias(name) for name in FIELDS)).alias("given"),
     )
-    reasons = F.when(F.size("flaws") > 0, F.col("flaws")).otherwise(F.array_compact(F.array(*_reasons(earliest))))
+    # As one text, not as an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row.
+    found = F.when(F.col("flaw").isNotNull(), F.col("flaw")).otherwise(F.concat_ws(_SEPARATOR, *_reasons(earliest)))
+    no_reasons = F.array().cast("array<string>")
     return inspected.select(
         *kept,
         *FIELDS,
         F.to_date("event_time").alias("event_date"),
         event_id().alias("event_id"),
-        reasons.alias("reasons"),
+        found.alias("found"),
+    ).select(
+        *kept,
+        *FIELDS,
+        "event_date",
+        "event_id",
+        F.when(F.col("found") == "", no_reasons).otherwise(F.split("found", _SEPARATOR)).alias("reasons"),
     )
 
 
@@ -108,8 +117,8 @@ def _trimmed(value: Column) -> Column:
 
 
 def _reasons(earliest: date) -> list[Column]:
-    missing = [F.when(F.get("missing", F.lit(at)), f"{name} is missing") for at, name in enumerate(FIELDS)]
-    malformed = [F.when(F.get("malformed", F.lit(at)), f"{name} is malformed") for at, name in enumerate(FIELDS)]
+    missing = [F.when(~F.col("given")[name], f"{name} is missing") for name in REQUIRED]
+    malformed = [F.when(F.col("given")[name] & F.col(name).isNull(), f"{name} is malformed") for name in FIELDS]
     latest = F.col("ingested_at") + F.expr("interval 1 day")
     return [
         *missing,

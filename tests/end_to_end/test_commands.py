@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,16 @@ from lambda_spark.errors import UsageError
 from lambda_spark.job import Job
 from lambda_spark.lake import Lake
 from lambda_spark.settings import load_settings
-from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, TRENDS
+from lambda_spark.tables import (
+    BRAND_TRENDS,
+    CATEGORY_TRENDS,
+    DEMAND,
+    EVENTS,
+    PRODUCTS,
+    RECOMMENDATIONS,
+    SIMILAR_ITEMS,
+    TRENDS,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLANTS = json.loads((PROJECT / "data" / "plants.json").read_text())
@@ -115,6 +125,78 @@ def test_without_a_bound_on_false_ones_all_planted_trends_are_found(demo, spark,
     shutil.copytree(folder / "lake", tmp_path / "lake")
     in_process("trends", trends, spark, tmp_path, "--set", "trends.max_false_share=1")
     assert found_trends(Lake.open(spark, str(tmp_path / "lake"))) >= PLANTED
+
+
+DEEDS = {"viewed": "view", "put into the cart": "cart", "bought": "purchase"}
+WEIGHTS = {"view": 1.0, "cart": 2.0, "purchase": 3.0}
+STRONGEST = list(WEIGHTS)
+COUNTS = r"(?P<word>rising in share|rising)(?P<where> in .+, where you looked)?: (?P<previous>\d+) → (?P<current>\d+)"
+REASON = re.compile(
+    r"(because you (?P<deed>viewed|put into the cart|bought) (?P<item>\d+)(; " + COUNTS + r" views (?P<when>.+))?"
+    r"|" + re.sub(r"<(\w+)>", r"<fill_\1>", COUNTS) + r" views (?P<fill_when>.+)"
+    r"|in demand(?P<in> in .+, where you looked)?: (?P<views>\d+) views (?P<demand_when>.+))"
+)
+
+
+def test_every_reason_is_true(demo, spark):
+    """Each one is read as the words say, and what it says is computed again from the tables, in plain Python."""
+    folder, _ = demo
+    lake = Lake.open(spark, str(folder / "lake"))
+    bucket, when = datetime(2019, 11, 4), "in the week from 2019-11-04"
+    in_bucket = f"signal = 'view' and bucket_start = timestamp '{bucket}'"
+    trend = {row.product_id: row for row in lake.read(TRENDS).where(in_bucket).collect()}
+    views = {row.product_id: row.events for row in lake.read(DEMAND).where(in_bucket).collect()}
+    products = {row.product_id: row for row in lake.read(PRODUCTS).collect()}
+    similar = {
+        (row.product_id, row.similar_product_id): row.score
+        for row in lake.read(SIMILAR_ITEMS).where("relation = 'viewed'").collect()
+    }
+    touched = {}
+    for row in lake.read(EVENTS).where("event_type != 'remove_from_cart'").collect():
+        latest, deed = touched.setdefault(row.user_id, {}).get(row.product_id, (row.event_time, "view"))
+        strongest = max(deed, row.event_type, key=STRONGEST.index)
+        touched[row.user_id][row.product_id] = (max(latest, row.event_time), strongest)
+    kinds = set()
+    for row in lake.read(RECOMMENDATIONS).collect():
+        found = REASON.fullmatch(row.reason)
+        assert found, row.reason
+        items = sorted(touched[row.user_id].items(), key=lambda item: (-item[1][0].timestamp(), item[0]))[:10]
+        spoken = {
+            item: WEIGHTS[deed] * 0.5**place * similar.get((item, row.product_id), 0.0)
+            for place, (item, (_, deed)) in enumerate(items)
+        }
+        moved = trend.get(row.product_id)
+        is_rising = moved is not None and moved.direction == "rising"
+        growth = moved.growth if moved is not None and moved.direction != "steady" else 0.0
+        assert row.trend_growth == growth
+        if found["deed"]:
+            item = int(found["item"])
+            assert item == row.because_of
+            assert DEEDS[found["deed"]] == touched[row.user_id][item][1]
+            assert spoken[item] == pytest.approx(max(spoken.values()), abs=1e-9)
+            assert row.score == pytest.approx(sum(spoken.values()) * (1 + 0.2 * growth), abs=1e-8)
+            assert bool(found["word"]) == is_rising
+        else:
+            assert row.score is None
+            assert row.because_of is None
+            assert sum(spoken.values()) == 0 or row.rank > 1
+        near = found["where"] or found["fill_where"] or found["in"]
+        if near:
+            category = products[row.product_id].category_id
+            assert category in {products[item].category_id for item, _ in items}
+            assert near == f" in {products[row.product_id].category_code or 'the category'}, where you looked"
+        word = found["word"] or found["fill_word"]
+        if word:
+            prefix = "" if found["word"] else "fill_"
+            assert is_rising
+            assert word == ("rising" if moved.current > moved.previous else "rising in share")
+            assert (int(found[f"{prefix}previous"]), int(found[f"{prefix}current"])) == (moved.previous, moved.current)
+            assert found[f"{prefix}when"] == when
+        if found["views"]:
+            assert int(found["views"]) == views[row.product_id]
+            assert found["demand_when"] == when
+        kinds.add((found["deed"], bool(found["word"]), bool(found["fill_word"]), bool(found["in"]), bool(near)))
+    assert len(kinds) >= 5, kinds
 
 
 def test_the_planted_pairs_are_found(demo):
