@@ -8,17 +8,23 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
+from pyspark.sql import functions as F
 
-from lambda_spark.evaluation.evaluate import evaluate
+from lambda_spark.errors import UsageError
+from lambda_spark.evaluation.evaluate import DEPTH, evaluate
+from lambda_spark.evaluation.methods import RECOMMEND
 from lambda_spark.evaluation.trend_quality import rendered, trend_quality
+from lambda_spark.evaluation.tuning import METRIC, OWN_WEIGHT, REPEAT, Trial, tune
 from lambda_spark.events.ingest import ingest
 from lambda_spark.job import Job, run_job
 from lambda_spark.lake import Lake
 from lambda_spark.operations.chain import account_lines
-from lambda_spark.report.evaluation import evaluation_lines, evaluation_tables
+from lambda_spark.report.evaluation import evaluation_lines, evaluation_tables, tuned_settings
 from lambda_spark.session import literal_rows
+from lambda_spark.settings import Settings
 from lambda_spark.tables import EVALUATIONS, EVENTS
 
 
@@ -28,6 +34,9 @@ def main(job: Job) -> None:
         progress(job)(f"finding planted trends in {arguments.seeds} made-up stores")
         figures = trend_quality(job.spark, range(1, arguments.seeds + 1), job.settings.trends)
         print("\n".join(json.dumps(asdict(one)) for one in figures) if arguments.json else rendered(figures))
+        return
+    if arguments.tune:
+        tune_settings(job)
         return
     with ExitStack() as stack:
         lines = []
@@ -51,11 +60,68 @@ def main(job: Job) -> None:
             print("\n".join(evaluation_lines(rows)), flush=True)
             return
         print(f"\n{evaluation_tables(rows)}")
-        written = {} if arguments.sources else {EVALUATIONS.name: store(job, lake, rows, version)}
+        written = {} if arguments.sources else {EVALUATIONS.name: store(job, lake, job.settings, rows, version)}
         job.summary(lines, read={EVENTS.name: version}, written=written)
 
 
-def store(job: Job, lake: Lake, rows: pd.DataFrame, version: int) -> int:
+def tune_settings(job: Job) -> None:
+    """Search the settings; `evaluations` holds every trial, so that the next start need not repeat it."""
+    arguments = job.arguments
+    if arguments.sources:
+        raise UsageError("--tune keeps its trials in a lake: ingest the files first and name the lake with --lake")
+    lake = job.lake()
+    version = lake.version(EVENTS)
+    lake.create(EVALUATIONS)
+    same_question = (
+        (F.col("events_version") == version)
+        & (F.col("share") == arguments.split)
+        & (F.col("protocol") == arguments.protocol)
+    )
+    tried = {
+        (row.slice, row.settings): row
+        for row in lake.read(EVALUATIONS).where(same_question & F.startswith("slice", F.lit("tuning "))).collect()
+    }
+
+    def recall(settings: Settings, name: str, candidate: Any) -> Trial | None:
+        row = tried.get((f"tuning {name} = {candidate}", as_json(settings)))
+        if row is None:
+            return None
+        return Trial(name, candidate, row.value, row.difference, row.low, row.high, row.queries)
+
+    def keep(settings: Settings, trial: Trial) -> None:
+        row = {
+            "method": RECOMMEND,
+            "protocol": arguments.protocol,
+            "repeats": trial.setting in (REPEAT, OWN_WEIGHT),
+            "slice": f"tuning {trial.setting} = {trial.candidate}",
+            "queries": trial.queries,
+            "metric": f"{METRIC}@{DEPTH}",
+            **{name: getattr(trial, name) for name in ("value", "difference", "low", "high")},
+        }
+        store(job, lake, settings, pd.DataFrame([row]), version)
+
+    tuning = tune(
+        lake.read(EVENTS, version),
+        job.settings,
+        arguments.protocol,
+        share=arguments.split,
+        max_queries=arguments.max_queries,
+        minutes=arguments.budget,
+        recall=recall,
+        keep=keep,
+        progress=job.say,
+    )
+    arguments.out.write_text(tuned_settings(tuning), encoding="utf-8")
+    state = "finished" if tuning.finished else "the time is over; the next start goes on from here"
+    lines = [f"tune: {len(tuning.trials)} trials, {state}", f"settings and evidence: {arguments.out}"]
+    job.summary(lines, read={EVENTS.name: version}, written=lake.versions(EVALUATIONS))
+
+
+def as_json(settings: Settings) -> str:
+    return json.dumps(asdict(settings), default=str)
+
+
+def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version: int) -> int:
     """Append the results to `evaluations`; returns its version."""
     lake.create(EVALUATIONS)
     run_id = uuid.uuid4().hex
@@ -63,7 +129,7 @@ def store(job: Job, lake: Lake, rows: pd.DataFrame, version: int) -> int:
         "run_id": run_id,
         "evaluated_at": datetime.now(UTC).isoformat(),
         "share": job.arguments.split,
-        "settings": json.dumps(asdict(job.settings), default=str),
+        "settings": as_json(settings),
         "events_version": version,
     }
     records = [{**common, **row} for row in json.loads(rows.to_json(orient="records"))]

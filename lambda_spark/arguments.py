@@ -160,6 +160,25 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=_checked(_count), default=20, metavar="N", help="trends: so many stores (default: 20)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per method, repeats and slice")
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="search the settings on an inner split of the lake's events; where it stops, the next start goes on",
+    )
+    parser.add_argument(
+        "--budget",
+        type=_checked(_count),
+        default=30,
+        metavar="MINUTES",
+        help="tune: begin no trial after (default: 30)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("tuned.toml"),
+        metavar="FILE",
+        help="tune: where to write the chosen settings with the evidence, for --conf-file (default: tuned.toml)",
+    )
 
 
 def _sql(parser: argparse.ArgumentParser) -> None:

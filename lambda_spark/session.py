@@ -35,7 +35,7 @@ def open_session(name: str) -> SparkSession:
         "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_CORE * cores),
         "spark.databricks.delta.snapshotPartitions": str(cores),
     }
-    if spark.sparkContext.master.startswith("local"):
+    if str(spark.sparkContext.master).startswith("local"):
         fitting["spark.sql.adaptive.enabled"] = "false"
     for key, value in fitting.items():
         if not configured.contains(key):

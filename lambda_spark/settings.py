@@ -121,6 +121,9 @@ class RecommendationSettings:
     repeat: Repeat = "exclude"
     """Products of the user's own profile: `exclude` them, `allow` them where they are neighbours of others, or
     recommend each once more as an `own-row` ("still interested?")."""
+    own_weight: float = 0.6
+    """What a profile item says for itself, with `own-row`, where a neighbour says its similarity: people come back to
+    what they just looked at far more often than they go on to any one neighbour."""
     max_per_category: int = 0
     """Most products of one category in a list; 0: no limit. Products without a category are not limited."""
     filter: str = ""
@@ -134,7 +137,7 @@ class RecommendationSettings:
         _require(1 <= self.k <= 1000, "recommendations.k must be 1 to 1000")
         _require(1 <= self.profile_items <= 1000, "recommendations.profile_items must be 1 to 1000")
         _require(0 < self.profile_decay <= 1, "recommendations.profile_decay must be above 0 and at most 1")
-        for name in ("view_weight", "cart_weight", "purchase_weight"):
+        for name in ("view_weight", "cart_weight", "purchase_weight", "own_weight"):
             _require(0 <= getattr(self, name) <= 1000, f"recommendations.{name} must be 0 to 1000")
         _require(self.active_days >= 1, "recommendations.active_days must be at least 1")
         _require(0 <= self.trend_weight <= 1, "recommendations.trend_weight must be 0 to 1")

@@ -1,5 +1,6 @@
 """The protocols and the baselines, by literal examples."""
 
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -7,12 +8,25 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
+from jobs.evaluate import main
+from lambda_spark.arguments import parse
 from lambda_spark.errors import LeakError
-from lambda_spark.evaluation import baselines
+from lambda_spark.evaluation import baselines, tuning
 from lambda_spark.evaluation.evaluate import check_no_leak, evaluate
 from lambda_spark.evaluation.methods import learnt_views
 from lambda_spark.evaluation.protocols import make_task, split_time
-from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings
+from lambda_spark.events.ingest import ingest
+from lambda_spark.job import Job
+from lambda_spark.report import evaluation as report
+from lambda_spark.settings import (
+    IngestSettings,
+    RecommendationSettings,
+    Settings,
+    SimilaritySettings,
+    TrendSettings,
+    load_settings,
+)
+from lambda_spark.tables import EVALUATIONS
 
 NOON = datetime(2019, 11, 4, 12)
 SPLIT = NOON + timedelta(hours=10)
@@ -156,3 +170,37 @@ def test_every_method_is_measured_with_and_without_repeats_and_by_slice(spark):
     ours = whole[(whole["method"] == "recommend") & whole["repeats"]].iloc[0]
     assert (ours["queries"], ours["targets"], ours["value"]) == (2, 2, 1.0)
     assert rows["value"].between(0, 20).all()
+
+
+def sessions_that_skip_one(count):
+    """What is looked at first leads to one product, with another one, that is never seen again, in between."""
+    for number in range(count):
+        first, then = 100 + number % 30, 200 + number % 30
+        for at, product in enumerate((first, 1000 + number, then)):
+            moment = NOON + timedelta(minutes=10 * number + at)
+            yield f"{moment:%Y-%m-%d %H:%M:%S} UTC,view,{product},,,,1.00,{number + 1},s{number}"
+
+
+def test_a_search_takes_what_is_surely_better_and_goes_on_where_it_stopped(lake, tmp_path, monkeypatch, capsys):
+    header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+    (tmp_path / "events.csv").write_text("\n".join([header, *sessions_that_skip_one(300), ""]))
+    ingest(lake, [str(tmp_path / "events.csv")], IngestSettings(), progress=lambda text: None)
+    monkeypatch.setattr(tuning, "CANDIDATES", {"similarity.window": (1, 2), "similarity.k": (20, 50)})
+    monkeypatch.setattr(report, "CANDIDATES", tuning.CANDIDATES)
+    out = tmp_path / "tuned.toml"
+
+    def start(minutes):
+        options = ["--lake", lake.path, "--tune", "--out", str(out), "--set", "similarity.window=1"]
+        arguments = parse("evaluate", [*options, "--budget", "30"])
+        arguments.budget = minutes
+        main(Job("evaluate", arguments, load_settings(None, arguments.assignments), lake.spark, time.monotonic()))
+        return lake.read(EVALUATIONS).count()
+
+    assert start(0) == 0
+    assert "the next start goes on from here" in capsys.readouterr().out
+    assert start(30) == 2
+    assert load_settings(out).similarity == SimilaritySettings(window=2)
+    assert "# After the outer split, without repeats: " in out.read_text()
+    evidence = out.read_text()
+    assert start(30) == 2, "no trial is made twice"
+    assert out.read_text() == evidence

@@ -131,7 +131,8 @@ PAIRS = [(10, 20, 0.5), (20, 10, 0.4), (10, 30, 0.3), (20, 30, 0.1)]
 )
 def test_repeats_are_a_choice(spark, repeat, expected):
     world = views(spark, [(1, 10, "view", 5), (1, 20, "view", 9)], PAIRS)
-    rows = for_active_users(world, RecommendationSettings(**PLAIN, repeat=repeat)).orderBy("rank").collect()
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, repeat=repeat, own_weight=2.0))
+    rows = rows.orderBy("rank").collect()
     assert [(row.product_id, row.score) for row in rows] == [(one, pytest.approx(score)) for one, score in expected]
     own = {row.product_id for row in rows if row.reason == "still interested?"}
     assert own == ({10, 20} if repeat == "own-row" else set())

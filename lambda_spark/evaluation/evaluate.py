@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -49,21 +50,16 @@ def evaluate(
 
     Raises UsageError where the split leaves nothing to learn from or nothing to ask for.
     """
-    split = split_time(events, share)
-    if split is None:
-        raise UsageError("there are no sessions to evaluate on")
-    task = _kept(make_task(protocol, events, split, max_queries=max_queries))
-    try:
-        check_no_leak(task)
+    with asked(protocol, events, share, max_queries) as task:
         targets = _targets(task)
         train_counts = _counts(task.train)
         if targets.empty or train_counts.empty:
             raise UsageError(
-                f"the split at {split:%Y-%m-%d %H:%M:%S} leaves nothing to learn from or nothing to ask for"
+                f"the split at {task.split:%Y-%m-%d %H:%M:%S} leaves nothing to learn from or nothing to ask for"
             )
         progress(
             f"{protocol}: {targets['query_id'].nunique():,} queries with {len(targets):,} targets after "
-            f"{split:%Y-%m-%d %H:%M:%S}, {int(train_counts.sum()):,} interactions before"
+            f"{task.split:%Y-%m-%d %H:%M:%S}, {int(train_counts.sum()):,} interactions before"
         )
         outcomes = []
         with learnt_views(task.train, settings) as views:
@@ -74,10 +70,29 @@ def evaluate(
                     outcomes.append(_outcome(name, repeats, lists(repeats), task, categories))
                 progress(f"{protocol}: {name}")
         rows = pd.concat(list(_measured(outcomes, targets, train_counts, rising)), ignore_index=True)
-    finally:
-        _release(task)
     rows.insert(1, "protocol", protocol)
     return rows
+
+
+@contextmanager
+def asked(protocol: str, events: DataFrame, share: float, max_queries: int) -> Iterator[Task]:
+    """A protocol's questions after that share of the sessions, cached for as long as the context lasts.
+
+    Raises UsageError where there are no sessions, LeakError where `check_no_leak` does.
+    """
+    split = split_time(events, share)
+    if split is None:
+        raise UsageError("there are no sessions to evaluate on")
+    task = make_task(protocol, events, split, max_queries=max_queries)
+    parts = [
+        rows.persist(StorageLevel.MEMORY_AND_DISK) for rows in (task.train, task.queries, task.known, task.targets)
+    ]
+    try:
+        check_no_leak(task)
+        yield task
+    finally:
+        for rows in parts:
+            rows.unpersist()
 
 
 def check_no_leak(task: Task) -> None:
@@ -94,17 +109,6 @@ def _pandas(rows: DataFrame) -> pd.DataFrame:
 def _counts(rows: DataFrame) -> pd.Series:
     """Rows by product_id."""
     return _pandas(rows.groupBy("product_id").count()).set_index("product_id")["count"]
-
-
-def _kept(task: Task) -> Task:
-    for rows in (task.train, task.queries, task.known, task.targets):
-        rows.persist(StorageLevel.MEMORY_AND_DISK)
-    return task
-
-
-def _release(task: Task) -> None:
-    for rows in (task.train, task.queries, task.known, task.targets):
-        rows.unpersist()
 
 
 def _targets(task: Task) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from lambda_spark.events.products import product_attributes
 from lambda_spark.serving.catalogue import moving_products
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.refresh import Views, lists_for, newest_views
-from lambda_spark.settings import Settings, recorded
+from lambda_spark.settings import RecommendationSettings, Repeat, Settings, SimilaritySettings, recorded
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.contributions import all_contributions
 from lambda_spark.speed.scores import similar_items
@@ -40,27 +40,31 @@ def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
 
         extent = extent_of(train)
         assert extent is not None, "a split leaves sessions before it"
-        newest = train.agg(F.max("event_date")).collect()[0][0]
-        counts = all_contributions(basket_items(train), window=settings.similarity.window)
         known_until = F.timestamp_micros(F.lit(extent.newest))
         tables = stack.enter_context(compute(train, settings.trends, extent, known_until))
         yield newest_views(
             dict.fromkeys(("events", "products", "similar_items", "trends"), 0),
             events=train,
             products=kept(product_attributes(train)),
-            similar_items=kept(similar_items(counts, settings.similarity, newest=newest)),
+            similar_items=kept(learnt_similar_items(train, settings.similarity)),
             trends=tables.trends,
             demand=kept(tables.demand.select("bucket_start", "signal", "product_id", "events")),
             bucket_length=recorded(settings.trends)["bucket"],
         )
 
 
-def served_lists(task: Task, views: Views, settings: Settings, *, k: int, repeats: bool) -> DataFrame:
+def learnt_similar_items(train: DataFrame, settings: SimilaritySettings) -> DataFrame:
+    """What the speed layer would have made of these events."""
+    newest = train.agg(F.max("event_date")).collect()[0][0]
+    return similar_items(all_contributions(basket_items(train), window=settings.window), settings, newest=newest)
+
+
+def served_lists(task: Task, views: Views, settings: RecommendationSettings, *, k: int, repeat: Repeat) -> DataFrame:
     """What `recommend` would serve each query's visitor: query_id, product_id, rank.
 
-    A visitor's purchases are left out as in production, with repeats as well.
+    A visitor's purchases are left out as in production, whatever `repeat` says of the rest.
     """
-    serving = replace(settings.recommendations, k=k, repeat="own-row" if repeats else "exclude")
+    serving = replace(settings, k=k, repeat=repeat)
     visitors = task.known.withColumn("user_id", F.col("query_id"))
     asked = task.queries.select(F.col("query_id").alias("user_id"))
     users = asked.join(profiles(visitors, serving), on="user_id", how="left")
@@ -71,7 +75,12 @@ def all_methods(task: Task, views: Views, settings: Settings, *, k: int) -> Iter
     """Every method with its name; the recommender first."""
     plain = replace(settings, recommendations=replace(settings.recommendations, trend_weight=0.0))
     for name, chosen in ((RECOMMEND, settings), ("recommend without trends", plain)):
-        yield name, lambda repeats, chosen=chosen: served_lists(task, views, chosen, k=k, repeats=repeats)  # type: ignore[misc]
+        yield (
+            name,
+            lambda repeats, chosen=chosen.recommendations: served_lists(  # type: ignore[misc]
+                task, views, chosen, k=k, repeat="own-row" if repeats else "exclude"
+            ),
+        )
     views_ever = task.train.groupBy("product_id").agg(F.count("*").alias("score"))
     in_bucket = views.demand.where(F.col("signal") == "view").select("product_id", F.col("events").alias("score"))
     rising = moving_products(views.trends).where(F.col("direction") == "rising")

@@ -17,7 +17,7 @@ FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "par
 MAX_FIRST_LINE_BYTES = 16 * 2**20
 
 RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
-"""What every reader here returns: the file, the line, whether it equals the header, nine texts, and its flaw or null."""
+"""What every reader here returns: the file, the line, whether it equals the header, nine texts, its flaw or null."""
 
 _BYTE_ORDER_MARK = "\ufeff"
 

@@ -31,10 +31,10 @@ _SEPARATOR = "\n"
 def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
     """Type the nine fields and name what is wrong with them.
 
-    `fields` has the nine columns as text, `flaw` (what is wrong with the line as a whole, or null) and `ingested_at` (the
-    micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where malformed),
-    `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaw` is dropped. A line with a flaw has no
-    other reasons, since its fields cannot be trusted.
+    `fields` has the nine columns as text, `flaw` (what is wrong with the line as a whole, or null) and `ingested_at`
+    (the micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where malformed),
+    `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaw` is dropped. A line with a flaw has
+    no other reasons, since its fields cannot be trusted.
     """
     text = {name: _trimmed(F.col(name)) for name in FIELDS}
     typed = {
@@ -55,7 +55,7 @@ def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
         *(typed[name].alias(name) for name in FIELDS),
         F.struct(*(text[name].isNotNull().alias(name) for name in FIELDS)).alias("given"),
     )
-    # As one text, not as an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row.
+    # One text, not an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row.
     found = F.when(F.col("flaw").isNotNull(), F.col("flaw")).otherwise(F.concat_ws(_SEPARATOR, *_reasons(earliest)))
     no_reasons = F.array().cast("array<string>")
     return inspected.select(

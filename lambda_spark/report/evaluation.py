@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from lambda_spark.evaluation.evaluate import DEPTH
+from lambda_spark.evaluation.tuning import CANDIDATES, METRIC, Trial, Tuning, value_of
 from lambda_spark.report.text import table
 
 _SHOWN = (
@@ -51,6 +53,39 @@ def evaluation_lines(rows: pd.DataFrame) -> Iterator[str]:
     for identity, part in rows.groupby(_ID, sort=False):
         values = dict(zip(part["metric"], part["value"].round(6), strict=True))
         yield json.dumps({**dict(zip(_ID, identity, strict=True)), **values}, default=lambda value: value.item())
+
+
+def tuned_settings(tuning: Tuning) -> str:
+    """The chosen settings as a settings file, each with what speaks for it."""
+    lines = [
+        f"# Chosen by `evaluate --tune --protocol {tuning.protocol}` ({METRIC}@{DEPTH}; inner split at "
+        f"{tuning.split:%Y-%m-%d %H:%M:%S}).",
+        "# A value changes only where its gain is sure: where the 95 % interval of the difference lies above 0.",
+    ]
+    if not tuning.finished:
+        lines.append("# The time was over before every setting was tried: start it again.")
+    for repeats, outcome in tuning.outcome.items():
+        lines.append(
+            f"# After the outer split, {'repeats count' if repeats else 'without repeats'}: {outcome.value:.4f}, "
+            f"{_difference(outcome)} against the settings before."
+        )
+    section = ""
+    for name, candidates in CANDIDATES.items():
+        trials = [trial for trial in tuning.trials if trial.setting == name]
+        if name.split(".")[0] != section:
+            section = name.split(".")[0]
+            lines += ["", f"[{section}]"]
+        value = value_of(tuning.chosen, name)
+        changed = value != value_of(tuning.begun_with, name)
+        lines += [f"#   {trial.candidate}: {trial.value:.4f}, {_difference(trial)}" for trial in trials]
+        if len(trials) < len(candidates) - 1:
+            lines.append("#   not all of its values were tried")
+        lines.append(f"{name.split('.')[1]} = {json.dumps(value)}{'  # changed' if changed else ''}")
+    return "\n".join(lines) + "\n"
+
+
+def _difference(trial: Trial) -> str:
+    return f"{trial.difference:+.4f} ({trial.low:+.4f} to {trial.high:+.4f})"
 
 
 def _interval(rows: pd.DataFrame, method: str) -> str | None:

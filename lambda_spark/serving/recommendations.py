@@ -19,10 +19,6 @@ SCORED, RISING_NEAR, POPULAR_NEAR, RISING, POPULAR = range(5)
 """Why a product is in a list, best first: by its score, or to fill up with what is rising in the profile's categories,
 in demand there, rising in the store, or in demand there."""
 
-OWN_WEIGHT = 2.0
-"""What a profile item says for itself, with `repeat` own-row, where a neighbour says its similarity: people come back
-to what they just looked at far more often than they go on to any one neighbour."""
-
 
 def recommend(
     profiles: DataFrame,
@@ -46,7 +42,7 @@ def recommend(
 
 def _candidates(profiles: DataFrame, neighbour_lists: DataFrame, settings: RecommendationSettings) -> DataFrame:
     """Per user and product that is a neighbour of the profile, or in it: points, growth and what speaks most for it."""
-    own_points = F.lit(0.0) if settings.repeat != "own-row" else F.col("item.weight") * F.lit(OWN_WEIGHT)
+    own_points = F.lit(0.0) if settings.repeat != "own-row" else F.col("item.weight") * F.lit(settings.own_weight)
     itself = F.struct(
         F.col("item.product_id").alias("product_id"),
         F.lit(None).cast("string").alias("category_code"),
