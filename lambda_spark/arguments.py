@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lambda_spark.errors import UsageError
 from lambda_spark.operations.triggers import AVAILABLE_NOW, check_trigger
@@ -16,12 +16,13 @@ PROGRAM = "./spark-submit.sh"
 # Under spark-submit this file lies in a zip; the launcher then names the project's folder.
 PROJECT = Path(os.environ.get("LAMBDA_SPARK_HOME") or Path(__file__).resolve().parents[1])
 
+SOURCES = ("files", "kafka")
 PROTOCOLS = ("next-item", "second-half", "future", "trends")
 
 JOBS = {
     "demo": "the whole chain on a small store (or on your files) into a fresh lake, and its result",
     "run": "the whole chain once, incrementally: ingest, trends, similarity, recommend; for a scheduler",
-    "ingest": "read event files into events, products and rejected_events",
+    "ingest": "read event files or a Kafka topic into events, products and rejected_events",
     "trends": "batch layer: which demand rises and which wanes, per time bucket",
     "similarity": "speed layer: keep item co-interaction and similar_items up to date",
     "recommend": "serving layer: the list of every active user, or of one",
@@ -74,7 +75,14 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
         help="override one setting, like --set trends.bucket='30 minutes'; may be given again",
     )
     common.add_argument("--master", help="Spark master (default: $SPARK_MASTER, else local[*])")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if reads_kafka(parsed) and parsed.sources:
+        parser.error(f"--source kafka reads a topic, not '{parsed.sources[0]}'")
+    return parsed
+
+
+def reads_kafka(parsed: argparse.Namespace) -> bool:
+    return getattr(parsed, "source", None) == "kafka"
 
 
 def _sources(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +93,42 @@ def _sources(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help=f"folders or files: {kinds} (default: the setting ingest.source)",
     )
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    _sources(parser)
+    parser.add_argument(
+        "--source",
+        choices=SOURCES,
+        default=SOURCES[0],
+        help="read files (default), or a Kafka topic of JSON messages with REES46's names",
+    )
+    _topic(parser)
+    parser.add_argument(
+        "--from-start",
+        action="store_true",
+        help="kafka: read the topic from its earliest offset again; what is known is dropped as a repeat",
+    )
+
+
+def _topic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bootstrap-servers",
+        action=_Setting,
+        const="kafka.bootstrap_servers",
+        metavar="HOST:PORT",
+        help="Kafka brokers to ask first (default: the setting kafka.bootstrap_servers)",
+    )
+    parser.add_argument(
+        "--topic", action=_Setting, const="kafka.topic", metavar="NAME", help="topic (default: the setting kafka.topic)"
+    )
+
+
+class _Setting(argparse.Action):
+    """An option that is short for `--set SECTION.KEY=VALUE`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        namespace.assignments = [*namespace.assignments, f"{self.const}={values}"]
 
 
 def _trigger(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +151,7 @@ def _user(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _ingest(parser: argparse.ArgumentParser) -> None:
-    _sources(parser)
+    _source(parser)
     _trigger(parser)
 
 
@@ -169,7 +213,7 @@ def _sql(parser: argparse.ArgumentParser) -> None:
 
 _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "demo": _demo,
-    "run": _sources,
+    "run": _source,
     "ingest": _ingest,
     "trends": _trends,
     "similarity": _similarity,

@@ -15,7 +15,7 @@ from typing import NoReturn
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
-from lambda_spark.arguments import parse
+from lambda_spark.arguments import parse, reads_kafka
 from lambda_spark.errors import LambdaSparkError
 from lambda_spark.lake import Lake
 from lambda_spark.report.text import clean
@@ -39,6 +39,10 @@ class Job:
     def sources(self) -> list[str]:
         named: list[str] = self.arguments.sources
         return named or ([self.settings.ingest.source] if self.settings.ingest.source else [])
+
+    @property
+    def reads_kafka(self) -> bool:
+        return reads_kafka(self.arguments)
 
     def say(self, text: str) -> None:
         """A line of progress."""

@@ -16,9 +16,6 @@ from lambda_spark.operations.files import escape_glob
 FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
 MAX_FIRST_LINE_BYTES = 16 * 2**20
 
-RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaws")
-"""What every reader here returns: the file, the line, whether it equals the header, nine texts, and its flaws."""
-
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -70,7 +67,7 @@ def read_group(spark: SparkSession, group: FileGroup) -> DataFrame:
     header = group.layout.header
     is_header = F.lit(False) if header is None else F.col("value").isin(header, _BYTE_ORDER_MARK + header)
     lines = lines.select("source", F.col("value").alias("raw"), is_header.alias("is_header"))
-    return _csv_lines(lines, group.layout.columns) if group.layout.format == "csv" else _json_lines(lines)
+    return _csv_lines(lines, group.layout.columns) if group.layout.format == "csv" else json_lines(lines)
 
 
 def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
@@ -94,7 +91,8 @@ def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
     )
 
 
-def _json_lines(lines: DataFrame) -> DataFrame:
+def json_lines(lines: DataFrame, *others: str) -> DataFrame:
+    """Lines (`source`, `raw`, `is_header`) that should be a JSON object each, as `RAW_COLUMNS` and the others named."""
     schema = ", ".join(f"{name} string" for name in (*FIELDS, "_corrupt"))
     usable = F.when(_raw_flaw().isNull(), F.col("raw"))
     flaw = F.coalesce(_raw_flaw(), F.when(F.col("event._corrupt").isNotNull(), "not a JSON object of known form"))
@@ -103,6 +101,7 @@ def _json_lines(lines: DataFrame) -> DataFrame:
         "source",
         "raw",
         "is_header",
+        *others,
         *(F.col(f"event.{name}").alias(name) for name in FIELDS),
         _as_array(flaw).alias("flaws"),
     )
