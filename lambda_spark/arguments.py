@@ -30,9 +30,12 @@ JOBS = {
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
     "sql": "run a Spark SQL query; every table of the lake is a view by its name",
     "shell": "a PySpark shell; every table of the lake is a view by its name",
+    "replay": "play event files as a live feed into a folder or a Kafka topic, at a chosen pace",
     "generate": "write the event log of a made-up store, for trials and benchmarks",
     "test": "install the development packages and run the tests",
 }
+
+_WITHOUT_SPARK = {"replay"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,7 +61,9 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
     if job in _OPTIONS:
         _OPTIONS[job](parser)
     common = parser.add_argument_group("every job")
-    common.add_argument("--lake", default="lake", metavar="PATH", help="folder of the Delta tables (default: lake)")
+    if job not in _WITHOUT_SPARK:
+        common.add_argument("--master", help="Spark master (default: $SPARK_MASTER, else local[*])")
+        common.add_argument("--lake", default="lake", metavar="PATH", help="folder of the Delta tables (default: lake)")
     common.add_argument(
         "--conf-file",
         type=Path,
@@ -74,7 +79,6 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
         metavar="SECTION.KEY=VALUE",
         help="override one setting, like --set trends.bucket='30 minutes'; may be given again",
     )
-    common.add_argument("--master", help="Spark master (default: $SPARK_MASTER, else local[*])")
     parsed = parser.parse_args(arguments)
     if reads_kafka(parsed) and parsed.sources:
         parser.error(f"--source kafka reads a topic, not '{parsed.sources[0]}'")
@@ -206,6 +210,34 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object per method, repeats and slice")
 
 
+def _replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="event files, or folders of them")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="play into a folder: a file every --slice seconds")
+    _topic(parser)
+    pace = parser.add_mutually_exclusive_group(required=True)
+    pace.add_argument("--rate", type=_checked(_positive), metavar="N", help="so many events a second")
+    pace.add_argument("--speed", type=_checked(_positive), metavar="X", help="X times as fast as they happened")
+    parser.add_argument(
+        "--slice", type=_checked(_positive), default=1.0, metavar="S", help="deliver every S seconds (default: 1)"
+    )
+    for name, text in (
+        ("repeats", "deliver this share of the lines twice, within an hour of the feed's clock"),
+        ("disorder", "deliver this share up to a minute late"),
+        ("lateness", "deliver this share an hour to two days late"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=_checked(_share_or_none), default=0.0, metavar="SHARE", help=f"{text} (default: 0)"
+        )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which lines these are (default: 0)")
+    parser.add_argument(
+        "--position",
+        type=Path,
+        metavar="FILE",
+        help="where the position is kept, for the next start (default: FOLDER/_replay.json, or replay-TOPIC.json here)",
+    )
+    parser.add_argument("--restart", action="store_true", help="play from the beginning again")
+
+
 def _sql(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", help="like \"select * from trends where direction = 'rising'\"")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
@@ -219,6 +251,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "similarity": _similarity,
     "recommend": lambda parser: _user(parser, "print the list of one user at once; store nothing"),
     "evaluate": _evaluate,
+    "replay": _replay,
     "sql": _sql,
 }
 
@@ -249,6 +282,20 @@ def _share(text: str) -> float:
     if not 0 < share < 1:
         raise UsageError(f"a share is a number between 0 and 1, not '{text}'")
     return share
+
+
+def _share_or_none(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else _share(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise UsageError(f"this is a number above 0, not '{text}'")
+    return number
 
 
 def _count(text: str) -> int:

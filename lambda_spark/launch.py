@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> None:
         parsed = parse(job, options)
         load_settings(parsed.conf_file, parsed.assignments)
         _check_sources(getattr(parsed, "sources", []))
+        if job == "replay":
+            os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.replay.play", *options])
         if reads_kafka(parsed):
             fetch_jars(KAFKA_CONF, Path(sys.executable).parents[1], KAFKA_JARS)
     except LambdaSparkError as error:
