@@ -5,7 +5,7 @@ from lambda_spark.operations.chain import ingest_as_told, written_since
 
 
 def main(job: Job) -> None:
-    lake = job.lake(create=True)
+    lake = job.record(job.lake(create=True))
     before = lake.versions(*lake.present())
     lines = ingest_as_told(job, lake, job.sources(), trigger=job.arguments.trigger, progress=job.say)
     job.summary(lines, read={}, written=written_since(lake, before))

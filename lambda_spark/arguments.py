@@ -27,6 +27,7 @@ JOBS = {
     "similarity": "speed layer: keep item co-interaction and similar_items up to date",
     "recommend": "serving layer: the list of every active user, or of one",
     "verify": "recompute every table from events and compare; exit code 1 where they differ",
+    "status": "rows, size, newest event and lag of every table, and what streams and jobs did last",
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
     "sql": "run a Spark SQL query; every table of the lake is a view by its name",
     "shell": "a PySpark shell; every table of the lake is a view by its name",
@@ -243,6 +244,16 @@ def _sql(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
 
 
+def _status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--prometheus",
+        type=Path,
+        metavar="FILE",
+        help="also write the figures for the node exporter's textfile collector, like /var/lib/…/lambda_spark.prom",
+    )
+
+
 _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "demo": _demo,
     "run": _source,
@@ -251,6 +262,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "similarity": _similarity,
     "recommend": lambda parser: _user(parser, "print the list of one user at once; store nothing"),
     "evaluate": _evaluate,
+    "status": _status,
     "replay": _replay,
     "sql": _sql,
 }

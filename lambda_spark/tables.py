@@ -293,6 +293,22 @@ EVALUATIONS = Table(
     ),
 )
 
+JOB_RUNS = Table(
+    name="job_runs",
+    comment="What jobs did: a row per run that ended by itself, and one per micro-batch of a stream",
+    columns=(
+        Column("run_id", "string", "Process that did it"),
+        Column("job", "string", "Job, or stream that a micro-batch is of"),
+        Column("batch_id", "bigint", "Number of the micro-batch; null for a run"),
+        Column("started_at", "timestamp", "Its start (UTC)"),
+        Column("seconds", "double", "How long it took"),
+        Column("input_rows", "bigint", "Rows of the micro-batch's input as Spark counts them; a file counts as one"),
+        Column("messages_behind", "bigint", "Messages that Kafka had beyond it; null where it read no topic"),
+        Column("outcome", "string", "done or failed"),
+        Column("detail", "string", "A run's summary or error; a micro-batch's milliseconds per phase, as JSON"),
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -310,5 +326,6 @@ TABLES: dict[str, Table] = {
         SIMILAR_ITEMS,
         RECOMMENDATIONS,
         EVALUATIONS,
+        JOB_RUNS,
     )
 }

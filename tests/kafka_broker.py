@@ -52,7 +52,7 @@ class Broker:
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties))
-        self._admin = AdminClient({"bootstrap.servers": self.address})
+        self._admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

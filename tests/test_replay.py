@@ -130,7 +130,7 @@ def test_killed_and_started_again_every_line_comes_once(store, tmp_path):
     while True:
         process = subprocess.Popen([*command, "--slice", "0.02"], stdout=subprocess.DEVNULL)
         before = len(list(out.glob("replay-*")))
-        while process.poll() is None and len(list(out.glob("replay-*"))) < before + 15:
+        while process.poll() is None and len(list(out.glob("replay-*"))) < before + 5:
             time.sleep(0.005)
         if process.poll() is None and kills < 3:
             process.send_signal(signal.SIGKILL)
