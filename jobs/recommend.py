@@ -12,6 +12,7 @@ def recommend(job: Job) -> None:
     if job.arguments.user is not None:
         print(user_result(lake, job.settings, job.arguments.user))
         return
+    job.record(lake)
     with lake.locks.job("recommend"):
         run = refresh(lake, job.settings.recommendations, progress=job.say)
     written = {} if run.written is None else {RECOMMENDATIONS.name: run.written}

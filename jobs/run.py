@@ -5,7 +5,7 @@ from lambda_spark.operations.chain import run_chain
 
 
 def run(job: Job) -> None:
-    run_chain(job, job.lake(create=True), job.sources())
+    run_chain(job, job.record(job.lake(create=True)), job.sources())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
 
 
 def similarity(job: Job) -> None:
-    lake = job.lake()
+    lake = job.record(job.lake())
     read = lake.versions(EVENTS)
     with lake.locks.job("similarity"):
         run = update(

@@ -15,6 +15,7 @@ def trends(job: Job) -> None:
     if job.arguments.as_of is not None:
         show_as_of(job, lake)
         return
+    job.record(lake)
     with lake.locks.job("trends"):
         run = refresh(lake, job.settings.trends, start=job.arguments.start, end=job.arguments.end, progress=job.say)
     job.summary([trend_line(run)], read={EVENTS.name: run.events_version}, written=run.written)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lambda_spark.errors import UsageError
 from lambda_spark.operations.triggers import AVAILABLE_NOW, check_trigger
@@ -16,22 +16,27 @@ PROGRAM = "./spark-submit.sh"
 # Under spark-submit this file lies in a zip; the launcher then names the project's folder.
 PROJECT = Path(os.environ.get("LAMBDA_SPARK_HOME") or Path(__file__).resolve().parents[1])
 
+SOURCES = ("files", "kafka")
 PROTOCOLS = ("next-item", "second-half", "future", "trends")
 
 JOBS = {
     "demo": "the whole chain on a small store (or on your files) into a fresh lake, and its result",
     "run": "the whole chain once, incrementally: ingest, trends, similarity, recommend; for a scheduler",
-    "ingest": "read event files into events, products and rejected_events",
+    "ingest": "read event files or a Kafka topic into events, products and rejected_events",
     "trends": "batch layer: which demand rises and which wanes, per time bucket",
     "similarity": "speed layer: keep item co-interaction and similar_items up to date",
     "recommend": "serving layer: the list of every active user, or of one",
     "verify": "recompute every table from events and compare; exit code 1 where they differ",
+    "status": "rows, size, newest event and lag of every table, and what streams and jobs did last",
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
     "sql": "run a Spark SQL query; every table of the lake is a view by its name",
     "shell": "a PySpark shell; every table of the lake is a view by its name",
+    "replay": "play event files as a live feed into a folder or a Kafka topic, at a chosen pace",
     "generate": "write the event log of a made-up store, for trials and benchmarks",
     "test": "install the development packages and run the tests",
 }
+
+_WITHOUT_SPARK = {"replay"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,7 +62,9 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
     if job in _OPTIONS:
         _OPTIONS[job](parser)
     common = parser.add_argument_group("every job")
-    common.add_argument("--lake", default="lake", metavar="PATH", help="folder of the Delta tables (default: lake)")
+    if job not in _WITHOUT_SPARK:
+        common.add_argument("--master", help="Spark master (default: $SPARK_MASTER, else local[*])")
+        common.add_argument("--lake", default="lake", metavar="PATH", help="folder of the Delta tables (default: lake)")
     common.add_argument(
         "--conf-file",
         type=Path,
@@ -73,8 +80,14 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
         metavar="SECTION.KEY=VALUE",
         help="override one setting, like --set trends.bucket='30 minutes'; may be given again",
     )
-    common.add_argument("--master", help="Spark master (default: $SPARK_MASTER, else local[*])")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if reads_kafka(parsed) and parsed.sources:
+        parser.error(f"--source kafka reads a topic, not '{parsed.sources[0]}'")
+    return parsed
+
+
+def reads_kafka(parsed: argparse.Namespace) -> bool:
+    return getattr(parsed, "source", None) == "kafka"
 
 
 def _sources(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +98,42 @@ def _sources(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help=f"folders or files: {kinds} (default: the setting ingest.source)",
     )
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    _sources(parser)
+    parser.add_argument(
+        "--source",
+        choices=SOURCES,
+        default=SOURCES[0],
+        help="read files (default), or a Kafka topic of JSON messages with REES46's names",
+    )
+    _topic(parser)
+    parser.add_argument(
+        "--from-start",
+        action="store_true",
+        help="kafka: read the topic from its earliest offset again; what is known is dropped as a repeat",
+    )
+
+
+def _topic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bootstrap-servers",
+        action=_Setting,
+        const="kafka.bootstrap_servers",
+        metavar="HOST:PORT",
+        help="Kafka brokers to ask first (default: the setting kafka.bootstrap_servers)",
+    )
+    parser.add_argument(
+        "--topic", action=_Setting, const="kafka.topic", metavar="NAME", help="topic (default: the setting kafka.topic)"
+    )
+
+
+class _Setting(argparse.Action):
+    """An option that is short for `--set SECTION.KEY=VALUE`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        namespace.assignments = [*namespace.assignments, f"{self.const}={values}"]
 
 
 def _trigger(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +156,7 @@ def _user(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _ingest(parser: argparse.ArgumentParser) -> None:
-    _sources(parser)
+    _source(parser)
     _trigger(parser)
 
 
@@ -181,19 +230,59 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="event files, or folders of them")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="play into a folder: a file every --slice seconds")
+    _topic(parser)
+    pace = parser.add_mutually_exclusive_group(required=True)
+    pace.add_argument("--rate", type=_checked(_positive), metavar="N", help="so many events a second")
+    pace.add_argument("--speed", type=_checked(_positive), metavar="X", help="X times as fast as they happened")
+    parser.add_argument(
+        "--slice", type=_checked(_positive), default=1.0, metavar="S", help="deliver every S seconds (default: 1)"
+    )
+    for name, text in (
+        ("repeats", "deliver this share of the lines twice, within an hour of the feed's clock"),
+        ("disorder", "deliver this share up to a minute late"),
+        ("lateness", "deliver this share an hour to two days late"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=_checked(_share_or_none), default=0.0, metavar="SHARE", help=f"{text} (default: 0)"
+        )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which lines these are (default: 0)")
+    parser.add_argument(
+        "--position",
+        type=Path,
+        metavar="FILE",
+        help="where the position is kept, for the next start (default: FOLDER/_replay.json, or replay-TOPIC.json here)",
+    )
+    parser.add_argument("--restart", action="store_true", help="play from the beginning again")
+
+
 def _sql(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", help="like \"select * from trends where direction = 'rising'\"")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
 
 
+def _status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--prometheus",
+        type=Path,
+        metavar="FILE",
+        help="also write the figures for the node exporter's textfile collector, like /var/lib/…/lambda_spark.prom",
+    )
+
+
 _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "demo": _demo,
-    "run": _sources,
+    "run": _source,
     "ingest": _ingest,
     "trends": _trends,
     "similarity": _similarity,
     "recommend": lambda parser: _user(parser, "print the list of one user at once; store nothing"),
     "evaluate": _evaluate,
+    "status": _status,
+    "replay": _replay,
     "sql": _sql,
 }
 
@@ -224,6 +313,20 @@ def _share(text: str) -> float:
     if not 0 < share < 1:
         raise UsageError(f"a share is a number between 0 and 1, not '{text}'")
     return share
+
+
+def _share_or_none(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else _share(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise UsageError(f"this is a number above 0, not '{text}'")
+    return number
 
 
 def _count(text: str) -> int:

@@ -25,5 +25,9 @@ class JobRunningError(LambdaSparkError):
     """Another process is doing the same job on the same lake."""
 
 
+class KafkaError(LambdaSparkError):
+    """A Kafka cluster does not answer, refuses, or no longer has what should be read."""
+
+
 class LeakError(LambdaSparkError):
     """An evaluation would learn from what it asks for."""

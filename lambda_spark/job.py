@@ -9,15 +9,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
-from lambda_spark.arguments import parse
+from lambda_spark.arguments import parse, reads_kafka
 from lambda_spark.errors import LambdaSparkError
+from lambda_spark.events.sources import reason_of
 from lambda_spark.lake import Lake
+from lambda_spark.operations.runs import RunLog
 from lambda_spark.report.text import clean
 from lambda_spark.session import open_session
 from lambda_spark.settings import Settings, load_settings
@@ -32,13 +34,28 @@ class Job:
     settings: Settings
     spark: SparkSession
     started: float
+    is_process: bool = False
+    """Whether it is a process of its own, whose runs are noted, and not a part of another one."""
+    runs: RunLog | None = None
+    told: list[str] = field(default_factory=list)
+    """The lines of its summary."""
 
     def lake(self, *, create: bool = False) -> Lake:
         return Lake.open(self.spark, self.arguments.lake, create=create)
 
+    def record(self, lake: Lake) -> Lake:
+        """Have what this process does from now on noted in the lake's `job_runs`."""
+        if self.is_process:
+            self.runs = RunLog(lake, self.name)
+        return lake
+
     def sources(self) -> list[str]:
         named: list[str] = self.arguments.sources
         return named or ([self.settings.ingest.source] if self.settings.ingest.source else [])
+
+    @property
+    def reads_kafka(self) -> bool:
+        return reads_kafka(self.arguments)
 
     def say(self, text: str) -> None:
         """A line of progress."""
@@ -50,9 +67,10 @@ class Job:
 
     def summary(self, lines: Iterable[str], *, read: Mapping[str, int], written: Mapping[str, int]) -> None:
         """What was done: the job's own lines, then the table versions read and written, and the seconds."""
+        self.told = [clean(line) for line in lines]
         print()
-        for line in lines:
-            print(clean(line))
+        for line in self.told:
+            print(line)
         print(f"read:    {_versions(read)}")
         print(f"written: {_versions(written)}")
         print(f"{self.name} took {time.monotonic() - self.started:.1f} s", flush=True)
@@ -62,15 +80,19 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
     """Run a job as a process, from its command line to its exit code."""
     started = time.monotonic()
     code = 0
+    job: Job | None = None
     try:
         arguments = parse(name, sys.argv[1:])
         settings = load_settings(arguments.conf_file, arguments.assignments)
         spark = open_session(name)
         _stop_at_once_when_told(name)
-        code = call(Job(name, arguments, settings, spark, started)) or 0
+        job = Job(name, arguments, settings, spark, started, is_process=True)
+        code = call(job) or 0
+        _note(job, "done", "\n".join(job.told))
     except LambdaSparkError as error:
         code = error.exit_code
         _fail(f"{name}: {error}")
+        _note(job, "failed", str(error))
     except KeyboardInterrupt:
         code = 130
         _fail(f"{name}: stopped")
@@ -78,9 +100,20 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
         code = 1
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         _fail(f"{name} failed: {first}")
+        _note(job, "failed", first)
     # Not sys.exit: a stopped stream's callback threads must not hold the process, and all is committed.
     sys.stdout.flush()
     os._exit(code)
+
+
+def _note(job: Job | None, outcome: str, detail: str) -> None:
+    """Note how a run ended; that this failed is no failure of the job."""
+    if job is None or job.runs is None:
+        return
+    try:
+        job.runs.finish(outcome, detail)
+    except (Exception, Py4JError) as error:
+        print(f"{job.name}: this run is not in job_runs: {reason_of(error)}", file=sys.stderr)
 
 
 def _stop_at_once_when_told(name: str) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
 
-from lambda_spark.arguments import JOBS, PROJECT, overview, parse
-from lambda_spark.errors import UsageError
+from lambda_spark.arguments import JOBS, PROJECT, overview, parse, reads_kafka
+from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.settings import load_settings
 
-_STAYS_ON_THIS_MACHINE = {"shell", "generate"}
+KAFKA_CONF = PROJECT / "conf" / "kafka.conf"
+KAFKA_JARS = "kafka-ivy"
 
 
 def main(arguments: list[str]) -> None:
@@ -31,9 +35,13 @@ def main(arguments: list[str]) -> None:
         parsed = parse(job, options)
         load_settings(parsed.conf_file, parsed.assignments)
         _check_sources(getattr(parsed, "sources", []))
-    except UsageError as error:
+        if job == "replay":
+            os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.replay.play", *options])
+        if reads_kafka(parsed):
+            fetch_jars(KAFKA_CONF, Path(sys.executable).parents[1], KAFKA_JARS)
+    except LambdaSparkError as error:
         print(f"{job}: {error}", file=sys.stderr)
-        sys.exit(UsageError.exit_code)
+        sys.exit(error.exit_code)
     _become_spark(job, options, parsed)
 
 
@@ -63,7 +71,7 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
         f"-Dlambda_spark.log={log} -Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties",
         "--conf",
         f"spark.ui.showConsoleProgress={str(sys.stderr.isatty()).lower()}",
-        *delta_jars(environment.parent),
+        *spark_jars(environment.parent, with_kafka=reads_kafka(parsed)),
         *shlex.split(os.environ.get("SPARK_SUBMIT_OPTIONS", "")),
     ]
     script = str(PROJECT / "jobs" / f"{job}.py")
@@ -108,10 +116,43 @@ def _package(environment: Path) -> Path:
     return target
 
 
-def delta_jars(environment: Path) -> list[str]:
-    """The jars that the set-up had Spark resolve, so that no later start asks Maven again."""
-    jars = sorted((environment / "ivy" / "jars").glob("*.jar"))
+def spark_jars(environment: Path, *, with_kafka: bool) -> list[str]:
+    """The jars that Spark once resolved, so that no later start asks Maven again.
+
+    Kafka's connector is on the class path of those jobs only that use it.
+    """
+    folders = ["ivy", *([KAFKA_JARS] if with_kafka else [])]
+    jars = [jar for folder in folders for jar in sorted((environment / folder / "jars").glob("*.jar"))]
     return ["--conf", "spark.jars.packages=", "--jars", ",".join(map(str, jars))] if jars else []
+
+
+def fetch_jars(conf: Path, environment: Path, folder: str) -> None:
+    """Have Spark resolve the packages that a properties file names into a folder of the environment, once.
+
+    Not part of the set-up: who reads files neither waits for Kafka's connector nor needs Maven for it. Raises
+    LambdaSparkError where it cannot be done.
+    """
+    stamp = environment / f"{conf.name}.stamp"
+    with (PROJECT / ".setup.lock").open("w") as lock:
+        # Two first starts at once do not mix.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_bytes() == conf.read_bytes():
+            return
+        print(f"fetching the jars that {conf.name} names (once)", file=sys.stderr)
+        shutil.rmtree(environment / folder, ignore_errors=True)
+        ready = environment / "ready.py"
+        ready.write_text("print('ready')\n")
+        command = [str(environment / "bin" / "spark-submit"), "--properties-file", str(conf), "--master", "local[1]"]
+        command += ["--conf", f"spark.jars.ivy={environment / folder}", str(ready)]
+        python = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **python})
+        if done.returncode != 0:
+            (environment / "setup.err").write_text(done.stderr)
+            raise LambdaSparkError(
+                f"the jars that {conf} names could not be fetched (see {environment}/setup.err); this needs Maven "
+                "Central once"
+            )
+        shutil.copy(conf, stamp)
 
 
 if __name__ == "__main__":

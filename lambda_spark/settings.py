@@ -48,6 +48,25 @@ class IngestSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaSettings:
+    """The Kafka topic that `ingest --source kafka` reads and `replay --topic` writes."""
+
+    bootstrap_servers: str = ""
+    """Brokers to ask first, like `one:9092,two:9092`."""
+    topic: str = ""
+    """The topic."""
+    properties_file: str = ""
+    """File of Kafka client properties (security.protocol, sasl.jaas.config, …); its content is never shown."""
+    max_messages_per_batch: int = 500_000
+    """Most messages in one micro-batch."""
+
+    def __post_init__(self) -> None:
+        fits = re.fullmatch(r"[A-Za-z0-9._-]{0,249}", self.topic) and self.topic not in (".", "..")
+        _require(bool(fits), f"kafka.topic must be a topic's name (letters, digits, . _ -), not '{self.topic}'")
+        _require(self.max_messages_per_batch >= 1, "kafka.max_messages_per_batch must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrendSettings:
     """What counts as a trend."""
 
@@ -149,6 +168,7 @@ class Settings:
     """All settings, by section."""
 
     ingest: IngestSettings = field(default_factory=IngestSettings)
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
     trends: TrendSettings = field(default_factory=TrendSettings)
     similarity: SimilaritySettings = field(default_factory=SimilaritySettings)
     recommendations: RecommendationSettings = field(default_factory=RecommendationSettings)

@@ -84,7 +84,7 @@ EVENTS = Table(
         Column("price", "decimal(12,2)", "Price in the store's currency, at least 0"),
         Column("user_id", "bigint", "User, above 0"),
         Column("user_session", "string", "Session id, as delivered"),
-        Column("source", "string", "File that the event came from first"),
+        Column("source", "string", "Where the event came from first: a file, or kafka:topic/partition/offset"),
         Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)"),
         _INGEST_BATCH,
     ),
@@ -103,7 +103,7 @@ REJECTED_EVENTS = Table(
         ),
         Column("raw_bytes", "binary", "The line's bytes where they are no UTF-8, else null"),
         Column("reasons", "array<string>", "Everything that is wrong with it"),
-        Column("source", "string", "File that it came from first"),
+        Column("source", "string", "Where it came from first: a file, or kafka:topic/partition/offset"),
         Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)"),
         _INGEST_BATCH,
     ),
@@ -111,11 +111,15 @@ REJECTED_EVENTS = Table(
 
 INGESTED_FILES = Table(
     name="ingested_files",
-    comment="Every file that was read, with its account: lines = events + repeats + rejected",
+    comment="Every file, or part of a Kafka partition, that was read: lines = events + repeats + rejected",
     columns=(
-        Column("source", "string", "File, as a URI"),
-        Column("modified_at", "timestamp", "Its modification time when it was read (UTC)"),
-        Column("bytes", "bigint", "Its length when it was read, in bytes"),
+        Column("source", "string", "File, as a URI, or kafka:topic/partition/first-last offset"),
+        Column(
+            "modified_at",
+            "timestamp",
+            "When it was changed, or its newest message arrived (UTC)",
+        ),
+        Column("bytes", "bigint", "Its length when it was read, or that of its messages, in bytes"),
         Column("lines", "bigint", "Data lines read (header lines left out); an unreadable file counts as one"),
         Column("events", "bigint", "Lines that became a new event"),
         Column("repeats", "bigint", "Lines that repeat an event or a rejected line which was there already"),
@@ -297,6 +301,22 @@ EVALUATIONS = Table(
     ),
 )
 
+JOB_RUNS = Table(
+    name="job_runs",
+    comment="What jobs did: a row per run that ended by itself, and one per micro-batch of a stream",
+    columns=(
+        Column("run_id", "string", "Process that did it"),
+        Column("job", "string", "Job, or stream that a micro-batch is of"),
+        Column("batch_id", "bigint", "Number of the micro-batch; null for a run"),
+        Column("started_at", "timestamp", "Its start (UTC)"),
+        Column("seconds", "double", "How long it took"),
+        Column("input_rows", "bigint", "Rows of the micro-batch's input as Spark counts them; a file counts as one"),
+        Column("messages_behind", "bigint", "Messages that Kafka had beyond it; null where it read no topic"),
+        Column("outcome", "string", "done or failed"),
+        Column("detail", "string", "A run's summary or error; a micro-batch's milliseconds per phase, as JSON"),
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -314,5 +334,6 @@ TABLES: dict[str, Table] = {
         SIMILAR_ITEMS,
         RECOMMENDATIONS,
         EVALUATIONS,
+        JOB_RUNS,
     )
 }

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from lambda_spark.lake import Lake
-from lambda_spark.launch import delta_jars
+from lambda_spark.launch import KAFKA_CONF, KAFKA_JARS, fetch_jars, spark_jars
 from lambda_spark.session import open_session
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -25,6 +25,7 @@ needs_real_data = pytest.mark.skipif(not OCTOBER.exists(), reason="the real even
 @pytest.fixture(scope="session")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     folder = tmp_path_factory.mktemp("spark")
+    fetch_jars(KAFKA_CONF, Path(sys.prefix), KAFKA_JARS)
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     tuned = {
@@ -41,7 +42,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     options = [
         "--master", "local[2]", "--driver-memory", "2g",
         "--properties-file", str(PROJECT / "conf" / "spark-defaults.conf"),
-        "--driver-java-options", f"'{java}'", *delta_jars(Path(sys.prefix)),
+        "--driver-java-options", f"'{java}'", *spark_jars(Path(sys.prefix), with_kafka=True),
         *(part for key, value in tuned.items() for part in ("--conf", f"{key}={value}")),
     ]  # fmt: skip
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])

@@ -1,3 +1,4 @@
+from dataclasses import fields
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -22,11 +23,7 @@ def test_the_settings_file_holds_every_default():
     listed = {
         line.split("=")[0].strip() for line in CONF.read_text().splitlines() if "=" in line and line[0] not in "#["
     }
-    assert listed == {
-        key
-        for section in (Settings().ingest, Settings().trends, Settings().similarity, Settings().recommendations)
-        for key in recorded(section)
-    }
+    assert listed == {key for section in fields(Settings) for key in recorded(getattr(Settings(), section.name))}
 
 
 def test_an_assignment_overrides_the_file(tmp_path):

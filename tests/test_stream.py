@@ -23,6 +23,7 @@ from lambda_spark.tables import (
     CO_INTERACTIONS,
     EVALUATIONS,
     EVENTS,
+    JOB_RUNS,
     RECOMMENDATIONS,
     SIMILAR_ITEMS,
     TABLES,
@@ -211,7 +212,7 @@ def test_a_log_that_lost_a_commit_is_refused(small, spark, damage):
 
 
 def test_every_table_and_column_carries_its_comment(small):
-    small.create(EVALUATIONS)
+    small.create(EVALUATIONS, JOB_RUNS)
     for table in TABLES.values():
         described = small.spark.sql(f"describe extended delta.`{small.location(table)}`").collect()
         comments = {row.col_name: row.comment for row in described}

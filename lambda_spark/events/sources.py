@@ -16,9 +16,6 @@ from lambda_spark.operations.files import escape_glob
 FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
 MAX_FIRST_LINE_BYTES = 16 * 2**20
 
-RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
-"""What every reader here returns: the file, the line, whether it equals the header, nine texts, its flaw or null."""
-
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -69,10 +66,8 @@ def read_group(spark: SparkSession, group: FileGroup) -> DataFrame:
     lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("source"))
     header = group.layout.header
     is_header = F.lit(False) if header is None else F.col("value").isin(header, _BYTE_ORDER_MARK + header)
-    lines = lines.select("source", F.col("value").alias("raw"), is_header.alias("is_header")).withColumn(
-        "raw_flaw", _raw_flaw()
-    )
-    return _csv_lines(lines, group.layout.columns) if group.layout.format == "csv" else _json_lines(lines)
+    lines = lines.select("source", F.col("value").alias("raw"), is_header.alias("is_header"))
+    return _csv_lines(lines, group.layout.columns) if group.layout.format == "csv" else json_lines(lines)
 
 
 def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
@@ -87,26 +82,36 @@ def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
     )
     flaw = F.coalesce("raw_flaw", F.when(F.col("event._corrupt").isNotNull(), wrong_count))
     at = {name: F.col(f"event.c{position}") for position, name in enumerate(columns)}
-    return lines.withColumn("event", F.from_csv(usable, schema, options)).select(
-        "source",
-        "raw",
-        "is_header",
-        *(at.get(name, F.lit(None).cast("string")).alias(name) for name in FIELDS),
-        flaw.alias("flaw"),
+    return (
+        lines.withColumn("raw_flaw", _raw_flaw())
+        .withColumn("event", F.from_csv(usable, schema, options))
+        .select(
+            "source",
+            "raw",
+            "is_header",
+            *(at.get(name, F.lit(None).cast("string")).alias(name) for name in FIELDS),
+            flaw.alias("flaw"),
+        )
     )
 
 
-def _json_lines(lines: DataFrame) -> DataFrame:
+def json_lines(lines: DataFrame, *others: str) -> DataFrame:
+    """Lines (`source`, `raw`, `is_header`) that should be a JSON object each, as `RAW_COLUMNS` and the others named."""
     schema = ", ".join(f"{name} string" for name in (*FIELDS, "_corrupt"))
     usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
     flaw = F.coalesce("raw_flaw", F.when(F.col("event._corrupt").isNotNull(), "not a JSON object of known form"))
     event = F.from_json(usable, schema, {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"})
-    return lines.withColumn("event", event).select(
-        "source",
-        "raw",
-        "is_header",
-        *(F.col(f"event.{name}").alias(name) for name in FIELDS),
-        flaw.alias("flaw"),
+    return (
+        lines.withColumn("raw_flaw", _raw_flaw())
+        .withColumn("event", event)
+        .select(
+            "source",
+            "raw",
+            "is_header",
+            *others,
+            *(F.col(f"event.{name}").alias(name) for name in FIELDS),
+            flaw.alias("flaw"),
+        )
     )
 
 

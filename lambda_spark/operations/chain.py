@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from lambda_spark.batch.refresh import TrendRun
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import JobRunningError
-from lambda_spark.events.ingest import Account, ingest
+from lambda_spark.events.ingest import Account, ingest, ingest_topic
 from lambda_spark.job import Job
 from lambda_spark.lake import Lake
+from lambda_spark.operations.triggers import AVAILABLE_NOW
 from lambda_spark.serving.refresh import RecommendationRun
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.speed.stream import SimilarityRun
 from lambda_spark.speed.stream import update as update_similarity
 
 
+def ingest_as_told(
+    job: Job, lake: Lake, sources: list[str], *, trigger: str = AVAILABLE_NOW, progress: Callable[[str], None]
+) -> list[str]:
+    """Read what is new in the files, or in the topic where the command line says so; returns the account's lines.
+
+    Raises JobRunningError where another process reads the same.
+    """
+    ingestion, kafka = job.settings.ingest, job.settings.kafka
+    if not job.reads_kafka:
+        with lake.locks.job("ingest"):
+            return account_lines(ingest(lake, sources, ingestion, trigger=trigger, progress=progress))
+    with lake.locks.job(f"ingest-kafka-{kafka.topic}"):
+        from_start = job.arguments.from_start
+        account = ingest_topic(lake, kafka, ingestion, from_start=from_start, trigger=trigger, progress=progress)
+    return account_lines(account, f"topic {kafka.topic}")
+
+
 def run_chain(job: Job, lake: Lake, sources: list[str]) -> None:
     """Each step once; a step that a live stream is doing on this lake is left to it. Ends with the summary."""
-    before = _table_versions(lake)
+    before = lake.versions(*lake.present())
     lines = []
     job.say(f"Spark {job.spark.version} on {job.spark.sparkContext.master}, lake {lake.path}")
-    job.say(f"ingest: looking for new files in {', '.join(sources)}")
+    looked_for = f"messages in {job.settings.kafka.topic}" if job.reads_kafka else f"files in {', '.join(sources)}"
+    job.say(f"ingest: looking for new {looked_for}")
     try:
-        with lake.locks.job("ingest"):
-            lines += account_lines(ingest(lake, sources, job.settings.ingest, progress=job.step("ingest")))
+        lines += ingest_as_told(job, lake, sources, progress=job.step("ingest"))
     except JobRunningError as running:
         lines.append(f"ingest left to the live job: {running}")
     with lake.locks.job("trends"):
@@ -36,15 +56,19 @@ def run_chain(job: Job, lake: Lake, sources: list[str]) -> None:
     with lake.locks.job("recommend"):
         run = refresh_recommendations(lake, job.settings.recommendations, progress=job.step("recommend"))
         lines.append(recommendation_line(run))
-    after = _table_versions(lake)
-    written = {name: version for name, version in after.items() if before.get(name) != version}
-    job.summary(lines, read=run.versions_read, written=written)
+    job.summary(lines, read=run.versions_read, written=written_since(lake, before))
 
 
-def account_lines(account: Account) -> list[str]:
-    """The account of the lines, and the files that need somebody's attention."""
+def written_since(lake: Lake, before: Mapping[str, int]) -> dict[str, int]:
+    """The tables that have another version than before."""
+    after = lake.versions(*lake.present())
+    return {name: version for name, version in after.items() if before.get(name) != version}
+
+
+def account_lines(account: Account, what: str = "") -> list[str]:
+    """The account of the lines of files (or of something else), and the files that need somebody's attention."""
     lines = [
-        f"ingest: {account.files} new files, {account.lines:,} lines read = {account.events:,} events"
+        f"ingest: {what or f'{account.parts} new files'}, {account.lines:,} lines read = {account.events:,} events"
         f" + {account.repeats:,} repeats + {account.rejected:,} rejected"
     ]
     if account.rejected:
@@ -73,7 +97,3 @@ def recommendation_line(run: RecommendationRun) -> str:
         if run.written is None
         else f"recommend: lists of all active users written (v{run.written})"
     )
-
-
-def _table_versions(lake: Lake) -> dict[str, int]:
-    return lake.versions(*lake.present())

@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -36,13 +37,13 @@ def new_application() -> str:
     return uuid.uuid4().hex
 
 
-def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str) -> Checkpoint:
-    """The checkpoint that a table's rows came through.
+def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str, key: str = APPLICATION) -> Checkpoint:
+    """The checkpoint that a table's rows came through; `key` is the property that holds its application id.
 
     Raises CheckpointError, naming the way out, where the checkpoint is lost or is not as far as the table: going on
     would count events twice.
     """
-    application = lake.properties(table)[APPLICATION]
+    application = lake.properties(table)[key]
     checkpoint = Checkpoint(job, application, lake.checkpoint(job, application))
     written = lake.last_commit(table, application=application)
     if written is not None:
@@ -62,10 +63,20 @@ def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str) -> Chec
 
 def source_offset(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, Any]:
     """Where in its source a micro-batch ends, as Spark planned it; a replay of the batch ends there too."""
-    lines = lake.files.read_text(
-        f"_checkpoints/{checkpoint.job}/{checkpoint.application}/offsets/{batch_id}"
-    ).splitlines()
-    return dict(json.loads(lines[2]))
+    return _planned(lake, checkpoint, batch_id)[1]
+
+
+def batch_time(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> datetime:
+    """When a micro-batch was planned (UTC); a replay of the batch has the same time."""
+    milliseconds = _planned(lake, checkpoint, batch_id)[0]["batchTimestampMs"]
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What Spark wrote about a micro-batch before it began: its circumstances, and where its only source ends."""
+    log = f"_checkpoints/{checkpoint.job}/{checkpoint.application}/offsets/{batch_id}"
+    _, circumstances, offset = lake.files.read_text(log).splitlines()
+    return json.loads(circumstances), json.loads(offset)
 
 
 def run_stream(

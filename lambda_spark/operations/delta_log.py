@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from lambda_spark.errors import LakeError
@@ -30,6 +31,16 @@ def commit_note(files: FileSystem, table: str, version: int) -> dict[str, Any] |
         if text:
             return dict(json.loads(text))
     return None
+
+
+def commit_rows(files: FileSystem, table: str, version: int) -> tuple[datetime, int]:
+    """When a version was written (UTC) and how many rows its job wrote."""
+    for line in files.read_text(f"{table}/_delta_log/{version:020}.json").splitlines():
+        info = json.loads(line).get("commitInfo")
+        if info:
+            rows = int(info.get("operationMetrics", {}).get("numOutputRows", 0))
+            return datetime.fromtimestamp(info["timestamp"] / 1000, UTC), rows
+    raise LakeError(f"table {table}: commit {version} in {files.root}/{table}/_delta_log says nothing about itself")
 
 
 def check_log(files: FileSystem, table: str) -> None:

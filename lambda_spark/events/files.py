@@ -1,0 +1,141 @@
+"""Event files as a source.
+
+Spark's file stream says which files are new and remembers them; the files themselves are read here, grouped by layout.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from lambda_spark.errors import UsageError
+from lambda_spark.events.delivery import Delivery, Part
+from lambda_spark.events.sources import FileGroup, Layout, UnreadableFileError, layout_of, read_group, reason_of
+from lambda_spark.events.validation import FIELDS
+from lambda_spark.lake import Lake
+from lambda_spark.operations.checkpoints import APPLICATION
+from lambda_spark.operations.files import FileSystem, escape_glob
+from lambda_spark.session import literal_rows
+from lambda_spark.settings import IngestSettings, size_in_bytes
+from lambda_spark.tables import INGESTED_FILES
+
+_NEVER_FORGET = "36500d"
+"""Age beyond which Spark's file stream would ignore a file; its default of 7 days is counted from the newest file."""
+
+_FILE_COLUMNS = "path string, modificationTime timestamp, length bigint, content binary"
+
+
+class FileSource:
+    """Folders and files. Raises UsageError for one that does not exist."""
+
+    name = "ingest"
+    application_key = APPLICATION
+    unit = "files"
+
+    def __init__(self, lake: Lake, sources: list[str], settings: IngestSettings) -> None:
+        self._lake = lake
+        self._settings = settings
+        self._pattern = _source_pattern(lake, sources)
+
+    def stream(self) -> DataFrame:
+        most = size_in_bytes(self._settings.max_bytes_per_batch, "ingest.max_bytes_per_batch")
+        return (
+            self._lake.spark.readStream.format("binaryFile")
+            .schema(_FILE_COLUMNS)
+            .option("recursiveFileLookup", "true")
+            .option("maxFileAge", _NEVER_FORGET)
+            .option("maxBytesPerTrigger", most)
+            .load(self._pattern)
+            .select("path", "modificationTime", "length")
+        )
+
+    def delivery(self, batch: DataFrame) -> Delivery:
+        return _FileDelivery(self._lake.spark, batch.collect(), header=self._settings.header)
+
+    def not_read_again(self) -> tuple[str, ...]:
+        """Files that changed after they had been read, or were empty then: Spark reads no file twice under one name."""
+        present = (
+            self._lake.spark.read.format("binaryFile")
+            .option("recursiveFileLookup", "true")
+            .load(self._pattern)
+            .select("path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes"))
+        )
+        known = (
+            self._lake.read(INGESTED_FILES)
+            .groupBy(_decoded(F.col("source")).alias("path"))
+            .agg(F.max("modified_at").alias("modified_at"), F.max_by("bytes", "ingested_at").alias("bytes"))
+        )
+        changed = (F.col("now_bytes") != F.col("bytes")) | (F.col("now_modified") > F.col("modified_at"))
+        was_empty = F.col("bytes").isNull() & (F.col("now_bytes") > 0)
+        rows = present.join(known, on="path", how="left").where(changed | was_empty).select("path").orderBy("path")
+        return tuple(row.path.removeprefix("file:") for row in rows.collect())
+
+
+class _FileDelivery(Delivery):
+    """The new files of one micro-batch, by their URIs."""
+
+    def __init__(self, spark: SparkSession, files: list[Row], *, header: bool) -> None:
+        super().__init__()
+        self._spark = spark
+        self._files = {self._uri(row.path): row for row in files}
+        groups: dict[Layout, FileGroup] = {}
+        for uri, file in self._files.items():
+            try:
+                layout = layout_of(spark, file.path, header=header)
+                groups.setdefault(layout, FileGroup(layout)).paths.append(file.path)
+            except UnreadableFileError as error:
+                self.refused[uri] = str(error)
+        self._groups = list(groups.values())
+
+    def lines(self) -> DataFrame:
+        readable = [read_group(self._spark, group) for group in self._groups if group.paths]
+        if not readable:
+            texts = ", ".join(f"{name}: string" for name in FIELDS)
+            schema = f"source: string, raw: string, is_header: boolean, {texts}, flaw: string"
+            readable = [literal_rows(self._spark, [], schema)]
+        return reduce(DataFrame.unionByName, readable)
+
+    def refuse_unreadable(self, error: Exception) -> bool:
+        found = False
+        for group in self._groups:
+            for path in list(group.paths):
+                try:
+                    read_group(self._spark, FileGroup(group.layout, [path])).agg(F.count("raw")).collect()
+                except Exception as alone:
+                    group.paths.remove(path)
+                    self.refused[self._uri(path)] = f"cannot be read: {reason_of(alone)}"
+                    found = True
+        return found
+
+    def parts(self, inspected: DataFrame) -> dict[str, Part]:
+        return {uri: Part(uri, file.path, file.modificationTime, file.length) for uri, file in self._files.items()}
+
+    def _uri(self, path: str) -> str:
+        return str(self._spark._jvm.org.apache.hadoop.fs.Path(path).toUri().toString())  # type: ignore[union-attr]
+
+
+def _source_pattern(lake: Lake, sources: list[str]) -> str:
+    if not sources:
+        raise UsageError("no source: name folders or files, or set ingest.source in the settings")
+    roots = []
+    for source in sources:
+        files = FileSystem(lake.spark, source)
+        if not files.exists():
+            raise UsageError(f"{source}: no such file or folder")
+        if files.is_local and files.is_folder() and not lake.files.is_local:
+            raise UsageError(f"{source} is a local folder, the lake is not: the workers could not read it")
+        roots.append(files.path().toUri().getPath() if files.is_local else files.root)
+    if len(roots) == 1:
+        return escape_glob(roots[0])
+    if not all(root.startswith("/") for root in roots):
+        raise UsageError("several sources must be on the local file system; name their common folder instead")
+    # Hadoop does not read an escaped brace within braces: there `?` stands for it.
+    parts = [re.sub(r"[{}]", "?", root.lstrip("/")) for root in roots]
+    return "file:///{" + ",".join(re.sub(r"([\[\]*\\,])", r"\\\1", part) for part in parts) + "}"
+
+
+def _decoded(uri: Column) -> Column:
+    return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B")))

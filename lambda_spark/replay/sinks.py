@@ -1,0 +1,143 @@
+"""Where a feed is played to: a folder, or a Kafka topic."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from confluent_kafka import KafkaException, Producer
+
+from lambda_spark.errors import KafkaError, UsageError
+from lambda_spark.replay.feed import Day, Layout
+from lambda_spark.settings import KafkaSettings
+
+_MOST_WAITING = 500_000
+
+
+class Sink(Protocol):
+    def deliver(self, day: Day, start: int, end: int, number: int) -> None:
+        """Deliver a day's lines from `start` to before `end`; `number` is that of the first in the whole feed."""
+        ...
+
+
+class FolderSink:
+    """Files of consecutive lines, each moved into the folder when it is whole."""
+
+    def __init__(self, folder: Path, layouts: Sequence[Layout], name: str) -> None:
+        self._folder = folder
+        self._layouts = layouts
+        self._name = name
+
+    def deliver(self, day: Day, start: int, end: int, number: int) -> None:
+        present = day.layouts[start:end]
+        for layout in np.unique(present).tolist():
+            chosen = np.flatnonzero(present == layout)
+            lines = day.lines.slice(start, end - start)
+            self._write(number, layout, lines if len(chosen) == end - start else lines.take(pa.array(chosen)))
+
+    def _write(self, number: int, layout: int, lines: pa.LargeBinaryArray) -> None:
+        """One file; what is there already under its name was delivered before a kill, and stays."""
+        kind = self._layouts[layout]
+        suffix = "csv" if kind.format == "csv" else "jsonl"
+        name = f"replay-{self._name}-{number:012}-{layout}.{suffix}"
+        target, unfinished = self._folder / name, self._folder / f"_{name}"
+        if target.exists():
+            return
+        offsets = np.frombuffer(lines.buffers()[1], np.int64)[lines.offset : lines.offset + len(lines) + 1]
+        with unfinished.open("wb") as file:
+            file.write(kind.header)
+            file.write(memoryview(lines.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
+        os.replace(unfinished, target)
+
+
+class TopicSink:
+    """Messages of JSON, a user's in one partition. A line that is no event is sent as it is."""
+
+    def __init__(self, settings: KafkaSettings, layouts: Sequence[Layout]) -> None:
+        self._topic = settings.topic
+        self._servers = settings.bootstrap_servers
+        self._layouts = layouts
+        self._failures: list[str] = []
+        options: dict[str, Any] = {
+            **_producer_options(settings),
+            "bootstrap.servers": settings.bootstrap_servers,
+            # Sent again after a broken connection, a message is still there once.
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "linger.ms": 20,
+            "queue.buffering.max.messages": _MOST_WAITING,
+            "on_delivery": self._delivered,
+            # What librdkafka would print by itself; a failed delivery is reported in one line.
+            "log_level": 0,
+            "error_cb": lambda error: None,
+        }
+        try:
+            self._producer = Producer(options)
+            topics = self._producer.list_topics(self._topic, timeout=15).topics
+        except KafkaException as error:
+            reason = error.args[0].str()
+            if "configuration property" in reason:
+                raise UsageError(f"kafka.properties_file: {reason.split(':')[0]} (replay uses librdkafka)") from None
+            raise KafkaError(f"Kafka at {self._servers} cannot be asked for topic '{self._topic}' ({reason})") from None
+        if topics[self._topic].error is not None:
+            raise UsageError(f"there is no topic '{self._topic}' at {self._servers}; create it, or name another")
+
+    def deliver(self, day: Day, start: int, end: int, number: int) -> None:
+        layouts = day.layouts[start:end].tolist()
+        for line, layout in zip(day.lines.slice(start, end - start).to_pylist(), layouts, strict=True):
+            value, key = message(line.rstrip(b"\r\n"), self._layouts[layout])
+            while True:
+                try:
+                    self._producer.produce(self._topic, value=value, key=key)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+        self._producer.flush()
+        if self._failures:
+            raise KafkaError(f"Kafka at {self._servers} did not take all messages ({self._failures[0]}); start again")
+
+    def _delivered(self, error: Any, message: Any) -> None:
+        if error is not None:
+            self._failures.append(str(error.str()))
+
+
+def message(line: bytes, layout: Layout) -> tuple[bytes, bytes | None]:
+    """A line as the value of a message, and its user as the key; what is no event is its own value, without a key."""
+    if layout.format == "json":
+        user = re.search(rb'"user_id"\s*:\s*"?(\d+)', line)
+        return line, user[1] if user else None
+    try:
+        text = line.decode("utf-8")
+        [fields] = [text.split(",")] if '"' not in text else csv.reader([text], strict=True)
+    except (UnicodeDecodeError, csv.Error, ValueError):
+        return line, None
+    if len(fields) != len(layout.columns):
+        return line, None
+    event = {name: field for name, field in zip(layout.columns, fields, strict=True) if field}
+    return json.dumps(event, ensure_ascii=False).encode(), event.get("user_id", "").encode() or None
+
+
+def _producer_options(settings: KafkaSettings) -> dict[str, str]:
+    """The client properties as librdkafka names them: it takes a SASL user without Java's wrapping, and PEM files."""
+    if not settings.properties_file:
+        return {}
+    try:
+        lines = Path(settings.properties_file).read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"kafka.properties_file: {settings.properties_file}: {error}") from None
+    given = [line.strip().partition("=") for line in lines if line.strip() and not line.lstrip().startswith(("#", "!"))]
+    options = {key.strip(): value.strip() for key, _, value in given}
+    user = re.search(r'username="([^"]*)"\s+password="([^"]*)"', options.pop("sasl.jaas.config", ""))
+    if user:
+        options |= {"sasl.username": user[1], "sasl.password": user[2]}
+    if "ssl.truststore.location" in options:
+        options["ssl.ca.location"] = options.pop("ssl.truststore.location")
+        options.pop("ssl.truststore.type", None)
+    return options
