@@ -34,7 +34,9 @@ class Job:
     started: float
 
     def lake(self, *, create: bool = False) -> Lake:
-        return Lake.open(self.spark, self.arguments.lake, create=create)
+        lake = Lake.open(self.spark, self.arguments.lake, create=create)
+        lake.locks.say = self.say
+        return lake
 
     def sources(self) -> list[str]:
         named: list[str] = self.arguments.sources

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
 from functools import reduce
 
 from pyspark import StorageLevel
@@ -18,6 +19,7 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import CheckpointError, UsageError
 from lambda_spark.events.products import newest_products, product_attributes
+from lambda_spark.events.refusals import SALT, Refusals, refuse
 from lambda_spark.events.sources import FileGroup, Layout, UnreadableFileError, layout_of, read_group, reason_of
 from lambda_spark.events.validation import FIELDS, validate
 from lambda_spark.lake import Lake
@@ -32,10 +34,13 @@ from lambda_spark.operations.files import FileSystem, escape_glob
 from lambda_spark.operations.triggers import AVAILABLE_NOW
 from lambda_spark.session import literal_rows
 from lambda_spark.settings import IngestSettings, size_in_bytes
-from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS, Table
+from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REFUSED_USERS, REJECTED_EVENTS, Table
 
 _NEVER_FORGET = "36500d"
 """Age beyond which Spark's file stream would ignore a file; its default of 7 days is counted from the newest file."""
+
+INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
+"""What a micro-batch writes."""
 
 _FILE_COLUMNS = "path string, modificationTime timestamp, length bigint, content binary"
 
@@ -90,11 +95,27 @@ def ingest(
 
     def process(batch: DataFrame, batch_id: int) -> None:
         nonlocal total
-        account = _MicroBatch(lake, checkpoint, settings, batch_id, batch.collect(), progress).write()
+        new = batch.collect()
+        wanted = [file for file in new if not is_excluded(file.path, settings.exclude)]
+        if len(wanted) < len(new):
+            progress(f"micro-batch {batch_id}: {len(new) - len(wanted)} files left out by ingest.exclude")
+        # Held as a whole: what a micro-batch found in the tables must still be so when it writes.
+        with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
+            account = (
+                _MicroBatch(lake, checkpoint, settings, batch_id, wanted, progress).write() if wanted else Account()
+            )
         total = total + account
 
     run_stream(files, checkpoint, process, trigger=trigger)
-    return replace(total, rewritten=_not_read_again(lake, pattern))
+    with lake.locks.reader():
+        changed = _not_read_again(lake, pattern)
+    return replace(total, rewritten=tuple(path for path in changed if not is_excluded(path, settings.exclude)))
+
+
+def is_excluded(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a file, by its name or its path, is one of `ingest.exclude`."""
+    path = path.removeprefix("file:")
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (path, path.rsplit("/", 1)[-1]))
 
 
 def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> None:
@@ -158,6 +179,13 @@ def _decoded(uri: Column) -> Column:
     return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B")))
 
 
+def _refusals(lake: Lake) -> Refusals | None:
+    """Who is refused; None where nobody is."""
+    if not lake.exists(REFUSED_USERS):
+        return None
+    return Refusals(lake.properties(REFUSED_USERS)[SALT], lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)))
+
+
 class _MicroBatch:
     """One micro-batch of files on its way into the tables."""
 
@@ -215,9 +243,9 @@ class _MicroBatch:
             schema = f"source: string, raw: string, is_header: boolean, {texts}, flaws: array<string>"
             readable = [literal_rows(self.spark, [], schema)]
         fields = reduce(DataFrame.unionByName, readable).withColumn("ingested_at", F.lit(self.ingested_at))
-        validated = validate(fields, earliest=self.settings.earliest)
+        validated = validate(fields, earliest=self.settings.earliest, cut=self.lake.cut())
         is_rejected = F.size("reasons") > 0
-        return validated.select(
+        inspected = validated.select(
             "source",
             "is_header",
             "reasons",
@@ -225,7 +253,13 @@ class _MicroBatch:
             "event_date",
             "event_id",
             F.when(is_rejected, F.col("raw")).alias("raw"),
-        ).persist(StorageLevel.MEMORY_AND_DISK)
+        )
+        refusals = _refusals(self.lake)
+        if refusals is None:
+            inspected = inspected.withColumn("mark", F.lit(None).cast("string"))
+        else:
+            inspected = refuse(inspected, refusals)
+        return inspected.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _count_lines(self, inspected: DataFrame) -> list[Row]:
         """Per file: its lines, header lines, valid lines, and the dates of its valid events."""
@@ -284,7 +318,7 @@ class _MicroBatch:
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
-            F.substring(F.sha2(raw_bytes, 256), 1, 32).alias("rejected_id"),
+            F.substring(F.coalesce("mark", F.sha2(raw_bytes, 256)), 1, 32).alias("rejected_id"),
             F.make_valid_utf8("raw").alias("raw"),
             F.when(not_utf8, raw_bytes).alias("raw_bytes"),
             "reasons",

@@ -26,13 +26,13 @@ MAX_LINE_LENGTH = 16_384
 """Characters of the longest line that is taken for an event; its fields are then fewer than the CSV parser can bear."""
 
 
-def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
+def validate(fields: DataFrame, *, earliest: date, cut: date | None = None) -> DataFrame:
     """Type the nine fields and name what is wrong with them.
 
     `fields` has the nine columns as text, `flaws` (array of reasons found while splitting the line, or empty) and
     `ingested_at` (the micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where
     malformed), `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaws` is dropped. A line
-    with flaws has no other reasons, since its fields cannot be trusted.
+    with flaws has no other reasons, since its fields cannot be trusted. What is older than `cut` has expired.
     """
     text = {name: _trimmed(F.col(name)) for name in FIELDS}
     typed = {
@@ -54,7 +54,7 @@ def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
         F.array(*(text[name].isNull() & F.lit(name in REQUIRED) for name in FIELDS)).alias("missing"),
         F.array(*(text[name].isNotNull() & typed[name].isNull() for name in FIELDS)).alias("malformed"),
     )
-    reasons = F.when(F.size("flaws") > 0, F.col("flaws")).otherwise(F.array_compact(F.array(*_reasons(earliest))))
+    reasons = F.when(F.size("flaws") > 0, F.col("flaws")).otherwise(F.array_compact(F.array(*_reasons(earliest, cut))))
     return inspected.select(
         *kept,
         *FIELDS,
@@ -107,14 +107,16 @@ def _trimmed(value: Column) -> Column:
     return F.nullif(F.trim(value), F.lit(""))
 
 
-def _reasons(earliest: date) -> list[Column]:
+def _reasons(earliest: date, cut: date | None) -> list[Column]:
     missing = [F.when(F.get("missing", F.lit(at)), f"{name} is missing") for at, name in enumerate(FIELDS)]
     malformed = [F.when(F.get("malformed", F.lit(at)), f"{name} is malformed") for at, name in enumerate(FIELDS)]
+    expired = F.lit(False) if cut is None else F.to_date("event_time") < F.lit(cut)
     latest = F.col("ingested_at") + F.expr("interval 1 day")
     return [
         *missing,
         *malformed,
         F.when(F.col("event_time") < F.lit(earliest).cast("timestamp"), f"event_time is before {earliest}"),
+        F.when(expired, f"event_time is before the lake's cut date {cut}"),
         F.when(F.col("event_time") > latest, "event_time is in the future"),
         F.when(~F.col("event_type").isin(*EVENT_TYPES), "event_type is unknown"),
         F.when(F.col("product_id") <= 0, "product_id is not above 0"),
