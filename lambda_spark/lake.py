@@ -261,6 +261,8 @@ class Lake:
         rows = self.read(table).limit(0)
         with self.locks.table(table.name):
             writer = rows.write.format("delta").mode("append").option("userMetadata", json.dumps(note))
+            # Delta leaves out a commit in which there is nothing, but for a transaction's number.
+            writer = writer.option("txnAppId", f"{PROPERTY_PREFIX}note").option("txnVersion", self.version(table) + 1)
             writer.save(self.location(table))
 
     def data_files(self, table: Table, version: int) -> list[str]:

@@ -107,7 +107,10 @@ def as_compared(lake):
 
 
 def traces(folder):
-    """The files that hold anything of the user, Parquet read as such and everything else as text."""
+    """The files that hold anything of the user, Parquet read as such and everything else as text.
+
+    A product of theirs alone is looked for in the rows: the log keeps the least and the greatest id of products.
+    """
     found = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         if file.suffix == ".parquet":
@@ -115,7 +118,8 @@ def traces(folder):
             text += str(pyarrow.parquet.read_metadata(file).to_dict())
         else:
             text = file.read_bytes().decode("utf-8", "replace")
-        if any(str(trace) in text for trace in (USER, SESSION, ONLY_THEIRS)):
+        wanted = (USER, SESSION, ONLY_THEIRS) if file.suffix == ".parquet" and "_delta_log" not in str(file) else (USER, SESSION)
+        if any(str(trace) in text for trace in wanted):
             found.append(str(file.relative_to(folder)))
     return found
 

@@ -101,7 +101,8 @@ def _refresh(
     touched: set[int] = set()
     extent = before
     reason = "asked for"
-    if version != covered:
+    is_new = lake.newest_alike(EVENTS, covered) < version
+    if is_new:
         changes = _changes_by_bucket(lake, covered, version, buckets, cut)
         after = _extent_after(lake, version, before, changes, cut)
         if after is None:
@@ -114,7 +115,7 @@ def _refresh(
     if cut is not None:
         touched = {number for number in touched if number >= buckets.first_open(cut)}
     if not touched:
-        if version != covered:
+        if is_new:
             lake.note(USER_TRENDS, _note(version, extent))
         return TrendRun(version, 0, "nothing new")
     progress(f"{len(touched)} buckets to recompute")

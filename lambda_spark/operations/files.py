@@ -39,7 +39,7 @@ class FileSystem:
     def walk(self, relative: str) -> dict[str, int]:
         """Path (below the folder) and length in bytes of every file in a folder and its folders."""
         # Folder by folder: Hadoop's own recursive listing starts a process for each local file, for its owner's name.
-        sizes = {}
+        sizes: dict[str, int] = {}
         for status in self.hadoop.listStatus(self.path(relative)):
             name = status.getPath().getName()
             if status.isDirectory():
