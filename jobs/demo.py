@@ -20,7 +20,8 @@ def demo(job: Job) -> None:
     lake = job.lake(create=True)
     create_tables(lake, properties=MADE_BY_DEMO)
     run_chain(job, lake, job.arguments.sources or [str(PROJECT / "data" / "store")])
-    print(f"\n{result(lake, job.settings, job.arguments.user)}")
+    with lake.locks.reader():
+        print(f"\n{result(lake, job.settings, job.arguments.user)}")
     print(
         "\nNow ask the lake yourself:\n"
         "  ./spark-submit.sh recommend --user ID\n"

@@ -47,6 +47,7 @@ def main(job: Job) -> None:
             lines = account_lines(ingest(lake, arguments.sources, job.settings.ingest, progress=progress(job)))
         else:
             lake = job.lake()
+            stack.enter_context(lake.locks.reader())
         version = lake.version(EVENTS)
         rows = evaluate(
             lake.read(EVENTS, version),

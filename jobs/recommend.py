@@ -10,7 +10,8 @@ from lambda_spark.tables import RECOMMENDATIONS
 def recommend(job: Job) -> None:
     lake = job.lake()
     if job.arguments.user is not None:
-        print(user_result(lake, job.settings, job.arguments.user))
+        with lake.locks.reader():
+            print(user_result(lake, job.settings, job.arguments.user))
         return
     job.record(lake)
     with lake.locks.job("recommend"):

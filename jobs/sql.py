@@ -7,14 +7,16 @@ from lambda_spark.job import Job, run_job
 
 
 def sql(job: Job) -> None:
-    names = job.lake().register_views()
-    try:
-        rows = job.spark.sql(job.arguments.query)
-    except (AnalysisException, ParseException) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise UsageError(f"{reason} (the tables are {', '.join(names)})") from error
-    if rows.columns:
-        rows.show(job.arguments.limit, truncate=False)
+    lake = job.lake()
+    with lake.locks.reader():
+        names = lake.register_views()
+        try:
+            rows = job.spark.sql(job.arguments.query)
+        except (AnalysisException, ParseException) as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), "")
+            raise UsageError(f"{reason} (the tables are {', '.join(names)})") from error
+        if rows.columns:
+            rows.show(job.arguments.limit, truncate=False)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from lambda_spark.tables import EVENTS
 def trends(job: Job) -> None:
     lake = job.lake()
     if job.arguments.as_of is not None:
-        show_as_of(job, lake)
+        with lake.locks.reader():
+            show_as_of(job, lake)
         return
     job.record(lake)
     with lake.locks.job("trends"):
@@ -26,7 +27,7 @@ def show_as_of(job: Job, lake: Lake) -> None:
     moment = F.lit(f"{job.arguments.as_of:%Y-%m-%d %H:%M:%S}").cast("timestamp")
     version = lake.version(EVENTS)
     events = lake.read(EVENTS, version).where(F.col("event_time") < moment)
-    extent = extent_of(events)
+    extent = extent_of(events, lake.cut())
     if extent is None:
         print(f"No events before {job.arguments.as_of}.")
         return

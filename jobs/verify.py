@@ -6,17 +6,17 @@ from lambda_spark.operations.verify import SHOWN, verify
 
 def main(job: Job) -> int:
     lake = job.lake()
-    differing = []
-    for finding in verify(lake, job.say):
-        job.say(
-            f"{finding.table}: {finding.rows:,} rows {'DIFFER from' if finding.differs else 'equal'} {finding.against}"
-        )
-        if finding.differs:
-            differing.append(finding.table)
-        for title, rows in (("missing", finding.missing), ("surplus", finding.surplus)):
-            if rows is not None:
-                print(f"{title} in {finding.table} (up to {SHOWN} rows):")
-                rows.show(SHOWN, truncate=False)
+    differing: list[str] = []
+    with lake.locks.reader():
+        for finding in verify(lake, job.say):
+            verdict = "DIFFER from" if finding.differs else "equal"
+            job.say(f"{finding.table}: {finding.rows:,} rows {verdict} {finding.against}")
+            if finding.differs:
+                differing.append(finding.table)
+            for title, rows in (("missing", finding.missing), ("surplus", finding.surplus)):
+                if rows is not None:
+                    print(f"{title} in {finding.table} (up to {SHOWN} rows):")
+                    rows.show(SHOWN, truncate=False)
     verdict = f"DIFFERENT: {', '.join(differing)}" if differing else "all tables equal their recompute"
     job.summary([verdict], read=lake.versions(*lake.present()), written={})
     return 1 if differing else 0

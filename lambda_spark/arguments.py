@@ -29,6 +29,10 @@ JOBS = {
     "verify": "recompute every table from events and compare; exit code 1 where they differ",
     "status": "rows, size, newest event and lag of every table, and what streams and jobs did last",
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
+    "maintain": "keep the lake small: expire old dates, put small files together, delete what nobody needs",
+    "forget": "take users out of every table, as if they had never come",
+    "restore": "undo a bad feed: take the lake back to a time, and read the files again without those it excludes",
+    "history": "what each job wrote, when, and from which versions",
     "sql": "run a Spark SQL query; every table of the lake is a view by its name",
     "shell": "a PySpark shell; every table of the lake is a view by its name",
     "replay": "play event files as a live feed into a folder or a Kafka topic, at a chosen pace",
@@ -258,6 +262,38 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="play from the beginning again")
 
 
+def _dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
+
+
+def _forget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--user", type=_checked(_user_id), metavar="ID", nargs="+", action="extend", default=[], help="users by id"
+    )
+    parser.add_argument("--users-file", type=Path, metavar="FILE", help="a text file with one user id in a line")
+    parser.add_argument("--refuse", action="store_true", help="take in no more events of these users")
+    parser.add_argument(
+        "--vacuum",
+        action="store_true",
+        help="delete the files of older versions at once (no table can be read as it was before, then)",
+    )
+    _dry_run(parser)
+
+
+def _restore(parser: argparse.ArgumentParser) -> None:
+    _sources(parser)
+    parser.add_argument(
+        "--to", type=_checked(_moment), metavar="TIME", required=True, help="the time to go back to (UTC)"
+    )
+    _dry_run(parser)
+
+
+def _history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit", type=_checked(_count), default=20, metavar="N", help="show so many versions (default: 20)"
+    )
+
+
 def _sql(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", help="like \"select * from trends where direction = 'rising'\"")
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
@@ -283,6 +319,10 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "evaluate": _evaluate,
     "status": _status,
     "replay": _replay,
+    "maintain": _dry_run,
+    "forget": _forget,
+    "restore": _restore,
+    "history": _history,
     "sql": _sql,
 }
 

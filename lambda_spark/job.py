@@ -41,7 +41,9 @@ class Job:
     """The lines of its summary."""
 
     def lake(self, *, create: bool = False) -> Lake:
-        return Lake.open(self.spark, self.arguments.lake, create=create)
+        lake = Lake.open(self.spark, self.arguments.lake, create=create)
+        lake.locks.say = self.say
+        return lake
 
     def record(self, lake: Lake) -> Lake:
         """Have what this process does from now on noted in the lake's `job_runs`."""

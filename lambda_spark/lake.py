@@ -7,21 +7,33 @@ transaction as its rows. The settings that a table was computed with are table p
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError, UsageError
-from lambda_spark.operations.delta_log import check_log, commit_note, commit_numbers
+from lambda_spark.operations.delta_log import check_log, commit_note, commit_numbers, newest_with_same_rows
 from lambda_spark.operations.files import FileSystem
 from lambda_spark.operations.locks import Locks
 from lambda_spark.tables import EVENTS, TABLES, Table
 
 PROPERTY_PREFIX = "lambda_spark."
+CUT = "cut"
+"""Property of `events`: the lake's cut date. What is older has expired, and is no longer taken in."""
+
+_RETENTION = "delta.deletedFileRetentionDuration"
+_VACUUM = {
+    "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+    # Spark lists folders with as many tasks as this says, by default 10,000, which takes minutes on a few cores.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
+}
 
 Note = dict[str, Any]
 
@@ -100,12 +112,28 @@ class Lake:
         """The newest version of each table, for a reader to pin once at its start."""
         return {table.name: self.version(table) for table in tables}
 
+    def written_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        """The newest versions of the tables that have newer ones than these."""
+        now = self.versions(*self.present())
+        return {name: version for name, version in now.items() if before.get(name) != version}
+
     def read(self, table: Table, version: int | None = None) -> DataFrame:
-        """The rows of a table, in its declared columns, at a version or as it is now."""
+        """The rows of a table, in its declared columns, at a version or as it is now.
+
+        A version is read where its rows lie today: compaction moves them to other files, and a vacuum removes the old.
+        """
         reader = self.spark.read.format("delta")
         if version is not None:
-            reader = reader.option("versionAsOf", version)
+            reader = reader.option("versionAsOf", self.newest_alike(table, version))
         return reader.load(self.location(table)).select(*table.column_names)
+
+    def is_same(self, table: Table, since: int) -> bool:
+        """Whether no row of a table has changed since a version."""
+        return self.newest_alike(table, since) == self.version(table)
+
+    def newest_alike(self, table: Table, version: int) -> int:
+        """The newest version with the rows of this one."""
+        return newest_with_same_rows(self.files, table.name, version)
 
     def changes(self, table: Table, after: int, until: int) -> DataFrame:
         """The rows that changed after one version and until another, with `_change_type` and `_commit_version`."""
@@ -166,6 +194,104 @@ class Lake:
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).save(self.location(table))
 
+    def rewrite_dates(
+        self,
+        table: Table,
+        rows: DataFrame,
+        dates: Iterable[date],
+        *,
+        note: Note,
+        same_rows: bool = False,
+        once: tuple[str, int] | None = None,
+    ) -> None:
+        """Put these rows in the place of all that lie on some dates, in one commit.
+
+        `same_rows` says that they mean the same as those before. `once` is an application id and a version, under which
+        the commit is made at most once.
+        """
+        writer = rows.select(*table.column_names).write.format("delta").mode("overwrite")
+        writer = writer.option("replaceWhere", f"event_date in ({_literals(dates)})").option(
+            "dataChange", not same_rows
+        )
+        if once is not None:
+            writer = writer.option("txnAppId", once[0]).option("txnVersion", once[1])
+        with self.locks.table(table.name):
+            writer.option("userMetadata", json.dumps(note)).save(self.location(table))
+
+    def delete(self, table: Table, condition: Column, *, note: Note) -> None:
+        """Take the rows out that fulfil a condition; without any there is no commit."""
+        with self.locks.table(table.name), self._noted(note):
+            DeltaTable.forPath(self.spark, self.location(table)).delete(condition)
+
+    def delete_keys(self, table: Table, keys: DataFrame, *, note: Note) -> None:
+        """Take the rows out whose value is in the one column of `keys`; no value gets into the log."""
+        (name,) = keys.columns
+        target = DeltaTable.forPath(self.spark, self.location(table)).alias("target")
+        merge = target.merge(keys.distinct().alias("gone"), f"target.{name} = gone.{name}").whenMatchedDelete()
+        with self.locks.table(table.name), self._noted(note):
+            merge.execute()
+
+    def compact(self, table: Table, dates: Iterable[date] | None, *, note: Note) -> None:
+        """Put the rows of small files into large ones (on some dates); no row changes."""
+        optimize = DeltaTable.forPath(self.spark, self.location(table)).optimize()
+        if dates is not None:
+            optimize = optimize.where(f"event_date in ({_literals(dates)})")
+        with self.locks.table(table.name), self._noted(note):
+            optimize.executeCompaction()
+
+    def vacuum(self, table: Table, retention: timedelta) -> None:
+        """Delete the files that no version within the retention needs."""
+        location, hours = self.location(table), int(retention / timedelta(hours=1))
+        # Delta takes 0 as an argument, and everything else from the table.
+        kept = f"interval {hours} hours"
+        found = {row.key: row.value for row in self.spark.sql(f"SHOW TBLPROPERTIES delta.`{location}`").collect()}
+        with self.locks.table(table.name), self._configured(_VACUUM):
+            if hours and found.get(_RETENTION, "interval 168 hours") != kept:
+                self.spark.sql(f"ALTER TABLE delta.`{location}` SET TBLPROPERTIES ('{_RETENTION}' = '{kept}')")
+            vacuumed = DeltaTable.forPath(self.spark, location)
+            vacuumed.vacuum() if hours else vacuumed.vacuum(0)
+
+    def restore(self, table: Table, version: int, *, note: Note) -> None:
+        """Bring the rows and properties of a version back. Delta keeps the transaction ids of all that came after."""
+        with self.locks.table(table.name), self._noted(note):
+            DeltaTable.forPath(self.spark, self.location(table)).restoreToVersion(version)
+
+    def note(self, table: Table, note: Note) -> None:
+        """A commit that only says something about the table as it is."""
+        rows = self.read(table).limit(0)
+        with self.locks.table(table.name):
+            writer = rows.write.format("delta").mode("append").option("userMetadata", json.dumps(note))
+            # Delta leaves out a commit in which there is nothing, but for a transaction's number.
+            writer = writer.option("txnAppId", f"{PROPERTY_PREFIX}note").option("txnVersion", self.version(table) + 1)
+            writer.save(self.location(table))
+
+    def data_files(self, table: Table, version: int) -> list[str]:
+        """The files of exactly this version, as paths below the table."""
+        rows = self.spark.read.format("delta").option("versionAsOf", version).load(self.location(table))
+        return sorted(unquote(uri).partition(f"{self.location(table)}/")[2] for uri in rows.inputFiles())
+
+    @contextmanager
+    def _noted(self, note: Note) -> Iterator[None]:
+        """For what has no writer with options: Delta takes the note from the session."""
+        with self._configured({"spark.databricks.delta.commitInfo.userMetadata": json.dumps(note)}):
+            yield
+
+    @contextmanager
+    def _configured(self, settings: Mapping[str, str]) -> Iterator[None]:
+        before = {key: self.spark.conf.get(key, None) for key in settings}
+        for key, value in settings.items():
+            self.spark.conf.set(key, value)
+        try:
+            yield
+        finally:
+            for key, former in before.items():
+                self.spark.conf.unset(key) if former is None else self.spark.conf.set(key, former)
+
+    def cut(self) -> date | None:
+        """The lake's cut date; None where nothing has expired yet."""
+        text = self.properties(EVENTS).get(CUT) if self.exists(EVENTS) else None
+        return date.fromisoformat(text) if text else None
+
     def properties(self, table: Table) -> dict[str, str]:
         """What the jobs recorded with a table: the settings it was computed with, and its stream's application id."""
         rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.location(table)}`").collect()
@@ -195,6 +321,10 @@ class Lake:
                 return Commit(version, note)
         return None
 
+    def note_of(self, table: Table, version: int) -> Note | None:
+        """What the job that wrote a version noted."""
+        return commit_note(self.files, table.name, version)
+
     def register_views(self) -> list[str]:
         """Make every table of the lake a temporary view by its name, all pinned now; returns the names."""
         for table in self.present():
@@ -211,3 +341,7 @@ def _delta_properties(table: Table) -> dict[str, str]:
 
 def _prefixed(properties: Mapping[str, str]) -> dict[str, str]:
     return {f"{PROPERTY_PREFIX}{key}": value for key, value in properties.items()}
+
+
+def _literals(dates: Iterable[date]) -> str:
+    return ", ".join(f"date'{day:%Y-%m-%d}'" for day in sorted(dates))

@@ -42,6 +42,8 @@ class IngestSettings:
     """Events before this date are rejected."""
     max_bytes_per_batch: str = "1g"
     """Most bytes of files in one micro-batch (one file is never split over two)."""
+    exclude: tuple[str, ...] = ()
+    """Files that are not read: names or paths, `*`, `?` and `[…]` as in a shell."""
 
     def __post_init__(self) -> None:
         size_in_bytes(self.max_bytes_per_batch, "ingest.max_bytes_per_batch")
@@ -164,6 +166,23 @@ class RecommendationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceSettings:
+    """What `maintain` puts together, and what it lets go."""
+
+    min_files: int = 10
+    """A date (or a table without dates) with at least this many files is put into fewer."""
+    retention: timedelta = timedelta(days=7)
+    """Files that no version of the last so long needs are deleted; so far back can be read and restored."""
+    expire_days: int = 0
+    """Events more than this many days older than the newest event's date expire; 0: never."""
+
+    def __post_init__(self) -> None:
+        _require(self.min_files >= 2, "maintenance.min_files must be at least 2")
+        _require(self.retention >= timedelta(hours=1), "maintenance.retention must be at least '1 hour'")
+        _require(0 <= self.expire_days <= 100_000, "maintenance.expire_days must be at least 0 (0: never)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings, by section."""
 
@@ -172,6 +191,7 @@ class Settings:
     trends: TrendSettings = field(default_factory=TrendSettings)
     similarity: SimilaritySettings = field(default_factory=SimilaritySettings)
     recommendations: RecommendationSettings = field(default_factory=RecommendationSettings)
+    maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
 
 
 _SECTIONS = {section.name: section.default_factory for section in fields(Settings)}
@@ -274,7 +294,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         return parse_duration(str(value), name)
     if get_origin(hint) is tuple:
         items = value if isinstance(value, list) else [item for item in str(value).split(",") if item.strip()]
-        return tuple(_convert(item, int, name) for item in items)
+        kind = get_args(hint)[0]
+        return tuple(_convert(item.strip() if isinstance(item, str) else item, kind, name) for item in items)
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise UsageError(f"{name} must be one of {', '.join(get_args(hint))}, not '{value}'")

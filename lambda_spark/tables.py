@@ -97,9 +97,17 @@ REJECTED_EVENTS = Table(
     name="rejected_events",
     comment="Every line that is no valid event, once, with all reasons; a file that could not be read is one row",
     columns=(
-        Column("rejected_id", "string", "Hex of the first 16 bytes of SHA-256 over the raw bytes and the reasons"),
         Column(
-            "raw", "string", "The line as delivered (bytes that are no UTF-8 shown as U+FFFD); null for a whole file"
+            "rejected_id",
+            "string",
+            "Hex of the first 16 bytes of SHA-256 over the raw bytes (with the salt of refused_users before them, "
+            "where the user is refused), or over the source and the reason",
+        ),
+        Column(
+            "raw",
+            "string",
+            "The line as delivered (bytes that are no UTF-8 shown as U+FFFD); null for a whole file, and where the "
+            "user is refused",
         ),
         Column("raw_bytes", "binary", "The line's bytes where they are no UTF-8, else null"),
         Column("reasons", "array<string>", "Everything that is wrong with it"),
@@ -127,6 +135,12 @@ INGESTED_FILES = Table(
         Column("ingested_at", "timestamp", "Start of the micro-batch that read it (UTC)"),
         _INGEST_BATCH,
     ),
+)
+
+REFUSED_USERS = Table(
+    name="refused_users",
+    comment="Users whose events are refused since they were forgotten, without their ids",
+    columns=(Column("user", "string", "Hex of SHA-256 over the table's salt, a colon and the user's id"),),
 )
 
 PRODUCTS = Table(
@@ -323,6 +337,7 @@ TABLES: dict[str, Table] = {
         EVENTS,
         REJECTED_EVENTS,
         INGESTED_FILES,
+        REFUSED_USERS,
         PRODUCTS,
         DEMAND,
         TRENDS,

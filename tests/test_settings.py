@@ -32,6 +32,7 @@ def test_an_assignment_overrides_the_file(tmp_path):
     settings = load_settings(file, ["trends.min_change=4", "trends.origin=2019-11-01", "recommendations.deny=7,8"])
     assert settings.trends == TrendSettings(bucket=timedelta(minutes=30), min_change=4, origin=date(2019, 11, 1))
     assert settings.recommendations.deny == (7, 8)
+    assert load_settings(None, ["ingest.exclude=bad*.csv, /in/x y.csv"]).ingest.exclude == ("bad*.csv", "/in/x y.csv")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,8 @@ def test_an_assignment_overrides_the_file(tmp_path):
         ("recommendations.repeat=maybe", "recommendations.repeat must be one of exclude, allow, own-row"),
         ("recommendations.deny=7,x", "recommendations.deny must be a whole number, not 'x'"),
         ("recommendations.k=0", "recommendations.k must be 1 to 1000"),
+        ("maintenance.retention=0 days", "maintenance.retention must be at least '1 hour'"),
+        ("maintenance.expire_days=-1", "maintenance.expire_days must be at least 0"),
         ("ingest.header=yes", "ingest.header must be true or false, not 'yes'"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -19,13 +19,18 @@ class Buckets:
 
     def __init__(self, settings: TrendSettings) -> None:
         self.length = settings.bucket // settings.bucket.resolution
-        self.origin = int(datetime.combine(settings.origin, time(), UTC).timestamp()) * 1_000_000
+        self.origin = midnight(settings.origin)
 
     def number(self, micros: int) -> int:
         return (micros - self.origin) // self.length
 
     def start(self, number: int) -> int:
         return self.origin + number * self.length
+
+    def first_open(self, cut: date) -> int:
+        """The first bucket that all events of itself and of the bucket before it are there for, nothing being older
+        than a cut date. The trends of those before it can't be recomputed any more: they are frozen."""
+        return self.number(midnight(cut) - 1) + 2
 
     def start_of(self, moment: Column) -> Column:
         """The first moment of the bucket that a timestamp lies in."""
@@ -37,6 +42,11 @@ class Buckets:
 
     def starts(self, numbers: Sequence[int]) -> list[Column]:
         return [F.timestamp_micros(F.lit(self.start(number))) for number in numbers]
+
+
+def midnight(day: date) -> int:
+    """The first moment of a UTC date in epoch microseconds."""
+    return int(datetime.combine(day, time(), UTC).timestamp()) * 1_000_000
 
 
 def interactions(events: DataFrame) -> DataFrame:

@@ -9,16 +9,26 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, product_demand, total_demand
+from lambda_spark.batch.demand import (
+    Buckets,
+    attribute_demand,
+    demand_cells,
+    midnight,
+    product_demand,
+    total_demand,
+)
 from lambda_spark.batch.trends import trends, user_trends
 from lambda_spark.lake import Lake
 from lambda_spark.settings import TrendSettings, recorded
 from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, TRENDS, USER_TRENDS, Table
 
 Progress = Callable[[str], None]
+
+BATCH_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+"""In the order they are written: the last one's note says that a run is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +50,9 @@ class TrendTables:
     user_trends: DataFrame
 
     def by_table(self) -> list[tuple[Table, DataFrame]]:
-        """In the order they are written: the last one's note says that a run is done."""
-        return [
-            (DEMAND, self.demand),
-            (TRENDS, self.trends),
-            (CATEGORY_TRENDS, self.category_trends),
-            (BRAND_TRENDS, self.brand_trends),
-            (USER_TRENDS, self.user_trends),
-        ]
+        """Each table with its rows, in the order of BATCH_TABLES."""
+        rows = (self.demand, self.trends, self.category_trends, self.brand_trends, self.user_trends)
+        return list(zip(BATCH_TABLES, rows, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +75,48 @@ def refresh(
     end: datetime | None = None,
     progress: Progress,
 ) -> TrendRun:
-    """Bring the tables up to date, or recompute the buckets that touch a span of time (`end` excluded)."""
-    version = lake.version(EVENTS)
+    """Bring the tables up to date, or recompute the buckets that touch a span of time (`end` excluded).
+
+    Buckets that a cut date has frozen stay as they are.
+    """
+    with lake.locks.reader(), lake.locks.tables(*(table.name for table in BATCH_TABLES)):
+        return _refresh(lake, settings, start, end, progress)
+
+
+def _refresh(
+    lake: Lake, settings: TrendSettings, start: datetime | None, end: datetime | None, progress: Progress
+) -> TrendRun:
+    version, cut = lake.version(EVENTS), lake.cut()
     done = lake.last_commit(USER_TRENDS, job="trends") if lake.exists(USER_TRENDS) else None
+    recompute_all = partial(_recompute_all, lake, settings, version, cut, progress)
     if done is None:
-        return _recompute_all(lake, settings, version, "first run", progress)
+        return recompute_all("first run")
     if not lake.has_recorded(USER_TRENDS, recorded(settings)):
-        return _recompute_all(lake, settings, version, "the settings have changed", progress)
+        return recompute_all("the settings have changed")
+    if done.note["first_event"] is None:
+        return recompute_all("first events")
     covered = int(done.note["events_version"])
     before = Extent(done.note["first_event"], done.note["newest_event"])
     buckets = Buckets(settings)
     touched: set[int] = set()
     extent = before
-    if version != covered:
-        changes = lake.changes(EVENTS, covered, version)
-        if changes.where(F.col("_change_type") != "insert").limit(1).collect():
-            return _recompute_all(lake, settings, version, "events have been taken out", progress)
-        touched, extent = _touched(changes, buckets, before)
+    reason = "asked for"
+    is_new = lake.newest_alike(EVENTS, covered) < version
+    if is_new:
+        changes = _changes_by_bucket(lake, covered, version, buckets, cut)
+        after = _extent_after(lake, version, before, changes, cut)
+        if after is None:
+            return recompute_all("all events have been taken out")
+        extent = after
+        touched = _touched(changes, buckets, before, extent)
+        reason = "events have been taken out" if _has_deletes(changes) else "new events"
     if start is not None or end is not None:
         touched |= _span(start, end, buckets, extent)
+    if cut is not None:
+        touched = {number for number in touched if number >= buckets.first_open(cut)}
     if not touched:
+        if is_new:
+            lake.note(USER_TRENDS, _note(version, extent))
         return TrendRun(version, 0, "nothing new")
     progress(f"{len(touched)} buckets to recompute")
     compared = sorted(touched)
@@ -103,7 +130,7 @@ def refresh(
         for table, rows in tables.by_table():
             lake.replace_where(table, _packed(rows.where(in_span)), in_span, note=_note(version, extent))
             progress(f"{table.name} written")
-    return TrendRun(version, len(compared), "new events", _versions(lake))
+    return TrendRun(version, len(compared), reason, _versions(lake))
 
 
 @contextmanager
@@ -140,47 +167,90 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         cells.unpersist()
 
 
-def extent_of(events: DataFrame) -> Extent | None:
-    """First and newest event, or None where there are no events."""
+def extent_of(events: DataFrame, cut: date | None = None) -> Extent | None:
+    """First and newest event, or None where there are no events. With a cut date the store begins there."""
     first, newest = events.agg(F.unix_micros(F.min("event_time")), F.unix_micros(F.max("event_time"))).collect()[0]
-    return None if first is None else Extent(first, newest)
+    if first is None:
+        return None
+    return Extent(first if cut is None else midnight(cut), newest)
 
 
-def _recompute_all(lake: Lake, settings: TrendSettings, version: int, reason: str, progress: Progress) -> TrendRun:
+def _recompute_all(
+    lake: Lake, settings: TrendSettings, version: int, cut: date | None, progress: Progress, reason: str
+) -> TrendRun:
     events = lake.read(EVENTS, version)
-    extent = extent_of(events)
-    if extent is None:
-        lake.create(DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+    extent = extent_of(events, cut)
+    if extent is None and not lake.exists(USER_TRENDS):
+        lake.create(*BATCH_TABLES)
         return TrendRun(version, 0, "there are no events yet")
     progress(f"all buckets to recompute: {reason}")
-    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
+    nothing = Extent(0, 0)
+    with compute(events, settings, extent or nothing, F.timestamp_micros(F.lit((extent or nothing).newest))) as tables:
         for table, rows in tables.by_table():
-            lake.replace(table, _packed(rows), settings=recorded(settings), note=_note(version, extent))
+            kept = _with_frozen(lake, table, rows, settings, cut)
+            lake.replace(table, _packed(kept), settings=recorded(settings), note=_note(version, extent))
             progress(f"{table.name} written")
     return TrendRun(version, None, reason, _versions(lake))
 
 
-def _touched(changes: DataFrame, buckets: Buckets, before: Extent) -> tuple[set[int], Extent]:
-    """The buckets whose rows can differ after some new events, and the store's new extent.
+def _with_frozen(lake: Lake, table: Table, rows: DataFrame, settings: TrendSettings, cut: date | None) -> DataFrame:
+    """All rows of a recompute, and those that a cut date has frozen, where they are of the same settings."""
+    if cut is None:
+        return rows
+    buckets = Buckets(settings)
+    is_open = F.col("bucket_start") >= F.timestamp_micros(F.lit(buckets.start(buckets.first_open(cut))))
+    rows = rows.select(*table.column_names).where(is_open)
+    if not lake.exists(table) or not lake.has_recorded(table, recorded(settings)):
+        return rows
+    return rows.unionByName(lake.read(table, lake.version(table)).where(~is_open))
 
-    Those are the buckets of the new events, the one after each, the former newest one (it may be complete now) and
-    the one after it, and the former first one if it now has a predecessor. Buckets without events on either side have
-    no rows.
-    """
-    rows = (
+
+def _changes_by_bucket(lake: Lake, covered: int, version: int, buckets: Buckets, cut: date | None) -> list[Row]:
+    """What came to `events` and was taken out after a version: per bucket its first and newest event and `deletes`."""
+    changes = lake.changes(EVENTS, covered, version)
+    if cut is not None:
+        changes = changes.where(F.col("event_date") >= F.lit(cut))
+    return (
         changes.groupBy(buckets.start_of(F.col("event_time")).alias("bucket_start"))
-        .agg(F.unix_micros(F.min("event_time")).alias("first"), F.unix_micros(F.max("event_time")).alias("newest"))
+        .agg(
+            F.unix_micros(F.min("event_time")).alias("first"),
+            F.unix_micros(F.max("event_time")).alias("newest"),
+            F.count_if(F.col("_change_type") != "insert").alias("deletes"),
+        )
         .collect()
     )
-    if not rows:
-        return set(), before
-    extent = Extent(min(before.first, *(row.first for row in rows)), max(before.newest, *(row.newest for row in rows)))
-    changed = {buckets.number(row.first) for row in rows}
-    former_newest = buckets.number(before.newest)
-    touched = changed | {number + 1 for number in changed} | {former_newest, former_newest + 1}
-    if extent.first < before.first:
-        touched.add(buckets.number(before.first))
-    return {number for number in touched if number <= buckets.number(extent.newest)}, extent
+
+
+def _extent_after(lake: Lake, version: int, before: Extent, changes: list[Row], cut: date | None) -> Extent | None:
+    """The store's extent after some changes; None where no events are left."""
+    if _has_deletes(changes) or (cut is not None and before.first != midnight(cut)):
+        return extent_of(lake.read(EVENTS, version), cut)
+    first = min([before.first, *(row.first for row in changes)])
+    return Extent(first, max([before.newest, *(row.newest for row in changes)]))
+
+
+def _has_deletes(changes: list[Row]) -> bool:
+    return any(row.deletes for row in changes)
+
+
+def _touched(changes: list[Row], buckets: Buckets, before: Extent, extent: Extent) -> set[int]:
+    """The buckets whose rows can differ after some changes.
+
+    Those are the buckets of the changes, the one after each, all from the newest one before to the newest one after and
+    the next (they may be complete now, or no longer), and the first one before and after (it has no rows while nothing
+    precedes it). Buckets without events on either side have no rows.
+    """
+    if not changes and extent == before:
+        return set()
+    changed = {buckets.number(row.first) for row in changes}
+    newest = sorted((buckets.number(before.newest), buckets.number(extent.newest)))
+    touched = changed | {number + 1 for number in changed}
+    touched |= {buckets.number(before.newest), buckets.number(before.newest) + 1}
+    if extent.newest < before.newest:
+        touched |= set(range(newest[0], newest[1] + 1))
+    if extent.first != before.first:
+        touched |= {buckets.number(before.first), buckets.number(extent.first)}
+    return {number for number in touched if number <= newest[1]}
 
 
 def _span(start: datetime | None, end: datetime | None, buckets: Buckets, extent: Extent) -> set[int]:
@@ -210,9 +280,10 @@ def _packed(rows: DataFrame) -> DataFrame:
     return rows.repartition("bucket_start")
 
 
-def _note(version: int, extent: Extent) -> dict[str, object]:
-    return {"job": "trends", "events_version": version, "first_event": extent.first, "newest_event": extent.newest}
+def _note(version: int, extent: Extent | None) -> dict[str, object]:
+    first, newest = (None, None) if extent is None else (extent.first, extent.newest)
+    return {"job": "trends", "events_version": version, "first_event": first, "newest_event": newest}
 
 
 def _versions(lake: Lake) -> dict[str, int]:
-    return lake.versions(DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+    return lake.versions(*BATCH_TABLES)

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from lambda_spark.events.validation import FIELDS
 
 RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
-"""What every reader returns: where a line came from, the line, if it equals the header, nine texts, its flaw or null."""
+"""What every reader returns: where a line came from, it, whether it equals the header, nine texts, its flaw or null."""
 
 KAFKA = "kafka:"
 """What the source of a message begins with: `kafka:topic/partition/offset`. No file's URI does."""

@@ -6,6 +6,8 @@ Spark's file stream says which files are new and remembers them; the files thems
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
@@ -53,7 +55,8 @@ class FileSource:
         )
 
     def delivery(self, batch: DataFrame) -> Delivery:
-        return _FileDelivery(self._lake.spark, batch.collect(), header=self._settings.header)
+        wanted = [file for file in batch.collect() if not is_excluded(file.path, self._settings.exclude)]
+        return _FileDelivery(self._lake.spark, wanted, header=self._settings.header)
 
     def not_read_again(self) -> tuple[str, ...]:
         """Files that changed after they had been read, or were empty then: Spark reads no file twice under one name."""
@@ -71,7 +74,14 @@ class FileSource:
         changed = (F.col("now_bytes") != F.col("bytes")) | (F.col("now_modified") > F.col("modified_at"))
         was_empty = F.col("bytes").isNull() & (F.col("now_bytes") > 0)
         rows = present.join(known, on="path", how="left").where(changed | was_empty).select("path").orderBy("path")
-        return tuple(row.path.removeprefix("file:") for row in rows.collect())
+        paths = (row.path.removeprefix("file:") for row in rows.collect())
+        return tuple(path for path in paths if not is_excluded(path, self._settings.exclude))
+
+
+def is_excluded(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a file, by its name or its path, is one of `ingest.exclude`."""
+    path = path.removeprefix("file:")
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (path, path.rsplit("/", 1)[-1]))
 
 
 class _FileDelivery(Delivery):

@@ -19,6 +19,7 @@ from lambda_spark.events.delivery import Delivery, Part, Source, part_of
 from lambda_spark.events.files import FileSource
 from lambda_spark.events.kafka import KafkaSource
 from lambda_spark.events.products import newest_products, product_attributes
+from lambda_spark.events.refusals import SALT, Refusals, refuse
 from lambda_spark.events.validation import validate
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import (
@@ -32,10 +33,10 @@ from lambda_spark.operations.checkpoints import (
 from lambda_spark.operations.triggers import AVAILABLE_NOW
 from lambda_spark.session import literal_rows
 from lambda_spark.settings import IngestSettings, KafkaSettings
-from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS, Table
+from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REFUSED_USERS, REJECTED_EVENTS, Table
 
-_INGESTION = "ingestion"
-"""The lock of a micro-batch: between asking which events are known and writing the others nobody else may write."""
+INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
+"""What a micro-batch writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def ingest(
     files = FileSource(lake, list(sources), settings)
     create_tables(lake)
     account = _take_in(lake, files, settings, trigger, progress)
-    return replace(account, rewritten=files.not_read_again())
+    with lake.locks.reader():
+        return replace(account, rewritten=files.not_read_again())
 
 
 def ingest_topic(
@@ -117,7 +119,8 @@ def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str,
 
     def process(batch: DataFrame, batch_id: int) -> None:
         nonlocal total
-        with lake.locks.table(_INGESTION):
+        # Held as a whole: what a micro-batch found in the tables must still be so when it writes.
+        with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
             account = _MicroBatch(lake, checkpoint, settings, batch_id, source.delivery(batch)).write()
         progress(
             f"micro-batch {batch_id}: {account.parts} {source.unit}, {account.lines:,} lines = "
@@ -138,6 +141,13 @@ def _checkpoint(lake: Lake, source: Source, progress: Progress) -> Checkpoint:
         progress(f"{error}; what was read before is dropped as a repeat")
         lake.set_properties(EVENTS, {key: new_application()})
         return open_checkpoint(lake, source.name, EVENTS, way_out="", key=key)
+
+
+def _refusals(lake: Lake) -> Refusals | None:
+    """Who is refused; None where nobody is."""
+    if not lake.exists(REFUSED_USERS):
+        return None
+    return Refusals(lake.properties(REFUSED_USERS)[SALT], lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)))
 
 
 class _MicroBatch:
@@ -173,10 +183,16 @@ class _MicroBatch:
     def _inspect(self) -> DataFrame:
         """Every line that can be read, typed, with its reasons; kept, since several steps need it."""
         fields = self.delivery.lines().withColumn("ingested_at", F.lit(self.ingested_at))
-        validated = validate(fields, earliest=self.settings.earliest).drop("ingested_at")
+        validated = validate(fields, earliest=self.settings.earliest, cut=self.lake.cut()).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
         # Only what is rejected needs its line any more.
-        return validated.withColumn("raw", F.when(is_rejected, F.col("raw"))).persist(StorageLevel.MEMORY_AND_DISK)
+        inspected = validated.withColumn("raw", F.when(is_rejected, F.col("raw")))
+        refusals = _refusals(self.lake)
+        if refusals is None:
+            inspected = inspected.withColumn("mark", F.lit(None).cast("string"))
+        else:
+            inspected = refuse(inspected, refusals)
+        return inspected.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _count_lines(self, inspected: DataFrame) -> list[Row]:
         """Per part: its lines, header lines, valid lines, and the dates of its valid events."""
@@ -218,7 +234,7 @@ class _MicroBatch:
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
-            F.substring(F.sha2(raw_bytes, 256), 1, 32).alias("rejected_id"),
+            F.substring(F.coalesce("mark", F.sha2(raw_bytes, 256)), 1, 32).alias("rejected_id"),
             F.make_valid_utf8("raw").alias("raw"),
             F.when(not_utf8, raw_bytes).alias("raw_bytes"),
             "reasons",

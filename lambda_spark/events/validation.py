@@ -28,13 +28,13 @@ _SEPARATOR = "\n"
 """Between reasons while they are one text; no reason has it."""
 
 
-def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
+def validate(fields: DataFrame, *, earliest: date, cut: date | None = None) -> DataFrame:
     """Type the nine fields and name what is wrong with them.
 
     `fields` has the nine columns as text, `flaw` (what is wrong with the line as a whole, or null) and `ingested_at`
     (the micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where malformed),
     `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaw` is dropped. A line with a flaw has
-    no other reasons, since its fields cannot be trusted.
+    no other reasons, since its fields cannot be trusted. What is older than `cut` has expired.
     """
     text = {name: _trimmed(F.col(name)) for name in FIELDS}
     typed = {
@@ -56,7 +56,9 @@ def validate(fields: DataFrame, *, earliest: date) -> DataFrame:
         F.struct(*(text[name].isNotNull().alias(name) for name in FIELDS)).alias("given"),
     )
     # One text, not an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row.
-    found = F.when(F.col("flaw").isNotNull(), F.col("flaw")).otherwise(F.concat_ws(_SEPARATOR, *_reasons(earliest)))
+    found = F.when(F.col("flaw").isNotNull(), F.col("flaw")).otherwise(
+        F.concat_ws(_SEPARATOR, *_reasons(earliest, cut))
+    )
     no_reasons = F.array().cast("array<string>")
     return inspected.select(
         *kept,
@@ -116,14 +118,16 @@ def _trimmed(value: Column) -> Column:
     return F.nullif(F.trim(value), F.lit(""))
 
 
-def _reasons(earliest: date) -> list[Column]:
+def _reasons(earliest: date, cut: date | None) -> list[Column]:
     missing = [F.when(~F.col("given")[name], f"{name} is missing") for name in REQUIRED]
     malformed = [F.when(F.col("given")[name] & F.col(name).isNull(), f"{name} is malformed") for name in FIELDS]
+    expired = F.lit(False) if cut is None else F.to_date("event_time") < F.lit(cut)
     latest = F.col("ingested_at") + F.expr("interval 1 day")
     return [
         *missing,
         *malformed,
         F.when(F.col("event_time") < F.lit(earliest).cast("timestamp"), f"event_time is before {earliest}"),
+        F.when(expired, f"event_time is before the lake's cut date {cut}"),
         F.when(F.col("event_time") > latest, "event_time is in the future"),
         F.when(~F.col("event_type").isin(*EVENT_TYPES), "event_type is unknown"),
         F.when(F.col("product_id") <= 0, "product_id is not above 0"),

@@ -18,6 +18,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from lambda_spark.errors import CheckpointError
 from lambda_spark.lake import Lake
+from lambda_spark.operations.delta_log import appends_rows
 from lambda_spark.operations.triggers import AVAILABLE_NOW
 from lambda_spark.tables import Table
 
@@ -61,6 +62,22 @@ def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str, key: st
     return checkpoint
 
 
+def is_at_head(lake: Lake, checkpoint: Checkpoint, source: Table) -> bool:
+    """Whether a stream has finished all micro-batches that it planned, and they take in all that was appended to its
+    source: nothing older will be read from the source's files again."""
+    folder = f"_checkpoints/{checkpoint.job}/{checkpoint.application}"
+    planned = [int(name) for name in lake.files.list(f"{folder}/offsets") if name.isdigit()]
+    if not planned:
+        return lake.read(source, lake.version(source)).isEmpty()
+    if not lake.files.exists(f"{folder}/commits/{max(planned)}"):
+        return False
+    covered = covered_version({"offset": source_offset(lake, checkpoint, max(planned))})
+    if covered is None:
+        return False
+    later = range(covered + 1, lake.version(source) + 1)
+    return not any(appends_rows(lake.files, source.name, version) for version in later)
+
+
 def source_offset(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, Any]:
     """Where in its source a micro-batch ends, as Spark planned it; a replay of the batch ends there too."""
     return _planned(lake, checkpoint, batch_id)[1]
@@ -77,6 +94,17 @@ def _planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> tuple[dict[st
     log = f"_checkpoints/{checkpoint.job}/{checkpoint.application}/offsets/{batch_id}"
     _, circumstances, offset = lake.files.read_text(log).splitlines()
     return json.loads(circumstances), json.loads(offset)
+
+
+def covered_version(note: dict[str, Any]) -> int | None:
+    """The version of `events` that a table has taken in as a whole, by a commit's note; None where its micro-batch
+    ended within a version."""
+    if "events_version" in note:
+        return int(note["events_version"])
+    offset = note.get("offset")
+    if not isinstance(offset, dict) or offset["index"] != -1 or offset["isStartingVersion"]:
+        return None
+    return int(offset["reservoirVersion"]) - 1
 
 
 def run_stream(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from typing import Any
+from urllib.parse import unquote
 
 from lambda_spark.errors import LakeError
 from lambda_spark.operations.files import FileSystem
@@ -26,11 +28,68 @@ def commit_numbers(files: FileSystem, table: str) -> list[int]:
 
 def commit_note(files: FileSystem, table: str, version: int) -> dict[str, Any] | None:
     """What the job that wrote a version noted in its metadata, or None."""
-    for line in files.read_text(f"{table}/_delta_log/{version:020}.json").splitlines():
-        text = json.loads(line).get("commitInfo", {}).get("userMetadata")
-        if text:
-            return dict(json.loads(text))
-    return None
+    text = _info(files, table, version).get("userMetadata")
+    return dict(json.loads(text)) if text else None
+
+
+def commit_time(files: FileSystem, table: str, version: int) -> datetime:
+    """When a version was written (UTC)."""
+    millis = int(_info(files, table, version).get("timestamp", 0))
+    return datetime.fromtimestamp(millis / 1000, UTC)
+
+
+def commit_operation(files: FileSystem, table: str, version: int) -> str:
+    """What Delta calls the operation that wrote a version, like `WRITE` or `MERGE`."""
+    return str(_info(files, table, version).get("operation", ""))
+
+
+def _info(files: FileSystem, table: str, version: int) -> dict[str, Any]:
+    return next(
+        (dict(action["commitInfo"]) for action in _actions(files, table, version) if "commitInfo" in action), {}
+    )
+
+
+def appends_rows(files: FileSystem, table: str, version: int) -> bool:
+    """Whether a version brought rows and took none out: what a stream with `skipChangeCommits` reads."""
+    changed = _changed(files, table, version)
+    return "add" in changed and "remove" not in changed
+
+
+def dates_taken_out(files: FileSystem, table: str, version: int) -> list[date]:
+    """The dates of a table, partitioned by `event_date`, that a version took rows out of."""
+    removed = (action["remove"] for action in _actions(files, table, version) if "remove" in action)
+    return sorted({date.fromisoformat(file["partitionValues"]["event_date"]) for file in removed if file["dataChange"]})
+
+
+def files_brought(files: FileSystem, table: str, version: int) -> set[str]:
+    """The files that a version added, change files too: paths below the table."""
+    actions = _actions(files, table, version)
+    return {unquote(action[kind]["path"]) for action in actions for kind in ("add", "cdc") if kind in action}
+
+
+def newest_with_same_rows(files: FileSystem, table: str, version: int) -> int:
+    """The newest version whose rows are those of this one: compaction, properties and notes change none."""
+    while files.exists(_file(table, version + 1)) and not _changed(files, table, version + 1):
+        version += 1
+    return version
+
+
+def _changed(files: FileSystem, table: str, version: int) -> set[str]:
+    """`add` or `remove`, or both, where a version brought or took out rows."""
+    return {
+        kind
+        for action in _actions(files, table, version)
+        for kind in ("add", "remove")
+        if action.get(kind, {}).get("dataChange")
+    }
+
+
+def _actions(files: FileSystem, table: str, version: int) -> Iterator[dict[str, Any]]:
+    return (json.loads(line) for line in files.read_text(_file(table, version)).splitlines() if line)
+
+
+def _file(table: str, version: int) -> str:
+    return f"{table}/_delta_log/{version:020}.json"
 
 
 def commit_rows(files: FileSystem, table: str, version: int) -> tuple[datetime, int]:

@@ -36,6 +36,18 @@ class FileSystem:
             return {}
         return {status.getPath().getName(): status.getLen() for status in self.hadoop.listStatus(self.path(relative))}
 
+    def walk(self, relative: str) -> dict[str, int]:
+        """Path (below the folder) and length in bytes of every file in a folder and its folders."""
+        # Folder by folder: Hadoop's own recursive listing starts a process for each local file, for its owner's name.
+        sizes: dict[str, int] = {}
+        for status in self.hadoop.listStatus(self.path(relative)):
+            name = status.getPath().getName()
+            if status.isDirectory():
+                sizes |= {f"{name}/{path}": size for path, size in self.walk(f"{relative}/{name}").items()}
+            else:
+                sizes[name] = status.getLen()
+        return sizes
+
     def list(self, relative: str = "") -> list[str]:
         return sorted(self.sizes(relative))
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from lambda_spark.batch.demand import Buckets
 from lambda_spark.batch.refresh import compute, extent_of
 from lambda_spark.events.products import product_attributes
 from lambda_spark.lake import Commit, Lake
+from lambda_spark.operations.checkpoints import APPLICATION, covered_version
 from lambda_spark.serving.refresh import for_active_users, pin_views
 from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings, from_recorded
 from lambda_spark.speed.baskets import basket_items
-from lambda_spark.speed.contributions import PAIR, all_contributions, known_items
+from lambda_spark.speed.contributions import all_contributions, known_items, total_counts
 from lambda_spark.speed.scores import similar_items
 from lambda_spark.tables import (
     BASKETS,
@@ -64,14 +66,6 @@ def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
             yield from check(lake, newest)
 
 
-def covered_version(note: dict[str, object]) -> int | None:
-    """The version of `events` that a micro-batch has taken in as a whole; None where it ended within one."""
-    offset = note.get("offset")
-    if not isinstance(offset, dict) or offset["index"] != -1 or offset["isStartingVersion"]:
-        return None
-    return int(offset["reservoirVersion"]) - 1
-
-
 def _products(lake: Lake, newest: int) -> Iterator[Finding]:
     version = lake.version(PRODUCTS)
     yield _compare(
@@ -85,34 +79,34 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
         return
     version = int(done.note["events_version"])
     settings = from_recorded(TrendSettings, lake.properties(USER_TRENDS))
-    events = lake.read(EVENTS, version)
-    extent = extent_of(events)
+    events, cut = lake.read(EVENTS, version), lake.cut()
+    extent = extent_of(events, cut)
     if extent is None:
         return
+    is_open = F.lit(True)
+    if cut is not None:
+        buckets = Buckets(settings)
+        is_open = F.col("bucket_start") >= F.timestamp_micros(F.lit(buckets.start(buckets.first_open(cut))))
     with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
         for table, expected in tables.by_table():
-            yield _compare(table, expected, lake.read(table), _against(version, newest))
+            yield _compare(table, expected.where(is_open), lake.read(table).where(is_open), _against(version, newest))
 
 
 def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
-    done = _newest_whole_commit(lake)
+    # Pinned together, between two micro-batches: what the newest note covers is in both.
+    with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
+        done = _newest_whole_commit(lake)
+        versions = lake.versions(BASKETS, CO_INTERACTIONS)
     if done is None:
         return
     version = covered_version(done.note)
     assert version is not None
     window = int(lake.properties(CO_INTERACTIONS)["window"])
     items = basket_items(lake.read(EVENTS, version))
-    batch_id = int(done.note["batch_id"])
-    taken_in = F.col("batch_id") <= batch_id
-    baskets = known_items(lake.read(BASKETS).where(taken_in))
+    taken_in = F.col("batch_id") <= int(done.note["batch_id"])
+    baskets = known_items(lake.read(BASKETS, versions[BASKETS.name]).where(taken_in))
     yield _compare(BASKETS, items, baskets, _against(version, newest))
-    counts = (
-        lake.read(CO_INTERACTIONS, done.version)
-        .where(taken_in)
-        .groupBy(*PAIR)
-        .agg(F.sum("baskets").alias("baskets"), F.sum("strength").alias("strength"))
-        .where((F.col("baskets") != 0) | (F.col("strength") != 0))
-    )
+    counts = total_counts(lake.read(CO_INTERACTIONS, versions[CO_INTERACTIONS.name]).where(taken_in))
     yield _compare(CO_INTERACTIONS, all_contributions(items, window=window), counts, _against(version, newest))
 
 
@@ -125,7 +119,8 @@ def _similar_items(lake: Lake, newest: int) -> Iterator[Finding]:
     counts = lake.read(CO_INTERACTIONS, version)
     date = counts.agg(F.max("event_date")).collect()[0][0]
     current = lake.version(CO_INTERACTIONS)
-    against = f"co_interactions v{version}" + (f" (v{current} not yet taken in)" if current != version else "")
+    is_older = not lake.is_same(CO_INTERACTIONS, version)
+    against = f"co_interactions v{version}" + (f" (v{current} not yet taken in)" if is_older else "")
     yield _compare(
         SIMILAR_ITEMS, similar_items(counts, settings, newest=date), lake.read(SIMILAR_ITEMS, done.version), against
     )
@@ -146,10 +141,11 @@ def _recommendations(lake: Lake, newest: int) -> Iterator[Finding]:
 
 
 def _newest_whole_commit(lake: Lake) -> Commit | None:
-    """The newest commit of the stream that ends between two versions of `events`."""
+    """The newest commit that covers whole versions of `events`."""
+    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
     before: int | None = None
     while True:
-        done = lake.last_commit(CO_INTERACTIONS, before=before, job="similarity")
+        done = lake.last_commit(CO_INTERACTIONS, before=before, application=application)
         if done is None or covered_version(done.note) is not None:
             return done
         before = done.version

@@ -104,8 +104,13 @@ def newest_views(
 
 def refresh(lake: Lake, settings: RecommendationSettings, *, progress: Progress) -> RecommendationRun:
     """Write the lists of all active users, unless they are up to date with the tables and the settings."""
+    with lake.locks.reader(), lake.locks.table(RECOMMENDATIONS.name):
+        return _refresh(lake, settings, progress)
+
+
+def _refresh(lake: Lake, settings: RecommendationSettings, progress: Progress) -> RecommendationRun:
     views = pin_views(lake)
-    if _is_up_to_date(lake, settings, views.versions):
+    if _is_up_to_date(lake, settings):
         return RecommendationRun(views.versions, None)
     progress("recommending for all active users")
     rows = for_active_users(views, settings)
@@ -174,10 +179,10 @@ def bucket_words(start: datetime, length: str) -> str:
     return f"in the {length} from {start:%Y-%m-%d %H:%M}"
 
 
-def _is_up_to_date(lake: Lake, settings: RecommendationSettings, versions: dict[str, int]) -> bool:
+def _is_up_to_date(lake: Lake, settings: RecommendationSettings) -> bool:
     if not lake.exists(RECOMMENDATIONS):
         return False
     done = lake.last_commit(RECOMMENDATIONS, job="recommend")
-    if done is None or done.note["versions"] != versions:
+    if done is None or not all(lake.is_same(table, done.note["versions"][table.name]) for table in _INPUTS):
         return False
     return lake.has_recorded(RECOMMENDATIONS, recorded(settings))

@@ -60,6 +60,21 @@ def all_contributions(items: DataFrame, *, window: int) -> DataFrame:
     return contributions(items.withColumn("weight", F.lit(1).cast("bigint")), window=window)
 
 
+def withdrawn_contributions(items: DataFrame, *, window: int) -> DataFrame:
+    """What baskets that counted take away with them when they go: the negative of their counts."""
+    return contributions(items.withColumn("weight", F.lit(-1).cast("bigint")), window=window)
+
+
+def total_counts(counts: DataFrame) -> DataFrame:
+    """The rows of the `co_interactions` table as one per key: a pair's columns, baskets, strength. Where both are 0
+    there is no row."""
+    return (
+        counts.groupBy(*PAIR)
+        .agg(F.sum("baskets").alias("baskets"), F.sum("strength").alias("strength"))
+        .where((F.col("baskets") != 0) | (F.col("strength") != 0))
+    )
+
+
 def basket_changes(known: DataFrame, new: DataFrame) -> DataFrame:
     """Known and new items of the same baskets, side by side: a basket's columns, product_id, known_time, new_time.
 
@@ -97,3 +112,16 @@ def new_items(changes: DataFrame) -> DataFrame:
 def known_items(baskets: DataFrame) -> DataFrame:
     """The rows of the `baskets` table as one per item: the smallest first_time counts."""
     return baskets.groupBy(*BASKET, "product_id").agg(F.min("first_time").alias("first_time"))
+
+
+def folded_baskets(baskets: DataFrame) -> DataFrame:
+    """The rows of the `baskets` table as one per item, of the newest micro-batch that told of it."""
+    return baskets.groupBy(*BASKET, "product_id").agg(
+        F.min("first_time").alias("first_time"), F.max("batch_id").alias("batch_id")
+    )
+
+
+def folded_counts(counts: DataFrame) -> DataFrame:
+    """The rows of the `co_interactions` table as one per key, of the newest micro-batch of the date."""
+    newest = counts.groupBy("event_date").agg(F.max("batch_id").alias("batch_id"))
+    return total_counts(counts).join(F.broadcast(newest), on="event_date", how="inner")

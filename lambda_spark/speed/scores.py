@@ -14,7 +14,7 @@ WEIGHT_ONE = 2**20
 """The weight of the newest date. Weights are integers, so that sums do not depend on their order."""
 
 
-def date_weight(event_date: Column, newest: date, half_life_days: float) -> Column:
+def date_weight(event_date: Column, newest: date | None, half_life_days: float) -> Column:
     """round(2²⁰ · 2^(-age / half_life)), age in days before the newest date; the same for all where half_life is 0."""
     if half_life_days == 0:
         return F.lit(WEIGHT_ONE).cast("bigint")
@@ -61,10 +61,10 @@ def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> 
     return F.when(k11 * total > row_1 * column_1, F.lit(2.0) * terms).otherwise(F.lit(0.0))
 
 
-def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, newest: date) -> DataFrame:
+def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, newest: date | None) -> DataFrame:
     """The `k` best neighbours of each product and relation. Columns as in `similar_items`.
 
-    `newest` is the newest date in `co_interactions`. Neighbours that score 0 are none.
+    `newest` is the newest date in `co_interactions`, None where it is empty. Neighbours that score 0 are none.
     """
     weight = date_weight(F.col("event_date"), newest, settings.half_life_days)
     totals = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 
 from pyspark import StorageLevel
@@ -64,7 +65,9 @@ def update(
 
     def process(batch: DataFrame, batch_id: int) -> None:
         started = time.monotonic()
-        count = absorb(lake, checkpoint, settings.window, batch, batch_id)
+        # Held as a whole: what a micro-batch knows of a basket must still be so when it appends.
+        with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
+            count = absorb(lake, checkpoint, settings.window, batch, batch_id)
         run.micro_batches += 1
         run.seconds.append(time.monotonic() - started)
         progress(f"micro-batch {batch_id}: {count:,} basket items in {run.seconds[-1]:.1f} s")
@@ -112,8 +115,11 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
         # Side by side: most of a small append is planning and committing, which leaves the cores idle.
         with ThreadPoolExecutor(2) as side_by_side:
             appended = [
-                side_by_side.submit(append, CO_INTERACTIONS, changed_contributions(changes, window=window)),
-                side_by_side.submit(append, BASKETS, new_items(changes)),
+                side_by_side.submit(copy_context().run, append, table, rows)
+                for table, rows in (
+                    (CO_INTERACTIONS, changed_contributions(changes, window=window)),
+                    (BASKETS, new_items(changes)),
+                )
             ]
         for one in appended:
             one.result()
@@ -124,14 +130,19 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
 
 
 def refresh_similar_items(lake: Lake, settings: SimilaritySettings, progress: Progress) -> str:
-    """Renew `similar_items` where it was computed from an older version or with other settings; returns why, or ''."""
+    """Renew `similar_items` where it was computed from other counts or with other settings; returns why, or ''."""
+    with lake.locks.reader(), lake.locks.table(SIMILAR_ITEMS.name):
+        return _refresh_similar_items(lake, settings, progress)
+
+
+def _refresh_similar_items(lake: Lake, settings: SimilaritySettings, progress: Progress) -> str:
     version = lake.version(CO_INTERACTIONS)
-    reason = _why_refresh(lake, settings, version)
+    reason = _why_refresh(lake, settings)
     if not reason:
         return ""
     counts = lake.read(CO_INTERACTIONS, version)
     newest = counts.agg(F.max("event_date")).collect()[0][0]
-    if newest is None:
+    if newest is None and not lake.exists(SIMILAR_ITEMS):
         lake.create(SIMILAR_ITEMS)
         return ""
     progress(f"renewing similar_items: {reason}")
@@ -141,14 +152,14 @@ def refresh_similar_items(lake: Lake, settings: SimilaritySettings, progress: Pr
     return reason
 
 
-def _why_refresh(lake: Lake, settings: SimilaritySettings, version: int) -> str:
+def _why_refresh(lake: Lake, settings: SimilaritySettings) -> str:
     done = lake.last_commit(SIMILAR_ITEMS, job="similarity") if lake.exists(SIMILAR_ITEMS) else None
     if done is None:
         return "first run"
     deciding = ("window", "measure", "k", "half_life_days", "min_baskets")
     if not lake.has_recorded(SIMILAR_ITEMS, {key: recorded(settings)[key] for key in deciding}):
         return "the settings have changed"
-    return "new events" if done.note["co_interactions_version"] != version else ""
+    return "" if lake.is_same(CO_INTERACTIONS, int(done.note["co_interactions_version"])) else "new events"
 
 
 def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:

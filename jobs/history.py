@@ -1,0 +1,13 @@
+"""What each job wrote, when, and from which versions."""
+
+from lambda_spark.job import Job, run_job
+from lambda_spark.operations.history import history
+from lambda_spark.report.upkeep import history_table
+
+
+def main(job: Job) -> None:
+    print(history_table(history(job.lake(), job.arguments.limit)))
+
+
+if __name__ == "__main__":
+    run_job("history", main)

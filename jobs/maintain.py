@@ -1,0 +1,22 @@
+"""Keep the lake small: expire old dates, put small files together, delete what nobody needs."""
+
+from lambda_spark.job import Job, run_job
+from lambda_spark.operations.maintenance import maintain, plan
+from lambda_spark.report.upkeep import maintenance_lines
+
+
+def main(job: Job) -> None:
+    lake = job.lake()
+    before = lake.versions(*lake.present())
+    if job.arguments.dry_run:
+        with lake.locks.reader():
+            planned = plan(lake, job.settings.maintenance)
+        job.summary(maintenance_lines(planned, dry_run=True), read=before, written={})
+        return
+    with lake.locks.job("maintain"):
+        done = maintain(lake, job.settings, job.say)
+    job.summary(maintenance_lines(done, dry_run=False), read=before, written=lake.written_since(before))
+
+
+if __name__ == "__main__":
+    run_job("maintain", main)

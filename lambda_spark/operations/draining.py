@@ -1,0 +1,107 @@
+"""Bringing a lake to rest: all that came is taken in, and stays so while something is changed behind the layers.
+
+The speed layer reads `events` as a stream of what was appended. Where rows are taken out, it must have read them before
+(it skips the removal), and nothing may come in between; so ingestion waits while the stream catches up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.errors import JobRunningError
+from lambda_spark.events.ingest import INGEST_TABLES
+from lambda_spark.lake import Lake
+from lambda_spark.operations.checkpoints import APPLICATION, Checkpoint, covered_version, is_at_head
+from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.settings import (
+    RecommendationSettings,
+    Settings,
+    SimilaritySettings,
+    TrendSettings,
+    from_recorded,
+    recorded,
+)
+from lambda_spark.speed.stream import refresh_similar_items, update
+from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, USER_TRENDS, Table
+
+Progress = Callable[[str], None]
+Section = TypeVar("Section")
+
+
+@contextmanager
+def at_rest(lake: Lake, settings: Settings, progress: Progress) -> Iterator[None]:
+    """Hold what ingestion writes, with the speed layer at the head of `events`.
+
+    A similarity job that stays up is waited for; where none runs, its micro-batches are done here. Raises
+    CheckpointError, naming the way out, where they can't be.
+    """
+    with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
+        _drain(lake, settings, progress)
+        yield
+
+
+def _drain(lake: Lake, settings: Settings, progress: Progress) -> None:
+    if not lake.exists(CO_INTERACTIONS):
+        return
+    told = False
+    while not is_at_head(lake, similarity_checkpoint(lake), EVENTS):
+        try:
+            with lake.locks.job("similarity"):
+                update(lake, similarity_settings(lake, settings), progress=progress)
+        except JobRunningError as running:
+            if not told:
+                progress(f"waiting for similarity to take in the newest events: {running}")
+                told = True
+            time.sleep(0.5)
+
+
+def similarity_checkpoint(lake: Lake) -> Checkpoint:
+    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
+    return Checkpoint("similarity", application, lake.checkpoint("similarity", application))
+
+
+def renew_views(lake: Lake, settings: Settings, progress: Progress) -> None:
+    """Bring every view that has been computed up to date, with the settings recorded with it."""
+    if lake.exists(CO_INTERACTIONS) and lake.exists(SIMILAR_ITEMS):
+        refresh_similar_items(lake, similarity_settings(lake, settings), progress)
+    if lake.exists(USER_TRENDS):
+        refresh_trends(lake, _as_recorded(lake, USER_TRENDS, TrendSettings, settings.trends), progress=progress)
+    if lake.exists(RECOMMENDATIONS):
+        chosen = _as_recorded(lake, RECOMMENDATIONS, RecommendationSettings, settings.recommendations)
+        refresh_recommendations(lake, chosen, progress=progress)
+
+
+def cover(lake: Lake, job: str) -> None:
+    """Note on `co_interactions` that it holds what the newest version of `events` does, after rows were taken out."""
+    if not lake.exists(CO_INTERACTIONS):
+        return
+    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
+    done = lake.last_commit(CO_INTERACTIONS, application=application)
+    if done is None:
+        return
+    covered = covered_version(done.note)
+    if covered is None or not lake.is_same(EVENTS, covered):
+        lake.note(CO_INTERACTIONS, {**done.note, "job": job, "events_version": lake.version(EVENTS)})
+
+
+def similarity_settings(lake: Lake, settings: Settings) -> SimilaritySettings:
+    """Those recorded with the tables; what is not recorded yet is as set."""
+    texts = recorded(settings.similarity)
+    if lake.exists(SIMILAR_ITEMS):
+        texts |= lake.properties(SIMILAR_ITEMS)
+    return from_recorded(SimilaritySettings, texts | {"window": lake.properties(CO_INTERACTIONS)["window"]})
+
+
+def _as_recorded(lake: Lake, table: Table, section: type[Section], default: Any) -> Section:
+    return from_recorded(section, recorded(default) | lake.properties(table))
+
+
+def finished_batch(lake: Lake) -> int:
+    """The newest micro-batch that is in both tables of the speed layer; -1 where none is."""
+    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
+    done = [lake.last_commit(table, application=application) for table in (BASKETS, CO_INTERACTIONS)]
+    return min(-1 if one is None else int(one.note["batch_id"]) for one in done)

@@ -1,0 +1,58 @@
+"""What each job wrote, when, and from which versions: the notes in the tables' logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lambda_spark.lake import Lake
+from lambda_spark.operations.delta_log import commit_note, commit_numbers, commit_operation, commit_time
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version of a table."""
+
+    time: datetime
+    job: str
+    """The job that wrote it; empty where it left no note (a table made, a property set)."""
+    table: str
+    version: int
+    operation: str
+    read: str
+    """What it was computed from, in words."""
+
+
+def history(lake: Lake, limit: int) -> list[Entry]:
+    """The newest versions of all tables, newest first."""
+    entries = [
+        _entry(lake, table.name, version)
+        for table in lake.present()
+        for version in commit_numbers(lake.files, table.name)[-limit:]
+    ]
+    return sorted(entries, key=lambda entry: (entry.time, entry.table, entry.version), reverse=True)[:limit]
+
+
+def _entry(lake: Lake, table: str, version: int) -> Entry:
+    note = commit_note(lake.files, table, version) or {}
+    return Entry(
+        commit_time(lake.files, table, version),
+        str(note.get("job", "")),
+        table,
+        version,
+        commit_operation(lake.files, table, version),
+        _read(note),
+    )
+
+
+def _read(note: dict[str, Any]) -> str:
+    words = [f"{name} v{version}" for name, version in note.get("versions", {}).items()]
+    words += [f"{key.removesuffix('_version')} v{value}" for key, value in note.items() if key.endswith("_version")]
+    offset = note.get("offset")
+    if isinstance(offset, dict) and not words:
+        words.append(f"events before v{offset['reservoirVersion']}")
+    if "batch_id" in note:
+        words.append(f"micro-batch {note['batch_id']}")
+    words += [f"{key} {note[key]}" for key in ("cut", "to") if key in note]
+    return ", ".join(words)
