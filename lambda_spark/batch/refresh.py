@@ -20,6 +20,9 @@ from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, T
 
 Progress = Callable[[str], None]
 
+TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+"""In the order they are written: the last one's note says that a run is done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -40,14 +43,7 @@ class TrendTables:
     user_trends: DataFrame
 
     def by_table(self) -> list[tuple[Table, DataFrame]]:
-        """In the order they are written: the last one's note says that a run is done."""
-        return [
-            (DEMAND, self.demand),
-            (TRENDS, self.trends),
-            (CATEGORY_TRENDS, self.category_trends),
-            (BRAND_TRENDS, self.brand_trends),
-            (USER_TRENDS, self.user_trends),
-        ]
+        return [(table, getattr(self, table.name)) for table in TREND_TABLES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,11 @@ def refresh(
     done = lake.last_commit(USER_TRENDS, job="trends") if lake.exists(USER_TRENDS) else None
     if done is None:
         return _recompute_all(lake, settings, version, "first run", progress)
-    if not lake.has_recorded(USER_TRENDS, recorded(settings)):
+    missing = [table.name for table in TREND_TABLES if not lake.exists(table)]
+    if missing:
+        return _recompute_all(lake, settings, version, f"{', '.join(missing)} is missing", progress)
+    # All are asked: a run with other settings may have been stopped after some of them.
+    if not all(lake.has_recorded(table, recorded(settings)) for table in TREND_TABLES):
         return _recompute_all(lake, settings, version, "the settings have changed", progress)
     covered = int(done.note["events_version"])
     before = Extent(done.note["first_event"], done.note["newest_event"])
@@ -127,7 +127,7 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     product_trends = compare(products, key="product_id", attributes=["category_code", "brand"])
     product_trends = product_trends.persist(StorageLevel.MEMORY_AND_DISK)
     tables = TrendTables(
-        demand=products,
+        demand=products.where(F.col("events") > 0),
         trends=product_trends,
         category_trends=compare(attribute_demand(cells, "category_code"), key="category_code"),
         brand_trends=compare(attribute_demand(cells, "brand"), key="brand"),
@@ -215,4 +215,4 @@ def _note(version: int, extent: Extent) -> dict[str, object]:
 
 
 def _versions(lake: Lake) -> dict[str, int]:
-    return lake.versions(DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+    return lake.versions(*TREND_TABLES)
