@@ -7,6 +7,7 @@ from pyspark.sql import functions as F  # noqa: F401  (for the prompt)
 from lambda_spark.arguments import parse
 from lambda_spark.errors import LambdaSparkError
 from lambda_spark.lake import Lake
+from lambda_spark.report.text import clean
 from lambda_spark.session import open_session
 
 try:
@@ -17,7 +18,7 @@ try:
     print(f"\nSpark {spark.version}; views: {', '.join(lake.register_views())}")
     print("Try spark.table('trends').show(), or spark.sql('…').show(). `spark`, `lake` and `F` are here; exit() ends.")
 except LambdaSparkError as error:
-    sys.stderr.write(f"shell: {error}\n")
+    sys.stderr.write(f"shell: {clean(str(error))}\n")
     import os
 
     os._exit(error.exit_code)

@@ -4,6 +4,7 @@ from pyspark.errors import AnalysisException, ParseException
 
 from lambda_spark.errors import UsageError
 from lambda_spark.job import Job, run_job
+from lambda_spark.report.text import shown
 
 
 def sql(job: Job) -> None:
@@ -16,7 +17,7 @@ def sql(job: Job) -> None:
             reason = next((line for line in str(error).splitlines() if line.strip()), "")
             raise UsageError(f"{reason} (the tables are {', '.join(names)})") from error
         if rows.columns:
-            rows.show(job.arguments.limit, truncate=False)
+            print(shown(rows, job.arguments.limit))
 
 
 if __name__ == "__main__":

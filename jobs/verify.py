@@ -2,6 +2,7 @@
 
 from lambda_spark.job import Job, run_job
 from lambda_spark.operations.verify import SHOWN, verify
+from lambda_spark.report.text import shown
 
 
 def main(job: Job) -> int:
@@ -16,7 +17,7 @@ def main(job: Job) -> int:
             for title, rows in (("missing", finding.missing), ("surplus", finding.surplus)):
                 if rows is not None:
                     print(f"{title} in {finding.table} (up to {SHOWN} rows):")
-                    rows.show(SHOWN, truncate=False)
+                    print(shown(rows, SHOWN))
     verdict = f"DIFFERENT: {', '.join(differing)}" if differing else "all tables equal their recompute"
     job.summary([verdict], read=lake.versions(*lake.present()), written={})
     return 1 if differing else 0

@@ -134,12 +134,16 @@ def _stop_at_once_when_told(name: str) -> None:
 
 def _fail(line: str) -> None:
     """One line for the user; the trace goes to the log."""
+    line = clean(line)
     log = os.environ.get("LAMBDA_SPARK_LOG")
     if log:
-        os.makedirs(os.path.dirname(log), exist_ok=True)
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{line}\n{traceback.format_exc()}")
-        line = f"{clean(line)}\n(details: {log})"
+        try:
+            os.makedirs(os.path.dirname(log), exist_ok=True)
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(f"{line}\n{traceback.format_exc()}")
+            line = f"{line}\n(details: {clean(log)})"
+        except OSError as error:
+            line = f"{line}\n(no details: {clean(log)}: {error.strerror})"
     print(line, file=sys.stderr, flush=True)
 
 

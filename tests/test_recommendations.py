@@ -168,8 +168,56 @@ def test_what_is_left_out_stands_in_no_list(spark):
     assert [row.product_id for row in rows] == [40, 50]
 
 
-@pytest.mark.parametrize("predicate", ["prize > 5", "price >", "1; drop table products"])
-def test_a_filter_that_is_none_is_refused(spark, predicate):
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "price > 5",
+        "price between 1 and 10 and brand is not null",
+        "brand in ('acme', 'brand') or lower(category_code) like 'c.%'",
+        "not (product_id % 2 = 1) and coalesce(brand, '') <> 'x'",
+        "case when price > 1 then true else false end",
+        "cast(product_id as string) rlike '^[0-9]+$'",
+        "last_seen >= date '2019-01-01' - interval 30 days",
+        "-price < 0 and substring(brand, 1, 2) || 'x' = 'brx'",
+    ],
+)
+def test_a_filter_may_compare_columns_with_one_another_and_with_constants(spark, predicate):
+    catalogue = spark.sql(
+        "select 10L product_id, 'c.1' category_code, 'brand' brand, cast(6 as decimal(12,2)) price, "
+        "timestamp '2019-11-01 00:00:00' last_seen"
+    )
+    assert eligible_products(catalogue, RecommendationSettings(filter=predicate)).count() in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "prize > 5",
+        "price >",
+        "1; drop table products",
+        "product_id in (select product_id from other)",
+        "exists (select 1 from delta.`/etc`)",
+        "price > (select max(price) from csv.`/etc/passwd`)",
+        "reflect('java.lang.System', 'getProperty', 'user.home') is not null",
+        "java_method('java.lang.Runtime', 'getRuntime') is not null",
+        "try_reflect('java.lang.System', 'getProperty', 'user.home') is not null",
+        "input_file_name() like '%a%'",
+        "_metadata.file_path is not null",
+        "current_user() = 'root'",
+        "current_date() > date '2019-01-01'",
+        "current_date > date '2019-01-01'",
+        "rand() < 0.5",
+        "uuid() > 'a'",
+        "raise_error('x') is null",
+        "count(*) > 1",
+        "row_number() over (order by price) = 1",
+        "exists(array(1, 2), x -> x > 1)",
+        "price > :limit",
+        "system.builtin.rand() < 1",
+    ],
+)
+def test_a_filter_that_is_none_or_would_do_more_is_refused(spark, predicate):
+    spark.sql("select 10L product_id").createOrReplaceTempView("other")
     world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5)])
     with pytest.raises(UsageError, match=r"recommendations\.filter"):
         for_active_users(world, RecommendationSettings(filter=predicate))

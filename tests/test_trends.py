@@ -281,6 +281,26 @@ def test_attributes_of_a_trend_are_the_newest_of_its_two_buckets(spark):
     )
 
 
+def test_attributes_of_a_trend_are_those_of_the_product_whatever_the_signal(spark):
+    """The cart of the bucket before has a row in this one, and the product is called what the views here call it."""
+    events = spark.createDataFrame(
+        [(NOV_04, "cart", 7, "old.code", "acme", 1), (NOV_11, "view", 7, "new.code", "bolt", 1)], EVENTS
+    )
+    demand = product_demand(demand_cells(events, Buckets(WEEKS)))
+    rows = trends(
+        demand,
+        total_demand(demand),
+        "product_id",
+        WEEKS,
+        first_bucket=F.lit(NOV_04),
+        newest_bucket=F.lit(NOV_11),
+        known_until=F.lit(NOV_11),
+        attributes=["category_code", "brand"],
+    )
+    found = [(row.signal, row.current, row.previous, row.category_code, row.brand) for row in rows.collect()]
+    assert sorted(found) == [("cart", 0, 1, "new.code", "bolt"), ("view", 1, 0, "new.code", "bolt")]
+
+
 def test_demand_counts_the_three_signals_and_no_removal(spark):
     events = spark.createDataFrame(
         [(NOV_04, kind, 7, "a.b", "acme", 1) for kind in ("view", "view", "cart", "purchase", "remove_from_cart")],

@@ -71,7 +71,8 @@ def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
 
 def product_demand(cells: DataFrame) -> DataFrame:
     """Demand per product: bucket_start, signal, product_id, events, and the product's newest category and brand in the
-    bucket as structs (last_time, value), null where it has none."""
+    bucket as structs (last_time, value), null where it has none. A signal without events has a row too, with 0: they
+    are the product's attributes whatever the signal."""
     newest = [
         F.max(F.when(F.col(name).isNotNull(), F.struct("last_time", F.col(name).alias("value")))).alias(name)
         for name in ("category_code", "brand")
@@ -89,15 +90,13 @@ def attribute_demand(cells: DataFrame, attribute: str) -> DataFrame:
         .groupBy("bucket_start", attribute)
         .agg(*(F.sum(signal).alias(signal) for signal in SIGNALS))
     )
-    return _by_signal(per_value, ["bucket_start", attribute])
+    return _by_signal(per_value, ["bucket_start", attribute]).where(F.col("events") > 0)
 
 
 def total_demand(demand: DataFrame) -> DataFrame:
     """All events of a bucket and signal: bucket_start, signal, events."""
-    return demand.groupBy("bucket_start", "signal").agg(F.sum("events").alias("events"))
+    return demand.where(F.col("events") > 0).groupBy("bucket_start", "signal").agg(F.sum("events").alias("events"))
 
 
 def _by_signal(counts: DataFrame, ids: Sequence[str]) -> DataFrame:
-    return counts.unpivot([F.col(name) for name in ids], [F.col(name) for name in SIGNALS], "signal", "events").where(
-        F.col("events") > 0
-    )
+    return counts.unpivot([F.col(name) for name in ids], [F.col(name) for name in SIGNALS], "signal", "events")

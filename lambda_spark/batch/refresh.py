@@ -27,7 +27,11 @@ from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, T
 
 Progress = Callable[[str], None]
 
-BATCH_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+<<<<<<< HEAD
+TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+=======
+TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+>>>>>>> faults
 """In the order they are written: the last one's note says that a run is done."""
 
 
@@ -50,9 +54,13 @@ class TrendTables:
     user_trends: DataFrame
 
     def by_table(self) -> list[tuple[Table, DataFrame]]:
-        """Each table with its rows, in the order of BATCH_TABLES."""
+<<<<<<< HEAD
+        """Each table with its rows, in the order of TREND_TABLES."""
         rows = (self.demand, self.trends, self.category_trends, self.brand_trends, self.user_trends)
-        return list(zip(BATCH_TABLES, rows, strict=True))
+        return list(zip(TREND_TABLES, rows, strict=True))
+=======
+        return [(table, getattr(self, table.name)) for table in TREND_TABLES]
+>>>>>>> faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ def refresh(
 
     Buckets that a cut date has frozen stay as they are.
     """
-    with lake.locks.reader(), lake.locks.tables(*(table.name for table in BATCH_TABLES)):
+    with lake.locks.reader(), lake.locks.tables(*(table.name for table in TREND_TABLES)):
         return _refresh(lake, settings, start, end, progress)
 
 
@@ -90,11 +98,21 @@ def _refresh(
     done = lake.last_commit(USER_TRENDS, job="trends") if lake.exists(USER_TRENDS) else None
     recompute_all = partial(_recompute_all, lake, settings, version, cut, progress)
     if done is None:
+<<<<<<< HEAD
         return recompute_all("first run")
     if not lake.has_recorded(USER_TRENDS, recorded(settings)):
         return recompute_all("the settings have changed")
     if done.note["first_event"] is None:
         return recompute_all("first events")
+=======
+        return _recompute_all(lake, settings, version, "first run", progress)
+    missing = [table.name for table in TREND_TABLES if not lake.exists(table)]
+    if missing:
+        return _recompute_all(lake, settings, version, f"{', '.join(missing)} is missing", progress)
+    # All are asked: a run with other settings may have been stopped after some of them.
+    if not all(lake.has_recorded(table, recorded(settings)) for table in TREND_TABLES):
+        return _recompute_all(lake, settings, version, "the settings have changed", progress)
+>>>>>>> faults
     covered = int(done.note["events_version"])
     before = Extent(done.note["first_event"], done.note["newest_event"])
     buckets = Buckets(settings)
@@ -154,7 +172,7 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     product_trends = compare(products, key="product_id", attributes=["category_code", "brand"])
     product_trends = product_trends.persist(StorageLevel.MEMORY_AND_DISK)
     tables = TrendTables(
-        demand=products,
+        demand=products.where(F.col("events") > 0),
         trends=product_trends,
         category_trends=compare(attribute_demand(cells, "category_code"), key="category_code"),
         brand_trends=compare(attribute_demand(cells, "brand"), key="brand"),
@@ -181,7 +199,7 @@ def _recompute_all(
     events = lake.read(EVENTS, version)
     extent = extent_of(events, cut)
     if extent is None and not lake.exists(USER_TRENDS):
-        lake.create(*BATCH_TABLES)
+        lake.create(*TREND_TABLES)
         return TrendRun(version, 0, "there are no events yet")
     progress(f"all buckets to recompute: {reason}")
     nothing = Extent(0, 0)
@@ -286,4 +304,8 @@ def _note(version: int, extent: Extent | None) -> dict[str, object]:
 
 
 def _versions(lake: Lake) -> dict[str, int]:
-    return lake.versions(*BATCH_TABLES)
+<<<<<<< HEAD
+    return lake.versions(*TREND_TABLES)
+=======
+    return lake.versions(*TREND_TABLES)
+>>>>>>> faults

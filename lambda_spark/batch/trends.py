@@ -141,6 +141,7 @@ def trends(
     compared = (
         _with_previous(demand, buckets, keys, attributes)
         .where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket))
+        .where(F.col("current") + F.col("previous") > 0)
         .join(
             F.broadcast(
                 _with_previous(totals, buckets, ["bucket_start", "signal"]).select(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from pyspark.sql import DataFrame
 
 
 def clean(text: str) -> str:
@@ -13,6 +14,11 @@ def clean(text: str) -> str:
     return "".join(
         character if character.isprintable() or character == "\n" else f"\\x{ord(character):02x}" for character in text
     )
+
+
+def shown(rows: DataFrame, most: int) -> str:
+    """Up to so many rows as Spark shows them, without control characters, of which Spark leaves some."""
+    return clean(rows._show_string(most, truncate=False))  # type: ignore[operator]
 
 
 def table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.serving.predicate import predicate
 from lambda_spark.settings import RecommendationSettings
 
 FILL_DEPTH = 200
@@ -17,7 +18,7 @@ def eligible_products(products: DataFrame, settings: RecommendationSettings) -> 
     """The products that may be recommended, with the columns of `products`."""
     chosen = products
     if settings.filter:
-        chosen = chosen.where(F.expr(settings.filter))
+        chosen = chosen.where(predicate(products.sparkSession, settings.filter))
     if settings.allow:
         chosen = chosen.where(F.col("product_id").isin(*settings.allow))
     if settings.deny:
