@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from lambda_spark.errors import JobRunningError
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks for a lock that is waited for: a wait within Java could not be interrupted."""
 
 # A lock file is opened once per process and never closed: closing any channel of a file frees all its locks (POSIX).
 _channels: dict[str, Any] = {}
@@ -33,8 +37,11 @@ class Locks:
         self._folder = Path(root, "_locks") if root.startswith("/") else None
 
     @contextmanager
-    def job(self, name: str) -> Iterator[None]:
-        """Hold a job kind for as long as it runs. Raises JobRunningError where another process holds it."""
+    def job(self, name: str, *, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold a job kind for as long as it runs.
+
+        Where another process holds it, raises JobRunningError, or tells `waiting` whom it waits for, and waits.
+        """
         if self._folder is None:
             yield
             return
@@ -42,6 +49,11 @@ class Locks:
         with thread_lock:
             lock = channel.tryLock()
             holder = self._folder / f"job-{name}.json"
+            if lock is None and waiting is not None:
+                waiting(f"waiting for the {name} that is at work on this lake ({_describe(holder)})")
+                while lock is None:
+                    time.sleep(_LOOK_EVERY)
+                    lock = channel.tryLock()
             if lock is None:
                 raise JobRunningError(
                     f"{name} is already running on this lake ({_describe(holder)}); wait for it or stop it"
