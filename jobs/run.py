@@ -1,11 +1,14 @@
-"""The whole chain once, incrementally."""
+"""The whole chain once, incrementally; one run at a time on a lake."""
 
 from lambda_spark.job import Job, run_job
 from lambda_spark.operations.chain import run_chain
 
 
 def run(job: Job) -> None:
-    run_chain(job, job.record(job.lake(create=True)), job.sources())
+    lake = job.record(job.lake(create=True))
+    waiting = job.say if job.arguments.wait else None
+    with lake.locks.job("run", waiting=waiting):
+        run_chain(job, lake, job.sources(), start=job.arguments.start, end=job.arguments.end, waiting=waiting)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog=f"{PROGRAM} {job}",
         description=JOBS[job][0].upper() + JOBS[job][1:] + ".",
-        epilog="Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use.",
+        epilog="Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use, "
+        "75 another process is at it (try later).",
         allow_abbrev=False,
     )
     if job in _OPTIONS:
@@ -164,20 +165,32 @@ def _ingest(parser: argparse.ArgumentParser) -> None:
     _trigger(parser)
 
 
+def _run(parser: argparse.ArgumentParser) -> None:
+    _source(parser)
+    _span(parser)
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for a run that is at work on this lake (default: leave at once with exit code 75)",
+    )
+
+
 def _trends(parser: argparse.ArgumentParser) -> None:
-    moment = _checked(_moment)
-    parser.add_argument(
-        "--from", dest="start", type=moment, metavar="TIME", help="recompute the buckets from this time (UTC) on"
-    )
-    parser.add_argument(
-        "--to", dest="end", type=moment, metavar="TIME", help="recompute the buckets up to this time (UTC)"
-    )
+    _span(parser)
     parser.add_argument(
         "--as-of",
-        type=moment,
+        type=_checked(_moment),
         metavar="TIME",
         help="print what was known by the events before this time; store nothing",
     )
+
+
+def _span(parser: argparse.ArgumentParser) -> None:
+    moment = _checked(_moment)
+    parser.add_argument(
+        "--from", dest="start", type=moment, metavar="TIME", help="recompute trends from this time (UTC) on"
+    )
+    parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="recompute trends up to this time (UTC)")
 
 
 def _similarity(parser: argparse.ArgumentParser) -> None:
@@ -311,7 +324,7 @@ def _status(parser: argparse.ArgumentParser) -> None:
 
 _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "demo": _demo,
-    "run": _source,
+    "run": _run,
     "ingest": _ingest,
     "trends": _trends,
     "similarity": _similarity,

@@ -22,7 +22,9 @@ class CheckpointError(LambdaSparkError):
 
 
 class JobRunningError(LambdaSparkError):
-    """Another process is doing the same job on the same lake."""
+    """Another process is doing the same job on the same lake. The job ends with exit code 75: try later."""
+
+    exit_code = 75
 
 
 class KafkaError(LambdaSparkError):

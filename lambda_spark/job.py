@@ -16,7 +16,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from lambda_spark.arguments import parse, reads_kafka
-from lambda_spark.errors import LambdaSparkError
+from lambda_spark.errors import JobRunningError, LambdaSparkError
 from lambda_spark.events.sources import reason_of
 from lambda_spark.lake import Lake
 from lambda_spark.operations.runs import RunLog
@@ -94,7 +94,8 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
     except LambdaSparkError as error:
         code = error.exit_code
         _fail(f"{name}: {error}")
-        _note(job, "failed", str(error))
+        if not isinstance(error, JobRunningError):
+            _note(job, "failed", str(error))
     except KeyboardInterrupt:
         code = 130
         _fail(f"{name}: stopped")

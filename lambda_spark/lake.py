@@ -84,7 +84,8 @@ class Lake:
         return f"{self.path}/_checkpoints/{job}/{application}"
 
     def exists(self, table: Table) -> bool:
-        return self.files.exists(f"{table.name}/_delta_log")
+        """Whether a table has a commit: a job killed while it created one leaves a log without any."""
+        return bool(commit_numbers(self.files, table.name))
 
     def create(self, *tables: Table, properties: Mapping[str, str] | None = None) -> None:
         """Those of the tables that are missing, empty, with what is to be recorded with them."""
@@ -99,6 +100,9 @@ class Lake:
         for key, value in {**_delta_properties(table), **_prefixed(properties)}.items():
             builder = builder.property(key, value)
         with self.locks.table(table.name):
+            if not self.exists(table):
+                # What a killed job left of the table's log would be taken for a table.
+                self.files.delete(f"{table.name}/_delta_log")
             builder.partitionedBy(*table.partition_by).execute()
 
     def version(self, table: Table) -> int:

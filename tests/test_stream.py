@@ -203,6 +203,16 @@ def test_what_no_lake_is_is_refused(spark, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg"]
 
 
+def test_a_table_that_was_being_created_when_its_job_was_killed_is_created(small):
+    half_made = small.path + "/job_runs/_delta_log"
+    os.makedirs(half_made)
+    assert JOB_RUNS not in small.present()
+    small.versions(*small.present())
+    small.create(JOB_RUNS)
+    assert small.version(JOB_RUNS) == 0
+    assert small.read(JOB_RUNS).count() == 0
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty"])
 def test_a_log_that_lost_a_commit_is_refused(small, spark, damage):
     log = f"{small.path}/events/_delta_log/{0:020}.json"

@@ -27,11 +27,7 @@ from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, T
 
 Progress = Callable[[str], None]
 
-<<<<<<< HEAD
 TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
-=======
-TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
->>>>>>> faults
 """In the order they are written: the last one's note says that a run is done."""
 
 
@@ -54,13 +50,7 @@ class TrendTables:
     user_trends: DataFrame
 
     def by_table(self) -> list[tuple[Table, DataFrame]]:
-<<<<<<< HEAD
-        """Each table with its rows, in the order of TREND_TABLES."""
-        rows = (self.demand, self.trends, self.category_trends, self.brand_trends, self.user_trends)
-        return list(zip(TREND_TABLES, rows, strict=True))
-=======
         return [(table, getattr(self, table.name)) for table in TREND_TABLES]
->>>>>>> faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +88,15 @@ def _refresh(
     done = lake.last_commit(USER_TRENDS, job="trends") if lake.exists(USER_TRENDS) else None
     recompute_all = partial(_recompute_all, lake, settings, version, cut, progress)
     if done is None:
-<<<<<<< HEAD
         return recompute_all("first run")
-    if not lake.has_recorded(USER_TRENDS, recorded(settings)):
+    missing = [table.name for table in TREND_TABLES if not lake.exists(table)]
+    if missing:
+        return recompute_all(f"{', '.join(missing)} is missing")
+    # All are asked: a run with other settings may have been stopped after some of them.
+    if not all(lake.has_recorded(table, recorded(settings)) for table in TREND_TABLES):
         return recompute_all("the settings have changed")
     if done.note["first_event"] is None:
         return recompute_all("first events")
-=======
-        return _recompute_all(lake, settings, version, "first run", progress)
-    missing = [table.name for table in TREND_TABLES if not lake.exists(table)]
-    if missing:
-        return _recompute_all(lake, settings, version, f"{', '.join(missing)} is missing", progress)
-    # All are asked: a run with other settings may have been stopped after some of them.
-    if not all(lake.has_recorded(table, recorded(settings)) for table in TREND_TABLES):
-        return _recompute_all(lake, settings, version, "the settings have changed", progress)
->>>>>>> faults
     covered = int(done.note["events_version"])
     before = Extent(done.note["first_event"], done.note["newest_event"])
     buckets = Buckets(settings)
@@ -304,8 +288,4 @@ def _note(version: int, extent: Extent | None) -> dict[str, object]:
 
 
 def _versions(lake: Lake) -> dict[str, int]:
-<<<<<<< HEAD
     return lake.versions(*TREND_TABLES)
-=======
-    return lake.versions(*TREND_TABLES)
->>>>>>> faults

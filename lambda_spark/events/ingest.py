@@ -100,7 +100,7 @@ def ingest_topic(
     recorded_id = lake.properties(EVENTS).get(topic.id_key)
     if from_start or recorded_id is None:
         lake.set_properties(EVENTS, {topic.application_key: new_application(), topic.id_key: topic_id})
-        progress(f"reading {topic.name} from its earliest offset")
+        progress(f"reading topic {kafka.topic} from its earliest offset")
     elif recorded_id != topic_id:
         raise topic.was_recreated()
     with topic.errors_in_one_line():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from lambda_spark.batch.refresh import TrendRun
 from lambda_spark.batch.refresh import refresh as refresh_trends
@@ -34,8 +35,19 @@ def ingest_as_told(
     return account_lines(account, f"topic {kafka.topic}")
 
 
-def run_chain(job: Job, lake: Lake, sources: list[str]) -> None:
-    """Each step once; a step that a live stream is doing on this lake is left to it. Ends with the summary."""
+def run_chain(
+    job: Job,
+    lake: Lake,
+    sources: list[str],
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    waiting: Callable[[str], None] | None = None,
+) -> None:
+    """Each step once, trends also for a span of time where one is given; ends with the summary.
+
+    A step that a live stream is doing on this lake is left to it; for another job's, `waiting` says to wait.
+    """
     before = lake.versions(*lake.present())
     lines = []
     job.say(f"Spark {job.spark.version} on {job.spark.sparkContext.master}, lake {lake.path}")
@@ -45,15 +57,16 @@ def run_chain(job: Job, lake: Lake, sources: list[str]) -> None:
         lines += ingest_as_told(job, lake, sources, progress=job.step("ingest"))
     except JobRunningError as running:
         lines.append(f"ingest left to the live job: {running}")
-    with lake.locks.job("trends"):
-        lines.append(trend_line(refresh_trends(lake, job.settings.trends, progress=job.step("trends"))))
+    with lake.locks.job("trends", waiting=waiting):
+        trends = refresh_trends(lake, job.settings.trends, start=start, end=end, progress=job.step("trends"))
+        lines.append(trend_line(trends))
     try:
         with lake.locks.job("similarity"):
             similarity = update_similarity(lake, job.settings.similarity, progress=job.step("similarity"))
             lines.append(similarity_line(similarity))
     except JobRunningError as running:
         lines.append(f"similarity left to the live job: {running}")
-    with lake.locks.job("recommend"):
+    with lake.locks.job("recommend", waiting=waiting):
         run = refresh_recommendations(lake, job.settings.recommendations, progress=job.step("recommend"))
         lines.append(recommendation_line(run))
     job.summary(lines, read=run.versions_read, written=written_since(lake, before))

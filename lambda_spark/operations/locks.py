@@ -27,6 +27,8 @@ from lambda_spark.errors import JobRunningError
 _PATIENCE_SECONDS = 3.0
 """Who waits longer than this is told for what."""
 _WHOLE_FILE = 2**63 - 1
+_LOOK_EVERY = 1.0
+"""Seconds between two looks for a lock that is waited for: a wait within Java could not be interrupted."""
 
 # A lock file is opened once per process and never closed: closing any channel of a file frees all its locks (POSIX).
 _channels: dict[str, Any] = {}
@@ -51,8 +53,11 @@ class Locks:
         """Where a line goes about what is being waited for."""
 
     @contextmanager
-    def job(self, name: str) -> Iterator[None]:
-        """Hold a job kind for as long as it runs. Raises JobRunningError where another process holds it."""
+    def job(self, name: str, *, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold a job kind for as long as it runs.
+
+        Where another process holds it, raises JobRunningError, or tells `waiting` whom it waits for, and waits.
+        """
         if self._folder is None:
             yield
             return
@@ -60,6 +65,11 @@ class Locks:
         with thread_lock:
             lock = channel.tryLock()
             holder = self._folder / f"job-{name}.json"
+            if lock is None and waiting is not None:
+                waiting(f"waiting for the {name} that is at work on this lake ({_describe(holder)})")
+                while lock is None:
+                    time.sleep(_LOOK_EVERY)
+                    lock = channel.tryLock()
             if lock is None:
                 raise JobRunningError(
                     f"{name} is already running on this lake ({_describe(holder)}); wait for it or stop it"

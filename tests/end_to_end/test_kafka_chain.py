@@ -98,21 +98,21 @@ def test_what_is_played_into_kafka_is_in_the_lake_once_though_everything_is_kill
         commands.append(Command(*arguments, cwd=tmp_path))
         return commands[-1]
 
-    def killed_after_its_first_append(arguments, table):
+    def killed_after_its_first_append(arguments, table, *others):
         """Killed with a micro-batch half written: in one table, not in the others, and not in the checkpoint."""
         running = start(*arguments)
         before = versions(lake, table)
-        wait_until(lambda: versions(lake, table) > max(before, 3), running)
+        wait_until(lambda: versions(lake, table) > max(before, 3), running, *others)
         running.end(signal.SIGKILL)
 
     with ended_at_last(commands):
         try:
-            feed = ["replay", tmp_path / "store", *where, "--rate", 10, "--slice", "0.5"]
+            feed = ["replay", tmp_path / "store", *where, "--rate", 20, "--slice", "0.5"]
             shares = ["--repeats", 0.1, "--disorder", 0.1, "--lateness", 0.05]
             playing = start(*feed, *shares)
             killed_after_its_first_append(ingest, "events")
             reading = start(*ingest)
-            killed_after_its_first_append(similarity, "co_interactions")
+            killed_after_its_first_append(similarity, "co_interactions", reading)
             counting = start(*similarity)
             broker.kill()
             time.sleep(1)
@@ -121,7 +121,7 @@ def test_what_is_played_into_kafka_is_in_the_lake_once_though_everything_is_kill
             wait_until(lambda: versions(lake, "events") > known + 1, reading, counting)
             playing.end(signal.SIGKILL)
             # What is left is played at once.
-            feed[feed.index(10)] = 100_000
+            feed[feed.index(20)] = 100_000
             playing = start(*feed, *shares)
             assert playing.process.wait(WITHIN) == 0, playing.log.read_text()
             assert reading.end(signal.SIGINT) == 130, reading.log.read_text()
