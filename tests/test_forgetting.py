@@ -118,7 +118,11 @@ def traces(folder):
             text += str(pyarrow.parquet.read_metadata(file).to_dict())
         else:
             text = file.read_bytes().decode("utf-8", "replace")
-        wanted = (USER, SESSION, ONLY_THEIRS) if file.suffix == ".parquet" and "_delta_log" not in str(file) else (USER, SESSION)
+        wanted = (
+            (USER, SESSION, ONLY_THEIRS)
+            if file.suffix == ".parquet" and "_delta_log" not in str(file)
+            else (USER, SESSION)
+        )
         if any(str(trace) in text for trace in wanted):
             found.append(str(file.relative_to(folder)))
     return found

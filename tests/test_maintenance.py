@@ -50,20 +50,14 @@ def bring_up_to_date(lake):
 
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
-    """A lake after four small deliveries, up to date, to be copied."""
-    import os
-    from pathlib import Path
-
-    if os.path.exists("/tmp/w/opsx/template1/done"):
-        return Path("/tmp/w/opsx/template1/lake")
-    folder = Path("/tmp/w/opsx/template1")
+    """A lake after two deliveries, up to date, to be copied."""
+    folder = tmp_path_factory.mktemp("maintenance")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     lines = random_events(4, 80)
     for part in range(2):
         deliver(lake, folder / "in", str(part), lines[part::2])
         update(lake, SETTINGS.similarity, progress=quiet)
     bring_up_to_date(lake)
-    (folder / "done").touch()
     return folder / "lake"
 
 
