@@ -53,17 +53,26 @@ class Lake:
         self.spark = spark
         self.files = FileSystem(spark, path)
         self.path = self.files.root
+        if "`" in self.path:
+            # Delta's own builder writes the path between two of them.
+            raise UsageError(f"{self.path}: a lake's path may not have a backtick in it; name another --lake")
         self.locks = Locks(spark, self.path)
 
     @classmethod
     def open(cls, spark: SparkSession, path: str, *, create: bool = False) -> Lake:
         """The lake at a path; with `create`, a missing one is begun.
 
-        Raises UsageError where the folder holds something else or no lake, LakeError where a table's log lost a commit.
+        Raises UsageError where the folder holds something else or no lake, LakeError where `events` is gone or a
+        table's log lost a commit.
         """
         lake = cls(spark, path)
         if not lake.exists(EVENTS):
             foreign = [name for name in lake.files.list() if not name.startswith((".", "_"))]
+            if foreign and foreign[0] in TABLES:
+                raise LakeError(
+                    f"{lake.path}: the table events is missing, from which all others come; bring it back from a "
+                    "backup, or ingest the sources again into a fresh lake"
+                )
             if foreign:
                 raise UsageError(
                     f"{lake.path} is no lake: it holds '{foreign[0]}' and no events table; name another --lake"
@@ -307,7 +316,7 @@ class Lake:
         return all(properties.get(key) == text for key, text in settings.items())
 
     def set_properties(self, table: Table, properties: Mapping[str, str]) -> None:
-        pairs = ", ".join(f"'{key}' = '{value}'" for key, value in _prefixed(properties).items())
+        pairs = ", ".join(f"{_sql_text(key)} = {_sql_text(value)}" for key, value in _prefixed(properties).items())
         with self.locks.table(table.name):
             self.spark.sql(f"ALTER TABLE delta.`{self.location(table)}` SET TBLPROPERTIES ({pairs})")
 
@@ -349,3 +358,7 @@ def _prefixed(properties: Mapping[str, str]) -> dict[str, str]:
 
 def _literals(dates: Iterable[date]) -> str:
     return ", ".join(f"date'{day:%Y-%m-%d}'" for day in sorted(dates))
+
+
+def _sql_text(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -197,6 +197,8 @@ def _files_by_bucket(lake):
 def test_what_no_lake_is_is_refused(spark, tmp_path):
     with pytest.raises(UsageError, match="is no lake yet"):
         Lake.open(spark, str(tmp_path / "nothing"))
+    with pytest.raises(UsageError, match="may not have a backtick"):
+        Lake.open(spark, str(tmp_path / "a` b"), create=True)
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(UsageError, match=r"is no lake: it holds 'photo.jpg'"):
         Lake.open(spark, str(tmp_path), create=True)

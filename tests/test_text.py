@@ -1,4 +1,4 @@
-from lambda_spark.report.text import clean, table
+from lambda_spark.report.text import clean, shown, table
 
 
 def test_texts_are_aligned_left_and_numbers_right_and_null_is_a_dash():
@@ -12,3 +12,9 @@ def test_texts_are_aligned_left_and_numbers_right_and_null_is_a_dash():
 
 def test_control_characters_cannot_reach_the_terminal():
     assert clean("a\x1b[2Jb\tc") == "a\\x1b[2Jb\\x09c"
+
+
+def test_rows_are_shown_without_control_characters(spark):
+    rows = spark.sql("select concat(char(27), '[2J', char(7), 'acme') brand")
+    assert "\\x1b[2J" in shown(rows, 10)
+    assert "\x1b" not in shown(rows, 10)

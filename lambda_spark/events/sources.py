@@ -8,13 +8,17 @@ from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from lambda_spark.errors import LambdaSparkError
 from lambda_spark.events.validation import FIELDS, MAX_LINE_LENGTH, REQUIRED
 from lambda_spark.operations.files import escape_glob
 
 FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
-MAX_FIRST_LINE_BYTES = 16 * 2**20
+MAX_COLUMNS = 1000
+BLOCK_BYTES = 16 * 2**20
+"""A text file has a line end in each block of so many bytes: no line is then longer than two, and none fills the
+memory."""
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -25,11 +29,13 @@ class UnreadableFileError(LambdaSparkError):
 
 @dataclass(frozen=True)
 class Layout:
-    """What files must share to be read in one go: the format and the columns (for CSV also the header line)."""
+    """What files must share to be read in one go: the format and the columns, for CSV also the header line, for Parquet
+    the types."""
 
     format: str
     columns: tuple[str, ...]
     header: str | None = None
+    types: str | None = None
 
 
 @dataclass
@@ -48,14 +54,19 @@ def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
     if kind is None:
         raise UnreadableFileError(f"unknown kind of file; known are .{', .'.join(FORMATS)}, each also with .gz")
     if kind == "parquet":
-        return Layout(kind, _required(_parquet_columns(spark, path)))
+        schema = _parquet_schema(spark, path)
+        columns = _required(tuple(column.lower() for column in schema.names))
+        return Layout(kind, columns, types=schema.simpleString())
     line = _first_line(spark, path)
     if kind == "json":
         return Layout(kind, FIELDS)
     if not header:
         return Layout(kind, FIELDS)
+    if len(line) > MAX_LINE_LENGTH:
+        raise UnreadableFileError(f"the header line is longer than {MAX_LINE_LENGTH} characters")
     columns = _required(tuple(_csv_fields(line)))
-    return Layout(kind, columns, header=line)
+    # Spark takes the mark off a file's first line where it has one.
+    return Layout(kind, columns, header=line.removeprefix(_BYTE_ORDER_MARK))
 
 
 def read_group(spark: SparkSession, group: FileGroup) -> DataFrame:
@@ -99,7 +110,11 @@ def json_lines(lines: DataFrame, *others: str) -> DataFrame:
     """Lines (`source`, `raw`, `is_header`) that should be a JSON object each, as `RAW_COLUMNS` and the others named."""
     schema = ", ".join(f"{name} string" for name in (*FIELDS, "_corrupt"))
     usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
-    flaw = F.coalesce("raw_flaw", F.when(F.col("event._corrupt").isNotNull(), "not a JSON object of known form"))
+    flaw = F.coalesce(
+        "raw_flaw",
+        F.when(F.col("event._corrupt").isNotNull(), "not a JSON object of known form"),
+        _field_flaw([F.col(f"event.{name}") for name in FIELDS]),
+    )
     event = F.from_json(usable, schema, {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"})
     return (
         lines.withColumn("raw_flaw", _raw_flaw())
@@ -126,7 +141,7 @@ def _parquet_fields(rows: DataFrame) -> DataFrame:
         F.to_json(F.struct(*(F.col(f"`{name}`") for name in rows.columns))).alias("raw"),
         F.lit(False).alias("is_header"),
         *(text(name).alias(name) for name in FIELDS),
-        F.lit(None).cast("string").alias("flaw"),
+        _field_flaw([text(name) for name in FIELDS]).alias("flaw"),
     )
 
 
@@ -140,6 +155,17 @@ def _raw_flaw() -> Column:
     )
 
 
+def _field_flaw(fields: Sequence[Column]) -> Column:
+    """What makes fields unfit for an event where the line itself does not show it, as an escape in JSON or a value in
+    Parquet does not; null where nothing does."""
+    joined = F.concat_ws(",", *fields)
+    return (
+        F.when(~F.is_valid_utf8(joined), "not valid UTF-8")
+        .when(F.length(joined) > MAX_LINE_LENGTH, f"line longer than {MAX_LINE_LENGTH} characters")
+        .when(F.contains(joined, F.lit("\0")), "NUL character in the line")
+    )
+
+
 def _required(columns: tuple[str, ...]) -> tuple[str, ...]:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
@@ -147,6 +173,8 @@ def _required(columns: tuple[str, ...]) -> tuple[str, ...]:
             f"no column {', '.join(missing)} among '{', '.join(columns)[:200]}'; "
             "a CSV file without a header line is read with --set ingest.header=false"
         )
+    if len(columns) > MAX_COLUMNS:
+        raise UnreadableFileError(f"{len(columns):,} columns; at most {MAX_COLUMNS:,} are read")
     twice = sorted({name for name in columns if name in FIELDS and columns.count(name) > 1})
     if twice:
         raise UnreadableFileError(f"column {', '.join(twice)} stands twice in the header")
@@ -157,36 +185,59 @@ def _csv_fields(line: str) -> list[str]:
     return [name.strip().strip('"').strip().lower() for name in line.removeprefix(_BYTE_ORDER_MARK).split(",")]
 
 
-def _parquet_columns(spark: SparkSession, path: str) -> tuple[str, ...]:
+def _parquet_schema(spark: SparkSession, path: str) -> StructType:
     try:
-        return tuple(name.lower() for name in spark.read.parquet(escape_glob(path)).columns)
+        return spark.read.parquet(escape_glob(path)).schema
     except Exception as error:
-        raise UnreadableFileError("not a Parquet file") from error
+        raise UnreadableFileError(f"cannot be read as Parquet: {reason_of(error)}") from error
 
 
 def _first_line(spark: SparkSession, path: str) -> str:
-    """The first line of a text file, plain or compressed, without holding more than its bound in memory."""
+    """The first line of a text file, plain or compressed, after a look whether the file has line ends throughout."""
     jvm: Any = spark._jvm
     hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
     configuration = spark._jsc.hadoopConfiguration()
     codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(configuration).getCodec(hadoop_path)
     line = jvm.org.apache.hadoop.io.Text()
     try:
-        stream = hadoop_path.getFileSystem(configuration).open(hadoop_path)
+        files = hadoop_path.getFileSystem(configuration)
+        length = files.getFileStatus(hadoop_path).getLen()
+        stream = files.open(hadoop_path)
         try:
             if codec is not None:
                 stream = codec.createInputStream(stream)
-            reader = jvm.org.apache.hadoop.util.LineReader(stream, configuration)
-            taken = reader.readLine(line, MAX_LINE_LENGTH * 4, MAX_FIRST_LINE_BYTES)
+            taken = _read_line(jvm, stream, line, MAX_LINE_LENGTH * 4)
+            has_line_ends = taken < BLOCK_BYTES and _has_line_ends(jvm, stream, length if codec is None else None)
         finally:
             stream.close()
     except Exception as error:
         raise UnreadableFileError(f"cannot be read: {reason_of(error)}") from error
     if taken == 0:
         raise UnreadableFileError("the file is empty")
-    if taken >= MAX_FIRST_LINE_BYTES:
-        raise UnreadableFileError(f"no line end in the first {MAX_FIRST_LINE_BYTES // 2**20} MB")
+    if not has_line_ends:
+        raise UnreadableFileError(f"no line end in {BLOCK_BYTES // 2**20} MB")
     return str(line.toString())
+
+
+def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:
+    """Whether each block has a line end: of a plain file little but the blocks' beginnings is read, a compressed one
+    (of unknown length) is gone through."""
+    ignored = jvm.org.apache.hadoop.io.Text()
+    start = BLOCK_BYTES
+    while length is None or start < length:
+        if length is not None:
+            stream.seek(start)
+        elif stream.skip(BLOCK_BYTES) < BLOCK_BYTES:
+            return True
+        if _read_line(jvm, stream, ignored, 1) >= BLOCK_BYTES:
+            return False
+        start += BLOCK_BYTES
+    return True
+
+
+def _read_line(jvm: Any, stream: Any, line: Any, most_bytes_kept: int) -> int:
+    """Bytes of the line that begins where the stream is, counted to the end of a block at most."""
+    return int(jvm.org.apache.hadoop.util.LineReader(stream, 65_536).readLine(line, most_bytes_kept, BLOCK_BYTES))
 
 
 def reason_of(error: Exception) -> str:

@@ -1,0 +1,141 @@
+"""Mutated event lines, and what plain Python can say of each for sure."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from tests.faults.oracle import Event
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+_KINDS = ("view", "cart", "remove_from_cart", "purchase")
+_NOISE = [
+    b"\0",
+    b'"',
+    b",",
+    b",,",
+    b"\xff",
+    b"\xc3\xa9",
+    b"\xe2\x80\xae",
+    b"\\",
+    b"'",
+    b" ",
+    b"\t",
+    b"-",
+    b"9" * 25,
+    b"\x1b[2J",
+    b"=",
+    b"x" * 17_000,
+    b"",
+]
+
+
+def good_line(dice: random.Random) -> bytes:
+    day, second = dice.randrange(60), dice.randrange(86_400)
+    moment = datetime.fromtimestamp(1_569_888_000 + 86_400 * day + second, UTC)
+    category = dice.choice((b"a.b", b"electronics.smartphone", b""))
+    return b"%s UTC,%s,%d,%d,%s,%s,%d.%02d,%d,%s" % (
+        f"{moment:%Y-%m-%d %H:%M:%S}".encode(),
+        dice.choice(_KINDS).encode(),
+        dice.randrange(1, 50_000),
+        dice.randrange(1, 500),
+        category,
+        dice.choice((b"acme", b"bolt", b"caf\xc3\xa9", b"")),
+        dice.randrange(1000),
+        dice.randrange(100),
+        dice.randrange(1, 20_000),
+        b"%08x" % dice.getrandbits(32),
+    )
+
+
+def mutated(line: bytes, dice: random.Random) -> bytes:
+    """The line after a few accidents: a byte flipped, a part lost, doubled or moved, noise; without line ends."""
+    for _ in range(dice.choice((1, 1, 1, 2, 3))):
+        start = dice.randrange(len(line) + 1)
+        end = min(len(line), start + dice.choice((1, 1, 2, 5, 20, 200)))
+        accident = dice.randrange(5)
+        if accident == 0:
+            line = (
+                line[:start]
+                + bytes(byte ^ (1 << dice.randrange(8)) for byte in line[start : start + 1])
+                + line[start + 1 :]
+            )
+        elif accident == 1:
+            line = line[:start] + line[end:]
+        elif accident == 2:
+            line = line[:end] + line[start:end] + line[end:]
+        elif accident == 3:
+            line = line[:start] + dice.choice(_NOISE) + line[start:]
+        else:
+            line = line[end:] + line[:end]
+    return line.translate(None, b"\n\r")
+
+
+def fuzzed(count: int, seed: int) -> Iterator[bytes]:
+    """Lines of which about half are mutated, and some come again."""
+    dice = random.Random(seed)
+    recent: list[bytes] = []
+    for _ in range(count):
+        if recent and dice.random() < 0.1:
+            yield dice.choice(recent)
+            continue
+        line = good_line(dice)
+        if dice.random() < 0.5:
+            line = mutated(line, dice)
+        recent = [*recent[-99:], line]
+        yield line
+
+
+def judged(line: bytes) -> Event | str | None:
+    """The event that a line surely is, None where it surely is none, or why plain Python leaves it open."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if "\0" in text or len(text) > 16_384 or not text.strip(" "):
+        return None
+    if '"' in text:
+        return "quotes: the CSV parser's own rules"
+    fields = [field.strip(" ") for field in text.split(",")]
+    if len(fields) != 9:
+        return None
+    time, kind, product, category_id, category, brand, price, user, session = fields
+    if kind not in _KINDS:
+        return None
+    numbers = []
+    for number, is_required in ((product, True), (category_id, False), (user, True)):
+        if number == "":
+            if is_required:
+                return None
+            numbers.append(None)
+            continue
+        if not re.fullmatch(r"-?\d+", number, re.ASCII):
+            return "a number with signs or white space that a cast may take" if re.search(r"\d", number) else None
+        if not -(2**63) <= int(number) < 2**63 or (is_required and int(number) <= 0):
+            return None
+        numbers.append(int(number))
+    if not _TIME.fullmatch(time):
+        return "a time in another form" if re.search(r"\d", time) else None
+    try:
+        moment = datetime.strptime(time, "%Y-%m-%d %H:%M:%S UTC")
+    except ValueError:
+        return None
+    if moment < datetime(2010, 1, 1) or moment > datetime.now():
+        return "a time at the edge" if moment.year >= datetime.now().year else None
+    if price and not re.fullmatch(r"\d{1,9}(\.\d\d)?", price, re.ASCII):
+        return "a price in another form"
+    product_id, category_number, user_id = numbers
+    return Event(
+        moment,
+        kind,
+        product_id,
+        category_number,
+        category or None,
+        brand or None,
+        Decimal(price) if price else None,
+        user_id,
+        session or None,
+    )

@@ -1,0 +1,88 @@
+"""Random histories of small stores for hypothesis: what happened, how it was written down, and when it arrived."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+from tests.faults.oracle import Event
+
+LONGER = int(os.environ.get("LONGER", "1"))
+"""`LONGER=20` in the environment tries 20 times as many, and others each time."""
+
+HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+
+_START = datetime(2019, 3, 1)
+_KINDS = ["view", "view", "view", "cart", "purchase", "purchase", "remove_from_cart"]
+# Noon, and around midnight, where a session becomes two baskets.
+_SECONDS = [43_200, 43_201, 86_398, 86_399, 86_400, 86_401]
+# Late by seconds, by days, by months; the oldest may come last.
+_DAYS = [0, 0, 1, 6, 7, 45, 120]
+# What is known of a product changes over time.
+_LOOKS = [
+    (None, None, None, None),
+    (7, "a.b", "acme", Decimal("5.00")),
+    (7, "a.b", None, Decimal("0.00")),
+    (8, "a.c", "bolt", Decimal("19.90")),
+]
+
+
+class History(NamedTuple):
+    """The micro-batches of a store, in the order they arrive; repeats included."""
+
+    arrivals: tuple[tuple[Event, ...], ...]
+
+    @property
+    def events(self) -> set[Event]:
+        return {event for arrival in self.arrivals for event in arrival}
+
+
+def trials(count: int) -> settings:
+    """So many examples, the same in every run of the suite."""
+    return settings(
+        max_examples=count * LONGER,
+        derandomize=LONGER == 1,
+        database=None,
+        deadline=None,
+        # To find the least example that fails takes hundreds of tries, each a Spark job or more.
+        phases=(Phase.generate, Phase.shrink) if LONGER > 1 else (Phase.generate,),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+    )
+
+
+_events = st.builds(
+    lambda day, second, kind, product, look, user, session: Event(
+        _START + timedelta(days=day, seconds=second), kind, product, *look, user, session
+    ),
+    st.sampled_from(_DAYS),
+    st.sampled_from(_SECONDS),
+    st.sampled_from(_KINDS),
+    st.integers(1, 6),
+    st.sampled_from(_LOOKS),
+    st.integers(1, 3),
+    st.sampled_from(["s", "t", None]),
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4, longest_basket: int = 20) -> History:
+    """Sessions over midnight, users who share a session, a crawler's basket, repeats, and any order of arrival."""
+    events = draw(st.lists(_events, min_size=1, max_size=most_events))
+    crawled = draw(st.sampled_from([0, 0, longest_basket]))
+    night = _START + timedelta(days=1, seconds=-crawled)
+    events += [
+        Event(night + timedelta(seconds=2 * (at // 2)), "view", 1 + (7 * at) % (crawled + 3), *_LOOKS[0], 4, "bot")
+        for at in range(crawled)
+    ]
+    events += draw(st.lists(st.sampled_from(events), max_size=4))
+    count = draw(st.integers(1, most_arrivals))
+    places = draw(st.lists(st.integers(0, count - 1), min_size=len(events), max_size=len(events)))
+    arrivals: list[list[Event]] = [[] for _ in range(count)]
+    for event, place in zip(events, places, strict=True):
+        arrivals[place].append(event)
+    return History(tuple(tuple(arrival) for arrival in arrivals if arrival))

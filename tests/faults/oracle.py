@@ -1,0 +1,233 @@
+"""What the tables must hold, in plain Python: the definitions of the design again, sharing no code with the project.
+
+Slow and literal on purpose. Every function takes events (or what another function here made of them) and returns
+dictionaries from a row's key to its figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+SIGNALS = ("view", "cart", "purchase")
+
+
+class Event(NamedTuple):
+    """One event, typed. Two that are equal are one event, however they were written."""
+
+    time: datetime
+    kind: str
+    product: int
+    category_id: int | None
+    category: str | None
+    brand: str | None
+    price: Decimal | None
+    user: int
+    session: str | None
+
+    @property
+    def date(self) -> date:
+        return self.time.date()
+
+
+def products(events: Collection[Event]) -> dict[int, tuple[Any, ...]]:
+    """{product: (category_id, category, brand, price, first_seen, last_seen)}, the newest attributes not null."""
+    found = {}
+    for product in {event.product for event in events}:
+        own = [event for event in events if event.product == product]
+        newest = []
+        for name in ("category_id", "category", "brand", "price"):
+            known = [(event.time, getattr(event, name)) for event in own if getattr(event, name) is not None]
+            newest.append(max(known)[1] if known else None)
+        times = [event.time for event in own]
+        found[product] = (*newest, min(times), max(times))
+    return found
+
+
+def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[int, datetime]]:
+    """{(date, relation, user, session): {product: first time}}."""
+    found: dict[tuple[date, str, int, str], dict[int, datetime]] = defaultdict(dict)
+    for event in events:
+        if event.kind not in SIGNALS:
+            continue
+        keys = [(event.date, "viewed", event.user, event.session or "")]
+        if event.kind == "purchase":
+            keys.append((event.date, "bought", event.user, ""))
+        for key in keys:
+            found[key][event.product] = min(event.time, found[key].get(event.product, event.time))
+    return dict(found)
+
+
+def co_interactions(all_baskets: dict[Any, dict[int, datetime]], window: int) -> dict[Any, tuple[int, int]]:
+    """{(date, relation, item_a, item_b): (baskets, strength in 1/60)}."""
+    together: Counter[Any] = Counter()
+    strength: defaultdict[Any, Fraction] = defaultdict(Fraction)
+    for (day, relation, _, _), items in all_baskets.items():
+        order = [product for _, product in sorted((time, product) for product, time in items.items())]
+        together[day, relation, 0, 0] += 1
+        for place, one in enumerate(order):
+            together[day, relation, one, one] += 1
+            for steps, other in enumerate(order[place + 1 : place + 1 + window], start=1):
+                key = (day, relation, min(one, other), max(one, other))
+                together[key] += 1
+                strength[key] += Fraction(60, steps)
+    return {key: (count, int(strength[key])) for key, count in together.items()}
+
+
+def similar_items(
+    counts: dict[Any, tuple[int, int]], measure: str, *, k: int, half_life: float, min_baskets: int
+) -> dict[tuple[str, int], list[tuple[int, float, int, int]]]:
+    """{(relation, product): [(similar product, score, baskets, strength), …]}, the best first."""
+    newest = max(day for day, *_ in counts)
+    decayed: Counter[Any] = Counter()
+    decayed_strength: Counter[Any] = Counter()
+    plain: Counter[Any] = Counter()
+    plain_strength: Counter[Any] = Counter()
+    for (day, *key), (count, strength) in counts.items():
+        weight = 2**20 if half_life == 0 else math.floor(2**20 * 2 ** (-(newest - day).days / half_life) + 0.5)
+        plain[tuple(key)] += count
+        plain_strength[tuple(key)] += strength
+        decayed[tuple(key)] += weight * count
+        decayed_strength[tuple(key)] += weight * strength
+    found = defaultdict(list)
+    for relation, a, b in plain:
+        if a == b or plain[relation, a, b] < min_baskets:
+            continue
+        everything = decayed[relation, 0, 0]
+        for i, j in ((a, b), (b, a)):
+            score = _score(
+                measure,
+                decayed_strength[relation, a, b] / 60,
+                decayed[relation, i, i],
+                decayed[relation, j, j],
+                everything,
+                decayed[relation, a, b],
+            )
+            if score > 0:
+                pair = (relation, a, b)
+                found[relation, i].append((j, score, plain[pair], plain_strength[pair]))
+    return {key: sorted(row, key=lambda one: (-one[1], one[0]))[:k] for key, row in found.items()}
+
+
+def _score(measure: str, c: float, n_i: int, n_j: int, n: int, both: int) -> float:
+    if measure == "confidence":
+        return c / n_i
+    assert measure == "llr"
+    cells = {(1, 1): both, (1, 0): n_i - both, (0, 1): n_j - both, (0, 0): max(0, n - n_i - n_j + both)}
+    k = {cell: count / 2**20 for cell, count in cells.items()}
+    total = sum(k.values())
+    row = {side: k[side, 0] + k[side, 1] for side in (0, 1)}
+    column = {side: k[0, side] + k[1, side] for side in (0, 1)}
+    if k[1, 1] * total <= row[1] * column[1]:
+        return 0.0
+    return 2 * sum(count * math.log(count * total / (row[r] * column[c])) for (r, c), count in k.items() if count > 0)
+
+
+def bucket_of(moment: datetime, length: timedelta, origin: date) -> datetime:
+    start = datetime(origin.year, origin.month, origin.day)
+    return start + (moment - start) // length * length
+
+
+def demand(events: Iterable[Event], length: timedelta, origin: date, key: str = "product") -> dict[Any, int]:
+    """{(bucket, signal, key): events}; events without the key form no row."""
+    return dict(
+        Counter(
+            (bucket_of(event.time, length, origin), event.kind, getattr(event, key))
+            for event in events
+            if event.kind in SIGNALS and getattr(event, key) is not None
+        )
+    )
+
+
+class Trend(NamedTuple):
+    """The figures of a trend that need no statistical table; those that compare null are None."""
+
+    current: int
+    previous: int
+    change: int
+    growth: float
+    z_score: float
+    change_pct: float | None
+    direction: str
+    trend_pct: float | None
+    rank: int | None
+    complete: bool
+
+
+def trends(
+    events: Collection[Event], length: timedelta, origin: date, *, key: str, min_change: int, min_z: float
+) -> dict[Any, Trend]:
+    """{(bucket, signal, key): Trend} where false discoveries are not bounded (max_false_share 1)."""
+    counts = Counter(demand(events, length, origin, key))
+    totals: Counter[Any] = Counter()
+    for event in events:
+        totals[bucket_of(event.time, length, origin), event.kind] += 1
+    times = [event.time for event in events]
+    first, newest = (bucket_of(moment, length, origin) for moment in (min(times), max(times)))
+    rows = {}
+    keys = {
+        (bucket + step * length, signal, one)
+        for bucket, signal, one in counts
+        for step in (0, 1)
+        if first < bucket + step * length <= newest
+    }
+    for bucket, signal, one in keys:
+        current, previous = counts[bucket, signal, one], counts[bucket - length, signal, one]
+        change, n = current - previous, current + previous
+        total, total_before = totals[bucket, signal], totals[bucket - length, signal]
+        z = 0.0
+        if total and total_before:
+            p = total / (total + total_before)
+            z = (current - n * p) / math.sqrt(n * p * (1 - p))
+        moves = abs(change) >= min_change and abs(z) >= min_z
+        direction = ("rising" if z > 0 else "waning") if moves else "steady"
+        pct = 100 * change / previous if previous else None
+        complete = bucket + length <= max(times)
+        rows[bucket, signal, one] = Trend(
+            current, previous, change, change / (n + 1), z, pct, direction, None, None, complete
+        )
+    moving = {name: row for name, row in rows.items() if row.direction != "steady"}
+    for group in {(*name[:2], row.direction) for name, row in moving.items()}:
+        same = [(name, row) for name, row in moving.items() if (*name[:2], row.direction) == group]
+        same.sort(key=lambda pair: (-abs(pair[1].z_score), -abs(pair[1].change), pair[0][2]))
+        all_change = sum(abs(row.change) for _, row in same)
+        for rank, (name, row) in enumerate(same, start=1):
+            rows[name] = row._replace(rank=rank, trend_pct=100 * abs(row.change) / all_change)
+    return rows
+
+
+def newest_in_two_buckets(
+    events: Iterable[Event], length: timedelta, origin: date, attribute: str
+) -> dict[tuple[datetime, int], str]:
+    """{(bucket, product): the newest value that is not null in the bucket and the one before}."""
+    known: dict[tuple[datetime, int], tuple[datetime, str]] = {}
+    for event in events:
+        value = getattr(event, attribute)
+        if event.kind in SIGNALS and value is not None:
+            start = bucket_of(event.time, length, origin)
+            for bucket in (start, start + length):
+                entry = (event.time, value)
+                known[bucket, event.product] = max(entry, known.get((bucket, event.product), entry))
+    return {name: value for name, (_, value) in known.items()}
+
+
+def user_trends(
+    events: Iterable[Event], product_trends: dict[Any, Trend], length: timedelta, origin: date
+) -> dict[tuple[datetime, int], tuple[int, float, float]]:
+    """{(bucket, user): (interactions, rising percent, waning percent)} in the buckets that have trends."""
+    compared = {bucket for bucket, _, _ in product_trends}
+    directions = defaultdict(list)
+    for event in events:
+        bucket = bucket_of(event.time, length, origin)
+        if event.kind in SIGNALS and bucket in compared:
+            trend = product_trends.get((bucket, event.kind, event.product))
+            directions[bucket, event.user].append(trend.direction if trend else "steady")
+    return {
+        name: (len(ways), 100 * ways.count("rising") / len(ways), 100 * ways.count("waning") / len(ways))
+        for name, ways in directions.items()
+    }

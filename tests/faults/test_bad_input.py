@@ -1,0 +1,156 @@
+"""Promise 3 under bad input: every line of every file ends as an event, as a rejection with reasons, or as a repeat.
+
+The sum read = events + repeats + rejected is what the job prints of its own count, so here each part is counted
+otherwise: lines in Python, events and rejections in their tables.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections import Counter, defaultdict
+from urllib.parse import unquote
+
+import pytest
+from pyspark.sql import functions as F
+
+from lambda_spark.events.ingest import Account, ingest
+from lambda_spark.lake import Lake
+from lambda_spark.settings import IngestSettings
+from lambda_spark.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
+from tests.faults.bad_files import CORPUS, FORMULAS, csv, line
+from tests.faults.fuzz import fuzzed, judged
+from tests.faults.histories import HEADER
+from tests.faults.oracle import Event
+
+
+def quiet(_):
+    pass
+
+
+def take(lake, inbox):
+    return ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
+
+
+class Taken:
+    """A folder of bad files after it was taken in, file by file."""
+
+    def __init__(self, lake: Lake, account: Account) -> None:
+        self.account = account
+        self.files = {name_of(row.source): row for row in lake.read(INGESTED_FILES).collect()}
+        self.events = Counter(
+            {name_of(row.source): row["count"] for row in lake.read(EVENTS).groupBy("source").count().collect()}
+        )
+        self.rejected = defaultdict(list)
+        for row in lake.read(REJECTED_EVENTS).withColumn("raw", F.left("raw", F.lit(200))).collect():
+            self.rejected[name_of(row.source)].append(row)
+        self.brands = {row.brand for row in lake.read(EVENTS).where("source like '%/formulas.csv'").collect()}
+
+
+def name_of(uri):
+    return unquote(uri.rsplit("/", 1)[-1])
+
+
+@pytest.fixture(scope="module")
+def corpus(session, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    inbox = folder / "in"
+    inbox.mkdir()
+    for bad in CORPUS:
+        (inbox / bad.name).write_bytes(bad.content)
+    lake = Lake.open(session, str(folder / "lake"), create=True)
+    return Taken(lake, take(lake, inbox))
+
+
+@pytest.mark.parametrize("bad", CORPUS, ids=lambda bad: bad.name)
+def test_a_bad_file_ends_as_it_must(corpus, bad):
+    file, rejected = corpus.files[bad.name], corpus.rejected[bad.name]
+    if bad.refused:
+        assert len(rejected) == 1
+        assert rejected[0].raw is None, "the whole file is one rejection"
+        assert bad.refused in rejected[0].reasons[0]
+        assert (file.lines, file.events, file.repeats, file.rejected) == (1, 0, 0, 1)
+        return
+    assert corpus.events[bad.name] == bad.events
+    assert Counter(reason for row in rejected for reason in row.reasons) == Counter(bad.rejected)
+    assert (file.events, file.rejected, file.repeats) == (bad.events, len(rejected), 0)
+    assert file.lines == bad.events + len(rejected)
+
+
+def test_the_account_names_every_file_that_was_refused_and_counts_every_line(corpus):
+    refused = {bad.name for bad in CORPUS if bad.refused}
+    assert len(corpus.account.unreadable) == len(refused)
+    assert corpus.account.files == len(CORPUS)
+    assert corpus.account.events == sum(corpus.events.values()) == sum(bad.events for bad in CORPUS)
+    assert corpus.account.rejected == sum(map(len, corpus.rejected.values()))
+
+
+def test_formulas_and_html_are_kept_as_they_came(corpus):
+    assert corpus.brands == set(FORMULAS)
+
+
+def test_files_without_line_ends_are_refused_and_the_rest_is_taken(lake, tmp_path):
+    """Held as one line each would fill the memory: a line end is asked of each 16 MB."""
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    for name, start in (("lineless", b""), ("after-a-header", csv())):
+        content = start + b"x" * (40 * 2**20)
+        (inbox / f"{name}.csv").write_bytes(content)
+        (inbox / f"{name}.csv.gz").write_bytes(gzip.compress(content, 1))
+    (inbox / "good.csv").write_bytes(csv(line(1)))
+    account = take(lake, inbox)
+    assert (account.lines, account.events, account.rejected) == (5, 1, 4)
+    assert all("no line end in 16 MB" in why for why in account.unreadable)
+
+
+def assert_fuzzed_lines_are_all_accounted_for(lake, inbox, count, seed):
+    """Every line is found again: what is surely an event in `events`, what is surely none in `rejected_events`, and
+    what Python leaves open in one of the two."""
+    lines = list(fuzzed(count, seed))
+    parts = 4
+    for part in range(parts):
+        (inbox / f"{part}.csv").write_bytes(b"\n".join([HEADER.encode(), *lines[part::parts], b""]))
+    account = take(lake, inbox)
+    assert account.unreadable == ()
+    assert account.lines == count
+    assert account.lines == account.events + account.repeats + account.rejected
+    rows = lake.read(REJECTED_EVENTS).select(F.coalesce("raw_bytes", F.col("raw").cast("binary")).alias("line"))
+    rejected = {bytes(row.line) for row in rows.collect()}
+    assert len(rejected) == account.rejected
+    events, none, open_lines = set(), set(), set()
+    for one in set(lines):
+        verdict = judged(one)
+        if verdict is None:
+            none.add(one)
+        elif isinstance(verdict, str):
+            open_lines.add(one)
+        else:
+            events.add(verdict)
+    assert none <= rejected
+    assert rejected <= none | open_lines, "a line that is an event was rejected, or one was made up"
+    known = known_events(lake)
+    assert events <= known
+    assert len(known) == account.events
+    assert len(known) <= len(events) + len(open_lines - rejected)
+    return account
+
+
+def known_events(lake):
+    rows = lake.read(EVENTS).drop("event_id", "event_date", "source", "ingested_at", "ingest_batch")
+    return {Event(*row) for row in rows.toLocalIterator()}
+
+
+def test_fuzzed_lines_are_all_accounted_for(lake, tmp_path):
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    account = assert_fuzzed_lines_are_all_accounted_for(lake, inbox, 5_000, seed=1)
+    assert min(account.events, account.rejected, account.repeats) > 300, "there was some of each"
+
+
+@pytest.mark.long
+def test_a_million_fuzzed_lines_are_all_accounted_for(lake, tmp_path):
+    """`LINES=1000000 SEED=1 ./spark-submit.sh test tests/faults/test_bad_input.py -m long -k million -s`"""
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    count, seed = int(os.environ.get("LINES", "1000000")), int(os.environ.get("SEED", "1"))
+    print(assert_fuzzed_lines_are_all_accounted_for(lake, inbox, count, seed))

@@ -1,0 +1,236 @@
+"""Promises 1 and 5 over random histories: stream equals batch equals a plain-Python oracle, however events arrive.
+
+Through the pure functions, eight histories to a Spark job, since a micro-batch of a real stream costs seconds.
+`LONGER=20` in the environment tries 20 times as many.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from datetime import date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+from pyspark.sql.classic.dataframe import DataFrame
+
+from lambda_spark.batch.refresh import Extent, compute
+from lambda_spark.events.products import newest_products, product_attributes
+from lambda_spark.settings import SimilaritySettings, TrendSettings
+from lambda_spark.speed.baskets import basket_items
+from lambda_spark.speed.contributions import (
+    all_contributions,
+    basket_changes,
+    changed_contributions,
+    known_items,
+    new_items,
+)
+from lambda_spark.speed.scores import similar_items
+from lambda_spark.tables import (
+    BRAND_TRENDS,
+    CATEGORY_TRENDS,
+    DEMAND,
+    TRENDS,
+    USER_TRENDS,
+)
+from tests.faults import oracle
+from tests.faults.histories import histories, trials
+
+COLUMNS = (
+    "event_time timestamp, event_type string, product_id long, category_id long, category_code string, brand string, "
+    "price decimal(12,2), user_id long, user_session string, event_date date"
+)
+COUNTS = "event_date date, relation string, item_a long, item_b long, baskets long, strength long"
+EPOCH = date(2019, 1, 1)
+WORLD = timedelta(days=1000)
+"""Baskets of different dates have nothing in common: moved this far apart, many histories are one table."""
+
+
+@pytest.fixture
+def spark(spark):
+    """The tests' session without adaptive execution: it plans again and again, for tables of a few rows in vain."""
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    yield spark
+    spark.conf.set("spark.sql.adaptive.enabled", "true")
+
+
+@pytest.fixture(autouse=True)
+def _each_plan_goes_when_it_was_used(monkeypatch):
+    """Many examples in one test leave many plans to the JVM, in cycles of Python objects that hold on to them."""
+    collect = DataFrame.collect
+
+    def collected(rows):
+        found = collect(rows)
+        gc.collect()
+        return found
+
+    monkeypatch.setattr(DataFrame, "collect", collected)
+
+
+def frame(spark, events, schema=COLUMNS):
+    rows = [(*event, event.date) for event in events]
+    return spark.createDataFrame(rows, schema)
+
+
+def oracle_items(events):
+    return {
+        (*basket, product): time for basket, items in oracle.baskets(events).items() for product, time in items.items()
+    }
+
+
+@trials(8)
+@given(st.lists(histories(), min_size=8, max_size=8), st.integers(1, 6))
+def test_micro_batches_add_up_to_what_all_events_give_at_once(spark, stores, window):
+    """Each micro-batch of each history is a world of its own: known there are the items that earlier ones brought."""
+    steps = max(len(store.arrivals) for store in stores)
+    rows = [
+        (
+            *event[:7],
+            event.user,
+            event.session,
+            event.date + (at * steps + step) * WORLD,
+            event.date + at * steps * WORLD,
+        )
+        for at, store in enumerate(stores)
+        for step, arrival in enumerate(store.arrivals)
+        for event in arrival
+    ]
+    events = spark.createDataFrame(rows, f"{COLUMNS}, date_in_store date")
+    arrived = basket_items(events)
+    step = F.floor(F.date_diff("event_date", F.lit(EPOCH)) / WORLD.days) % steps
+    known = (
+        arrived.withColumn("later", F.explode(F.sequence(F.lit(1), F.lit(steps))))
+        .where(step + F.col("later") < steps)
+        .withColumn("event_date", F.date_add("event_date", F.col("later") * F.lit(WORLD.days)))
+    )
+    changes = basket_changes(known_items(known), arrived).persist()
+    at_once = all_contributions(basket_items(events.withColumn("event_date", F.col("date_in_store"))), window=window)
+    added = by_store(changed_contributions(changes, window=window), steps)
+    batch = by_store(at_once, steps)
+    remembered = by_store(new_items(changes), steps)
+    changes.unpersist()
+    for at, history in enumerate(stores):
+        expected = oracle.co_interactions(oracle.baskets(history.events), window)
+        assert pair_counts(batch[at]) == expected
+        assert pair_counts(added[at]) == expected
+        assert earliest_items(remembered[at]) == oracle_items(history.events)
+
+
+def by_store(rows, steps):
+    """{store: rows}, their dates moved back into it."""
+    found = defaultdict(list)
+    for row in rows.collect():
+        world = (row.event_date - EPOCH) // WORLD
+        found[world // steps].append(Row(**{**row.asDict(), "event_date": row.event_date - world * WORLD}))
+    return found
+
+
+def pair_counts(rows):
+    """Counts added up by pair, without those that cancel out."""
+    total = defaultdict(lambda: (0, 0))
+    for row in rows:
+        key = (row.event_date, row.relation, row.item_a, row.item_b)
+        total[key] = (total[key][0] + row.baskets, total[key][1] + row.strength)
+    return {key: figures for key, figures in total.items() if figures != (0, 0)}
+
+
+def earliest_items(rows):
+    found = {}
+    for row in rows:
+        key = (row.event_date, row.relation, row.user_id, row.user_session, row.product_id)
+        found[key] = min(row.first_time, found.get(key, row.first_time))
+    return found
+
+
+@trials(4)
+@given(
+    st.lists(histories(most_events=30), min_size=2, max_size=2),
+    st.sampled_from([("confidence", 30.0, 1), ("llr", 10.0, 1), ("llr", 0.0, 2), ("confidence", 0.5, 2)]),
+)
+def test_similar_items_are_the_oracle_s(spark, stores, how):
+    measure, half_life, min_baskets = how
+    events = stores[0].events | stores[1].events
+    counts = oracle.co_interactions(oracle.baskets(events), 5)
+    settings = SimilaritySettings(measure=measure, half_life_days=half_life, min_baskets=min_baskets, k=4)
+    newest = max((day for day, *_ in counts), default=None)
+    if newest is None:
+        return
+    rows = similar_items(
+        spark.createDataFrame([(*key, *figures) for key, figures in counts.items()], COUNTS), settings, newest=newest
+    )
+    expected = oracle.similar_items(counts, measure, k=4, half_life=half_life, min_baskets=min_baskets)
+    assert_same_neighbours(rows.collect(), expected)
+
+
+def assert_same_neighbours(rows, expected):
+    found = {}
+    for row in sorted(rows, key=lambda row: row["rank"]):
+        found.setdefault((row.relation, row.product_id), []).append(row)
+        assert row["rank"] == len(found[row.relation, row.product_id])
+    assert {key: [(r.similar_product_id, r.baskets, r.strength) for r in ranked] for key, ranked in found.items()} == {
+        key: [(other, baskets, strength) for other, _, baskets, strength in ranked] for key, ranked in expected.items()
+    }
+    for key, ranked in found.items():
+        assert [row.score for row in ranked] == pytest.approx([score for _, score, _, _ in expected[key]], rel=1e-9)
+
+
+@trials(2)
+@given(
+    st.lists(histories(most_events=40), min_size=2, max_size=2),
+    st.sampled_from([timedelta(days=7), timedelta(hours=36)]),
+)
+def test_trends_are_the_oracle_s(spark, stores, bucket):
+    events = stores[0].events | stores[1].events
+    settings = TrendSettings(bucket=bucket, min_change=2, min_z=0.73, max_false_share=1.0)
+    micros = [round((event.time - datetime(1970, 1, 1)).total_seconds()) * 1_000_000 for event in events]
+    extent = Extent(min(micros), max(micros))
+    until = F.timestamp_micros(F.lit(extent.newest))
+    with compute(frame(spark, events), settings, extent, until) as tables:
+        assert_same_trends({table.name: rows.collect() for table, rows in tables.by_table()}, events, settings)
+
+
+def assert_same_trends(rows, events, settings):
+    grid = (settings.bucket, settings.origin)
+    assert {(r.bucket_start, r.signal, r.product_id): r.events for r in rows[DEMAND.name]} == oracle.demand(
+        events, *grid
+    )
+    strictness = {"min_change": settings.min_change, "min_z": settings.min_z}
+    for table, key, column in (
+        (TRENDS, "product", "product_id"),
+        (CATEGORY_TRENDS, "category", "category_code"),
+        (BRAND_TRENDS, "brand", "brand"),
+    ):
+        expected = oracle.trends(events, *grid, key=key, **strictness)
+        found = {
+            (r.bucket_start, r.signal, r[column]): tuple(r[name] for name in oracle.Trend._fields)
+            for r in rows[table.name]
+        }
+        assert found.keys() == expected.keys()
+        for name, figures in expected.items():
+            assert found[name] == pytest.approx(tuple(figures), rel=1e-12), (table.name, name)
+    for attribute, column in (("category", "category_code"), ("brand", "brand")):
+        newest = oracle.newest_in_two_buckets(events, *grid, attribute)
+        for r in rows[TRENDS.name]:
+            assert r[column] == newest.get((r.bucket_start, r.product_id)), (attribute, r)
+    product_trends = oracle.trends(events, *grid, key="product", **strictness)
+    assert {
+        (r.bucket_start, r.user_id): (r.interactions, r.rising_pct, r.waning_pct) for r in rows[USER_TRENDS.name]
+    } == oracle.user_trends(events, product_trends, *grid)
+
+
+@trials(4)
+@given(histories(most_events=30))
+def test_products_are_the_oracle_s_in_any_order_and_however_often(spark, history):
+    parts = [product_attributes(frame(spark, arrival)) for arrival in history.arrivals]
+    known = parts[0]
+    for part in parts[1:] + parts[:1]:
+        known = newest_products(known, part)
+    assert known_products(known) == oracle.products(history.events)
+
+
+def known_products(rows):
+    names = ("category_id", "category_code", "brand", "price", "first_seen", "last_seen")
+    return {row.product_id: tuple(row[name] for name in names) for row in rows.collect()}
