@@ -86,3 +86,17 @@ def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4,
     for event, place in zip(events, places, strict=True):
         arrivals[place].append(event)
     return History(tuple(tuple(arrival) for arrival in arrivals if arrival))
+
+
+def written(event: Event, spelling: int) -> str:
+    """A CSV line of an event in one of the spellings that mean the same."""
+    time = (
+        f"{event.time:%Y-%m-%d %H:%M:%S} UTC",
+        f"{event.time + timedelta(hours=2):%Y-%m-%dT%H:%M:%S}+02:00",
+        str((event.time - datetime(1970, 1, 1)) // timedelta(seconds=1)),
+    )[spelling % 3]
+    prices = ("", "", "") if event.price is None else (f"{event.price}", f"{event.price}0", f"{event.price:g}")
+    texts = [event.category_id, event.category, event.brand]
+    optional = ["" if text is None else f" {text} " if spelling == 2 else str(text) for text in texts]
+    fields = [time, event.kind, event.product, *optional, prices[spelling % 3], event.user, event.session or ""]
+    return ",".join(map(str, fields))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -231,3 +231,43 @@ def user_trends(
         name: (len(ways), 100 * ways.count("rising") / len(ways), 100 * ways.count("waning") / len(ways))
         for name, ways in directions.items()
     }
+
+
+def scored_recommendations(
+    events: Collection[Event],
+    similar: dict[tuple[str, int], list[tuple[int, float, int, int]]],
+    product_trends: dict[Any, Trend],
+    *,
+    k: int,
+    profile_items: int,
+    active_days: int,
+    trend_weight: float,
+) -> dict[int, list[tuple[int, float]]]:
+    """{user: [(product, score), …]}, the part of the lists that has scores, with decay ½, weights 1, 2, 3."""
+    since = max(event.date for event in events) - timedelta(days=active_days - 1)
+    views = {name: row for name, row in product_trends.items() if name[1] == "view"}
+    buckets = {bucket for bucket, _, _ in product_trends}
+    complete = {bucket for (bucket, _, _), row in product_trends.items() if row.complete}
+    bucket = max(complete or buckets, default=None)
+    growth = {name[2]: row.growth for name, row in views.items() if name[0] == bucket and row.direction != "steady"}
+    lists = {}
+    for user in {event.user for event in events}:
+        own = [event for event in events if event.user == user and event.kind in SIGNALS]
+        if not own or max(event.date for event in own) < since:
+            continue
+        latest = {product: max(e.time for e in own if e.product == product) for product in {e.product for e in own}}
+        weights = {product: max(SIGNALS.index(e.kind) + 1 for e in own if e.product == product) for product in latest}
+        profile = sorted(latest, key=lambda product: (-latest[product].replace(tzinfo=UTC).timestamp(), product))
+        profile = profile[:profile_items]
+        barred = {e.product for e in own if e.kind == "purchase"} | set(profile)
+        points: Counter[int] = Counter()
+        for position, item in enumerate(profile):
+            for other, similarity, _, _ in similar.get(("viewed", item), []):
+                points[other] += math.floor(weights[item] * 0.5**position * similarity * 1e9 + 0.5)
+        scores = {
+            product: point / 1e9 * (1 + trend_weight * growth.get(product, 0.0))
+            for product, point in points.items()
+            if point > 0 and product not in barred
+        }
+        lists[user] = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+    return {user: one for user, one in lists.items() if one}

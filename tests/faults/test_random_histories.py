@@ -1,12 +1,14 @@
-"""Promises 1 and 5 over random histories: stream equals batch equals a plain-Python oracle, however events arrive.
+"""Promises 1, 3 and 5 over random histories: stream equals batch equals a plain-Python oracle, however events arrive.
 
-Through the pure functions, eight histories to a Spark job, since a micro-batch of a real stream costs seconds.
-`LONGER=20` in the environment tries 20 times as many.
+Two depths, since a micro-batch of a real stream costs seconds: many histories through the pure functions, eight to a
+Spark job, and a few through a real lake. `LONGER=20` in the environment tries 20 times as many.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
+import shutil
 from collections import defaultdict
 from datetime import date, datetime, timedelta
 
@@ -18,8 +20,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.classic.dataframe import DataFrame
 
 from lambda_spark.batch.refresh import Extent, compute
+from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.events.ingest import ingest
 from lambda_spark.events.products import newest_products, product_attributes
-from lambda_spark.settings import SimilaritySettings, TrendSettings
+from lambda_spark.lake import Lake
+from lambda_spark.operations.verify import verify
+from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.contributions import (
     all_contributions,
@@ -29,15 +36,23 @@ from lambda_spark.speed.contributions import (
     new_items,
 )
 from lambda_spark.speed.scores import similar_items
+from lambda_spark.speed.stream import update
 from lambda_spark.tables import (
+    BASKETS,
     BRAND_TRENDS,
     CATEGORY_TRENDS,
+    CO_INTERACTIONS,
     DEMAND,
+    EVENTS,
+    INGESTED_FILES,
+    PRODUCTS,
+    RECOMMENDATIONS,
+    SIMILAR_ITEMS,
     TRENDS,
     USER_TRENDS,
 )
 from tests.faults import oracle
-from tests.faults.histories import histories, trials
+from tests.faults.histories import HEADER, Event, histories, trials, written
 
 COLUMNS = (
     "event_time timestamp, event_type string, product_id long, category_id long, category_code string, brand string, "
@@ -47,6 +62,12 @@ COUNTS = "event_date date, relation string, item_a long, item_b long, baskets lo
 EPOCH = date(2019, 1, 1)
 WORLD = timedelta(days=1000)
 """Baskets of different dates have nothing in common: moved this far apart, many histories are one table."""
+PLAIN = TrendSettings(min_change=2, min_z=0.73, max_false_share=1.0)
+LISTS = RecommendationSettings(k=5, profile_items=3, trend_weight=0.2)
+
+
+def quiet(_):
+    pass
 
 
 @pytest.fixture
@@ -234,3 +255,78 @@ def test_products_are_the_oracle_s_in_any_order_and_however_often(spark, history
 def known_products(rows):
     names = ("category_id", "category_code", "brand", "price", "first_seen", "last_seen")
     return {row.product_id: tuple(row[name] for name in names) for row in rows.collect()}
+
+
+@pytest.fixture(scope="module")
+def empty_lake(session, tmp_path_factory):
+    """A lake whose tables are there and empty, to be copied: creating them costs more than a micro-batch."""
+    folder = tmp_path_factory.mktemp("empty")
+    inbox = folder / "in"
+    inbox.mkdir()
+    lake = Lake.open(session, str(folder / "lake"), create=True)
+    ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
+    update(lake, SimilaritySettings(), progress=quiet)
+    return folder / "lake"
+
+
+@trials(1)
+@given(
+    histories(most_events=40, most_arrivals=3, longest_basket=60),
+    st.lists(st.integers(0, 2), min_size=1, max_size=12),
+    st.integers(1, 2),
+)
+def test_a_lake_fed_in_pieces_holds_what_the_oracle_says(spark, empty_lake, tmp_path_factory, history, spellings, runs):
+    """Every file is a micro-batch of `ingest`, every file of `events` one of `similarity`."""
+    folder = tmp_path_factory.mktemp("history")
+    shutil.copytree(empty_lake, folder / "lake")
+    lake = Lake.open(spark, str(folder / "lake"))
+    spelling = itertools.cycle(spellings)
+    (folder / "in").mkdir()
+    lines = 0
+    for run in range(runs):
+        for at, arrival in enumerate(history.arrivals):
+            if at % runs == run:
+                texts = [written(event, next(spelling)) for event in arrival]
+                (folder / "in" / f"{at}.csv").write_text("\n".join([HEADER, *texts, ""]))
+                lines += len(texts)
+        ingest(lake, [str(folder / "in")], IngestSettings(max_bytes_per_batch="1"), progress=quiet)
+        update(lake, SimilaritySettings(max_bytes_per_batch="1"), progress=quiet)
+        refresh_trends(lake, PLAIN, progress=quiet)
+    refresh_recommendations(lake, LISTS, progress=quiet)
+    events = history.events
+    assert known_events(lake.read(EVENTS)) == sorted(events, key=repr)
+    account = lake.read(INGESTED_FILES).agg(F.sum("lines"), F.sum("events"), F.sum("repeats"), F.sum("rejected"))
+    assert tuple(account.collect()[0]) == (lines, len(events), lines - len(events), 0)
+    assert known_products(lake.read(PRODUCTS)) == oracle.products(events)
+    counts = oracle.co_interactions(oracle.baskets(events), 5)
+    assert pair_counts(lake.read(CO_INTERACTIONS).collect()) == counts
+    assert earliest_items(lake.read(BASKETS).collect()) == oracle_items(events)
+    similar = oracle.similar_items(counts, "confidence", k=20, half_life=30.0, min_baskets=1) if counts else {}
+    assert_same_neighbours(lake.read(SIMILAR_ITEMS).collect(), similar)
+    tables = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
+    assert_same_trends({table.name: lake.read(table).collect() for table in tables}, events, PLAIN)
+    assert_same_lists(lake.read(RECOMMENDATIONS).where("score is not null").collect(), events, similar)
+    assert [finding.table for finding in verify(lake, quiet) if finding.differs] == []
+
+
+def known_events(rows):
+    names = ("event_time", "event_type", "product_id", "category_id", "category_code", "brand", "price", "user_id")
+    return sorted((Event(*(row[name] for name in names), row.user_session) for row in rows.collect()), key=repr)
+
+
+def assert_same_lists(rows, events, similar):
+    found = {}
+    for row in sorted(rows, key=lambda row: (row.user_id, row["rank"])):
+        found.setdefault(row.user_id, []).append((row.product_id, row.score))
+    product_trends = oracle.trends(
+        events, PLAIN.bucket, PLAIN.origin, key="product", min_change=PLAIN.min_change, min_z=PLAIN.min_z
+    )
+    expected = oracle.scored_recommendations(
+        events, similar, product_trends,
+        k=LISTS.k, profile_items=LISTS.profile_items, active_days=LISTS.active_days, trend_weight=LISTS.trend_weight,
+    )  # fmt: skip
+    assert {user: [product for product, _ in ranked] for user, ranked in found.items()} == {
+        user: [product for product, _ in ranked] for user, ranked in expected.items()
+    }
+    for user, ranked in found.items():
+        assert [score for _, score in ranked] == pytest.approx([score for _, score in expected[user]], rel=1e-9)
