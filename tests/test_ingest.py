@@ -9,7 +9,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
-from lambda_spark.events.ingest import Account, ingest, is_excluded
+from lambda_spark.events.files import is_excluded
+from lambda_spark.events.ingest import Account, ingest
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
 
