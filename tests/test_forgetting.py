@@ -34,6 +34,8 @@ from lambda_spark.tables import (
 )
 from tests.test_stream import contents, deliver, event, quiet, random_events
 
+pytestmark = pytest.mark.long
+
 SETTINGS = Settings(trends=TrendSettings(min_change=2, min_z=0.5))
 USER = 7_310_045_899_123
 SESSION = "a-session-of-theirs"

@@ -27,6 +27,8 @@ from lambda_spark.tables import (
 )
 from tests.test_stream import contents, deliver, quiet, random_events
 
+pytestmark = pytest.mark.long
+
 SETTINGS = Settings(
     trends=TrendSettings(min_change=2, min_z=0.5),
     similarity=SimilaritySettings(),

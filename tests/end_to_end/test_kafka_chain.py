@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 WITHIN = 400
 """Seconds for one step of the way: a machine that is busy with other things may need some."""
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
 def quiet(_):

@@ -54,6 +54,8 @@ from lambda_spark.tables import (
 from tests.faults import oracle
 from tests.faults.histories import HEADER, Event, histories, trials, written
 
+pytestmark = pytest.mark.long
+
 COLUMNS = (
     "event_time timestamp, event_type string, product_id long, category_id long, category_code string, brand string, "
     "price decimal(12,2), user_id long, user_session string, event_date date"
