@@ -1,4 +1,4 @@
-"""Keep the lake small: expire old dates, put small files together, delete what nobody needs."""
+"""Keep the lake small: put small files together, delete what nobody needs."""
 
 from lambda_spark.job import Job, run_job
 from lambda_spark.operations.maintenance import maintain, plan

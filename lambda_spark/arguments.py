@@ -29,7 +29,7 @@ JOBS = {
     "verify": "recompute every table from events and compare; exit code 1 where they differ",
     "status": "rows, size, newest event and lag of every table, and what streams and jobs did last",
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
-    "maintain": "keep the lake small: expire old dates, put small files together, delete what nobody needs",
+    "maintain": "keep the lake small: put small files together, delete what nobody needs",
     "forget": "take users out of every table, as if they had never come",
     "history": "what each job wrote, when, and from which versions",
     "sql": "run a Spark SQL query; every table of the lake is a view by its name",
