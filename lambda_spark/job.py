@@ -21,8 +21,9 @@ from lambda_spark.events.sources import reason_of
 from lambda_spark.lake import Lake
 from lambda_spark.operations.runs import RunLog
 from lambda_spark.report.text import clean
-from lambda_spark.session import open_session
+from lambda_spark.session import fit_partitions, open_session
 from lambda_spark.settings import Settings, load_settings
+from lambda_spark.tables import EVENTS
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Job:
     def lake(self, *, create: bool = False) -> Lake:
         lake = Lake.open(self.spark, self.arguments.lake, create=create)
         lake.locks.say = self.say
+        fit_partitions(self.spark, lake.size(EVENTS))
         return lake
 
     def record(self, lake: Lake) -> Lake:

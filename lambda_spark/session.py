@@ -13,6 +13,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 _PARTITIONS_PER_CORE = 4
+_BYTES_PER_PARTITION = 32 << 20
+_MOST_PARTITIONS = 400
+_SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
 
 
 def open_session(name: str) -> SparkSession:
@@ -32,15 +35,36 @@ def open_session(name: str) -> SparkSession:
     configured = spark.sparkContext.getConf()
     cores = spark.sparkContext.defaultParallelism
     fitting = {
-        "spark.sql.shuffle.partitions": str(_PARTITIONS_PER_CORE * cores),
+        _SHUFFLE_PARTITIONS: str(_PARTITIONS_PER_CORE * cores),
         "spark.databricks.delta.snapshotPartitions": str(cores),
     }
-    if str(spark.sparkContext.master).startswith("local"):
+    if _is_local(spark):
+        fitting[_SHUFFLE_PARTITIONS] = str(cores)
         fitting["spark.sql.adaptive.enabled"] = "false"
     for key, value in fitting.items():
         if not configured.contains(key):
             spark.conf.set(key, value)
     return spark
+
+
+def fit_partitions(spark: SparkSession, read: int) -> None:
+    """On one machine: as many shuffle partitions as cores, or more for a step that reads many bytes.
+
+    Each partition of a small step costs more than its rows; on a cluster Spark's adaptive execution sees to it. What
+    the user has set stays.
+    """
+    if _is_local(spark) and not spark.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
+        fitting = max(spark.sparkContext.defaultParallelism, -(-read // _BYTES_PER_PARTITION))
+        spark.conf.set(_SHUFFLE_PARTITIONS, str(min(fitting, _MOST_PARTITIONS)))
+
+
+def same_partitions(spark: SparkSession, batch: DataFrame) -> None:
+    """Have the steps of a micro-batch shuffle as the session does now; a stream keeps the number of its first start."""
+    batch.sparkSession.conf.set(_SHUFFLE_PARTITIONS, str(spark.conf.get(_SHUFFLE_PARTITIONS)))
+
+
+def _is_local(spark: SparkSession) -> bool:
+    return str(spark.sparkContext.master).startswith("local")
 
 
 def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema: str) -> DataFrame:

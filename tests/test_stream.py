@@ -21,7 +21,6 @@ from lambda_spark.speed.stream import update
 from lambda_spark.tables import (
     BASKETS,
     CO_INTERACTIONS,
-    EVALUATIONS,
     EVENTS,
     JOB_RUNS,
     RECOMMENDATIONS,
@@ -224,7 +223,7 @@ def test_a_log_that_lost_a_commit_is_refused(small, spark, damage):
 
 
 def test_every_table_and_column_carries_its_comment(small):
-    small.create(EVALUATIONS, JOB_RUNS)
+    small.create(*TABLES.values())
     for table in TABLES.values():
         described = small.spark.sql(f"describe extended delta.`{small.location(table)}`").collect()
         comments = {row.col_name: row.comment for row in described}

@@ -37,6 +37,8 @@ class Delivery:
 
     refused: dict[str, str] = field(default_factory=dict)
     """Part: why it could not be read as a whole."""
+    bytes: int = 0
+    """Its size, where it is known before it is read."""
 
     def lines(self) -> DataFrame:
         """Every line of what is not refused, with at least `RAW_COLUMNS`."""

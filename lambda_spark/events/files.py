@@ -88,7 +88,7 @@ class _FileDelivery(Delivery):
     """The new files of one micro-batch, by their URIs."""
 
     def __init__(self, spark: SparkSession, files: list[Row], *, header: bool) -> None:
-        super().__init__()
+        super().__init__(bytes=sum(row.length for row in files))
         self._spark = spark
         self._files = {self._uri(row.path): row for row in files}
         groups: dict[Layout, FileGroup] = {}

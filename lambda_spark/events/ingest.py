@@ -31,7 +31,7 @@ from lambda_spark.operations.checkpoints import (
     run_stream,
 )
 from lambda_spark.operations.triggers import AVAILABLE_NOW
-from lambda_spark.session import literal_rows
+from lambda_spark.session import fit_partitions, literal_rows
 from lambda_spark.settings import IngestSettings, KafkaSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REFUSED_USERS, REJECTED_EVENTS, Table
 
@@ -166,6 +166,7 @@ class _MicroBatch:
         self.ingested_at: datetime = batch_time(lake, checkpoint, batch_id)
 
     def write(self) -> Account:
+        fit_partitions(self.spark, self.delivery.bytes)
         while True:
             inspected = self._inspect()
             try:

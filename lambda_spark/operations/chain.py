@@ -14,8 +14,10 @@ from lambda_spark.lake import Lake
 from lambda_spark.operations.triggers import AVAILABLE_NOW
 from lambda_spark.serving.refresh import RecommendationRun
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.session import fit_partitions
 from lambda_spark.speed.stream import SimilarityRun
 from lambda_spark.speed.stream import update as update_similarity
+from lambda_spark.tables import EVENTS
 
 
 def ingest_as_told(
@@ -57,6 +59,7 @@ def run_chain(
         lines += ingest_as_told(job, lake, sources, progress=job.step("ingest"))
     except JobRunningError as running:
         lines.append(f"ingest left to the live job: {running}")
+    fit_partitions(job.spark, lake.size(EVENTS))
     with lake.locks.job("trends", waiting=waiting):
         trends = refresh_trends(lake, job.settings.trends, start=start, end=end, progress=job.step("trends"))
         lines.append(trend_line(trends))

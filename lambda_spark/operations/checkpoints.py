@@ -20,6 +20,7 @@ from lambda_spark.errors import CheckpointError
 from lambda_spark.lake import Lake
 from lambda_spark.operations.delta_log import appends_rows
 from lambda_spark.operations.triggers import AVAILABLE_NOW
+from lambda_spark.session import same_partitions
 from lambda_spark.tables import Table
 
 APPLICATION = "application"
@@ -124,6 +125,7 @@ def run_stream(
 
     def guarded(batch: DataFrame, batch_id: int) -> None:
         try:
+            same_partitions(rows.sparkSession, batch)
             process(batch, batch_id)
         except Exception as error:
             failures.append(error)

@@ -120,6 +120,12 @@ def check_log(files: FileSystem, table: str) -> None:
             )
 
 
+def table_bytes(files: FileSystem, table: str, version: int) -> int:
+    """The size of a version's data files by Delta's checksum file; 0 where there is none."""
+    checksum = f"{table}/_delta_log/{version:020}.crc"
+    return int(json.loads(files.read_text(checksum))["tableSizeBytes"]) if files.exists(checksum) else 0
+
+
 def first_properties(files: FileSystem, table: str) -> dict[str, str]:
     """The properties that a table was created with; empty where its first commit is gone."""
     first = f"{table}/_delta_log/{0:020}.json"

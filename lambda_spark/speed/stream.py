@@ -99,8 +99,9 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
     """Add one micro-batch of events to `baskets` and `co_interactions`; returns its number of basket items."""
     new = basket_items(batch).persist(StorageLevel.MEMORY_AND_DISK)
     items = {row.event_date: row["count"] for row in new.groupBy("event_date").count().collect()}
+    # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
     known = (
-        lake.read(BASKETS)
+        lake.read(BASKETS, lake.version(BASKETS))
         .where(F.col("event_date").isin(sorted(items)) & (F.col("batch_id") != batch_id))
         .join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
     )

@@ -80,7 +80,7 @@ def test_a_bad_file_ends_as_it_must(corpus, bad):
 def test_the_account_names_every_file_that_was_refused_and_counts_every_line(corpus):
     refused = {bad.name for bad in CORPUS if bad.refused}
     assert len(corpus.account.unreadable) == len(refused)
-    assert corpus.account.files == len(CORPUS)
+    assert corpus.account.parts == len(CORPUS)
     assert corpus.account.events == sum(corpus.events.values()) == sum(bad.events for bad in CORPUS)
     assert corpus.account.rejected == sum(map(len, corpus.rejected.values()))
 
