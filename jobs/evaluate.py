@@ -31,6 +31,8 @@ from lambda_spark.tables import EVALUATIONS, EVENTS
 def main(job: Job) -> None:
     arguments = job.arguments
     if arguments.protocol == "trends":
+        if arguments.tune:
+            raise UsageError("--tune searches the settings of recommendations: name another --protocol")
         progress(job)(f"finding planted trends in {arguments.seeds} made-up stores")
         figures = trend_quality(job.spark, range(1, arguments.seeds + 1), job.settings.trends)
         print("\n".join(json.dumps(asdict(one)) for one in figures) if arguments.json else rendered(figures))
@@ -71,6 +73,12 @@ def tune_settings(job: Job) -> None:
     if arguments.sources:
         raise UsageError("--tune keeps its trials in a lake: ingest the files first and name the lake with --lake")
     lake = job.lake()
+    with lake.locks.reader():
+        _tune_on(job, lake)
+
+
+def _tune_on(job: Job, lake: Lake) -> None:
+    arguments = job.arguments
     version = lake.version(EVENTS)
     lake.create(EVALUATIONS)
     same_question = (

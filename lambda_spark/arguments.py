@@ -31,6 +31,7 @@ JOBS = {
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
     "maintain": "keep the lake small: put small files together, delete what nobody needs",
     "forget": "take users out of every table, as if they had never come",
+    "restore": "undo a bad feed: take the lake back to a time, and read the files again without those it excludes",
     "history": "what each job wrote, when, and from which versions",
     "sql": "run a Spark SQL query; every table of the lake is a view by its name",
     "shell": "a PySpark shell; every table of the lake is a view by its name",
@@ -292,6 +293,14 @@ def _forget(parser: argparse.ArgumentParser) -> None:
     _dry_run(parser)
 
 
+def _restore(parser: argparse.ArgumentParser) -> None:
+    _sources(parser)
+    parser.add_argument(
+        "--to", type=_checked(_moment), metavar="TIME", required=True, help="the time to go back to (UTC)"
+    )
+    _dry_run(parser)
+
+
 def _history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=_checked(_count), default=20, metavar="N", help="show so many versions (default: 20)"
@@ -325,6 +334,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "replay": _replay,
     "maintain": _dry_run,
     "forget": _forget,
+    "restore": _restore,
     "history": _history,
     "sql": _sql,
 }

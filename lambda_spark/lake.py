@@ -274,7 +274,7 @@ class Lake:
             vacuumed.vacuum() if hours else vacuumed.vacuum(0)
 
     def restore(self, table: Table, version: int, *, note: Note) -> None:
-        """Bring the rows and properties of a version back. Delta keeps the transaction ids of all that came after."""
+        """Bring the rows and properties of a version back. The log keeps the notes of all that came after."""
         with self.locks.table(table.name), self._noted(note):
             DeltaTable.forPath(self.spark, self.location(table)).restoreToVersion(version)
 

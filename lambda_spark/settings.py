@@ -173,10 +173,13 @@ class MaintenanceSettings:
     """A date (or a table without dates) with at least this many files is put into fewer."""
     retention: timedelta = timedelta(days=7)
     """Files that no version of the last so long needs are deleted; so far back can be read and restored."""
+    expire_days: int = 0
+    """Events more than this many days older than the newest event's date expire; 0: never."""
 
     def __post_init__(self) -> None:
         _require(self.min_files >= 2, "maintenance.min_files must be at least 2")
         _require(self.retention >= timedelta(hours=1), "maintenance.retention must be at least '1 hour'")
+        _require(0 <= self.expire_days <= 100_000, "maintenance.expire_days must be at least 0 (0: never)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,6 +170,42 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     assert deliver(small, tmp_path / "in", "later", late).repeats == 4, "a line that was refused is known again"
 
 
+@pytest.mark.parametrize("stop", [3, 5, 6])
+def test_what_was_interrupted_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
+    """Stopped after its first writes, each time one later; the live stream meanwhile goes on."""
+    with monkeypatch.context() as patched:
+        writes_before_the_end(patched, stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
+    forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
+    compared = as_compared(small)
+    assert {name for name, rows in compared.items() if rows != never[name]} == set()
+    assert small.properties(EVENTS)["forgetting"] == ""
+
+
+def writes_before_the_end(patched, count):
+    left = [count]
+
+    def ending(write):
+        def call(*arguments, **named):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return write(*arguments, **named)
+
+        return call
+
+    for name in ("set_properties", "delete_keys", "overwrite", "rewrite_dates", "note"):
+        patched.setattr(Lake, name, ending(getattr(Lake, name)))
+
+
+def test_a_user_the_lake_never_saw_changes_nothing(small):
+    before = small.versions(*small.present())
+    done = forget(small, SETTINGS, {999}, refuse=False, erase=False, progress=quiet)
+    assert (done.found, done.rows) == (0, {})
+    assert small.versions(*small.present()) == before
+
+
 def test_a_list_of_users_is_read_whole_or_not_at_all(tmp_path):
     file = tmp_path / "users.txt"
     file.write_text("user_id\n12\n\n013\n")

@@ -1,13 +1,18 @@
 """Maintenance: fewer files and fewer dates, and not one row of what is left any different."""
 
 import shutil
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
 import pytest
+from pyspark.sql import functions as F
 
 from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.errors import LakeError
 from lambda_spark.lake import Lake
-from lambda_spark.operations.maintenance import maintain, parts_of, plan
+from lambda_spark.operations.draining import at_rest
+from lambda_spark.operations.forgetting import PENDING
+from lambda_spark.operations.maintenance import fold, maintain, parts_of, plan
+from lambda_spark.operations.vacuuming import vacuum
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import (
@@ -22,17 +27,18 @@ from lambda_spark.tables import (
     BASKETS,
     CO_INTERACTIONS,
     EVENTS,
+    REJECTED_EVENTS,
     SIMILAR_ITEMS,
     TRENDS,
 )
-from tests.test_stream import contents, deliver, quiet, random_events
+from tests.test_stream import contents, deliver, event, quiet, random_events
 
 pytestmark = pytest.mark.long
 
 SETTINGS = Settings(
     trends=TrendSettings(min_change=2, min_z=0.5),
     similarity=SimilaritySettings(),
-    maintenance=MaintenanceSettings(min_files=2),
+    maintenance=MaintenanceSettings(min_files=2, expire_days=15),
 )
 KEEP_ALL = Settings(trends=SETTINGS.trends, maintenance=MaintenanceSettings(min_files=2))
 OLD = datetime(2019, 10, 1, 12)
@@ -84,3 +90,131 @@ def test_folding_and_compaction_change_nothing_but_the_number_of_files(small):
     assert [contents(small, table) for table in (EVENTS, SIMILAR_ITEMS, TRENDS)] == before
     assert differing(small) == []
     assert plan(small, KEEP_ALL.maintenance).packing == {}
+
+
+def test_after_it_nothing_is_to_be_done_and_nothing_is_recomputed(small):
+    maintain(small, KEEP_ALL, quiet)
+    versions = small.versions(*small.present())
+    bring_up_to_date(small)
+    maintain(small, KEEP_ALL, quiet)
+    assert {t: v for t, v in small.versions(*small.present()).items() if v != versions[t]} == {}
+
+
+def test_files_of_old_versions_go_and_verify_still_finds_all_it_needs(small):
+    deleted = vacuum(small, KEEP_ALL, timedelta(), quiet)
+    maintain(small, KEEP_ALL, quiet)
+    deleted = vacuum(small, KEEP_ALL, timedelta(), quiet)
+    assert {"events", "baskets", "co_interactions"} <= set(deleted)
+    assert differing(small) == []
+
+
+def test_the_stream_goes_on_after_a_fold(small, tmp_path):
+    maintain(small, KEEP_ALL, quiet)
+    vacuum(small, KEEP_ALL, timedelta(), quiet)
+    deliver(small, tmp_path / "in", "more", random_events(9, 40))
+    bring_up_to_date(small)
+    assert differing(small) == []
+
+
+def test_rows_of_a_micro_batch_that_is_in_one_table_only_are_not_folded(small, tmp_path):
+    """Killed between its two appends: the replay must find the baskets as they were before it."""
+    deliver(small, tmp_path / "in", "more", random_events(9, 40))
+    known = small.versions(BASKETS, CO_INTERACTIONS)
+    update(small, SETTINGS.similarity, progress=quiet)
+    application = small.properties(CO_INTERACTIONS)["application"]
+    whole = small.last_commit(CO_INTERACTIONS, application=application)
+    # As if the append to co_interactions had never been.
+    log = tmp_path / "lake" / "co_interactions" / "_delta_log"
+    for file in log.glob(f"*{whole.version:020}*"):
+        file.unlink()
+    for file in log.glob(f".{whole.version:020}*"):
+        file.unlink()
+    for file in (tmp_path / "lake" / "_checkpoints" / "similarity" / application / "commits").glob(
+        f"*{whole.note['batch_id']}*"
+    ):
+        file.unlink()
+    small.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    assert small.version(CO_INTERACTIONS) == known["co_interactions"]
+    dates = [part.date for part in parts_of(small, BASKETS)]
+    fold(small, BASKETS, dates, quiet)
+    assert small.read(BASKETS).where(F.col("batch_id") == whole.note["batch_id"]).count() > 0
+    bring_up_to_date(small)
+    assert differing(small) == []
+
+
+def test_what_is_older_than_the_cut_expires_from_every_table(small, tmp_path):
+    before = contents(small, TRENDS)
+    frozen = contents_where(small, TRENDS, "bucket_start < '2019-10-14'")
+    planned = plan(small, SETTINGS.maintenance)
+    assert planned.cut == date(2019, 10, 6), "15 days before the newest event"
+    assert (planned.expiring["events"].first, planned.expiring["events"].last) == (date(2019, 10, 1), date(2019, 10, 2))
+    assert planned.expiring["events"].rows == small.read(EVENTS).where("event_date < '2019-10-06'").count()
+    maintain(small, SETTINGS, quiet)
+    for table in (EVENTS, BASKETS, CO_INTERACTIONS):
+        assert small.read(table).where("event_date < '2019-10-06'").isEmpty(), table.name
+    assert contents(small, TRENDS) == before, "of older buckets too"
+    assert frozen
+    assert differing(small) == []
+    account = deliver(
+        small,
+        tmp_path / "in",
+        "late",
+        [event(OLD, "view", 3, 1, "late"), event(datetime(2019, 10, 9), "view", 3, 1, "l")],
+    )
+    assert (account.events, account.rejected) == (1, 1)
+    reasons = small.read(REJECTED_EVENTS).collect()[0].reasons
+    assert reasons == ["event_time is before the lake's cut date 2019-10-06"]
+    bring_up_to_date(small)
+    assert differing(small) == []
+    assert contents_where(small, TRENDS, "bucket_start < '2019-10-14'") == frozen
+
+
+def contents_where(lake, table, condition):
+    return sorted(map(repr, lake.read(table).where(condition).collect()))
+
+
+def test_the_cut_never_moves_back(small):
+    maintain(small, SETTINGS, quiet)
+    assert small.cut() == date(2019, 10, 6)
+    maintain(small, KEEP_ALL, quiet)
+    longer = Settings(trends=SETTINGS.trends, maintenance=MaintenanceSettings(expire_days=300))
+    assert plan(small, longer.maintenance).cut == date(2019, 10, 6)
+    maintain(small, longer, quiet)
+    assert small.cut() == date(2019, 10, 6)
+
+
+@pytest.mark.parametrize(
+    "kept", [("events", "co_interactions", "baskets"), ("events", "co_interactions"), ("events",), ()]
+)
+def test_an_expiry_that_was_stopped_is_finished_by_the_next(small, kept, monkeypatch):
+    delete = Lake.delete
+
+    def stop_at(lake, table, condition, *, note):
+        if table.name in kept:
+            raise KeyboardInterrupt
+        delete(lake, table, condition, note=note)
+
+    def no_note(lake, table, note):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "delete", stop_at)
+        patched.setattr(Lake, "note", no_note)
+        with pytest.raises(KeyboardInterrupt):
+            maintain(small, SETTINGS, quiet)
+    maintain(small, SETTINGS, quiet)
+    assert differing(small) == []
+    assert small.read(EVENTS).where("event_date < '2019-10-06'").isEmpty()
+
+
+def test_it_leaves_an_interrupted_forget_to_whoever_knows_the_users(small):
+    small.set_properties(EVENTS, {PENDING: "1 x"})
+    with pytest.raises(LakeError, match=r"a `forget` was interrupted .* start it again with the same users"):
+        maintain(small, KEEP_ALL, quiet)
+
+
+def test_at_rest_the_speed_layer_has_taken_in_what_ingest_left(small, tmp_path):
+    deliver(small, tmp_path / "in", "more", random_events(9, 20))
+    behind = small.last_commit(CO_INTERACTIONS, job="similarity").version
+    with at_rest(small, KEEP_ALL, quiet):
+        assert small.last_commit(CO_INTERACTIONS, job="similarity").version > behind

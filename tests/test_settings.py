@@ -55,6 +55,7 @@ def test_an_assignment_overrides_the_file(tmp_path):
         ("recommendations.deny=7,x", "recommendations.deny must be a whole number, not 'x'"),
         ("recommendations.k=0", "recommendations.k must be 1 to 1000"),
         ("maintenance.retention=0 days", "maintenance.retention must be at least '1 hour'"),
+        ("maintenance.expire_days=-1", "maintenance.expire_days must be at least 0"),
         ("ingest.header=yes", "ingest.header must be true or false, not 'yes'"),
     ],
 )

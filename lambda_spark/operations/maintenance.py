@@ -79,7 +79,7 @@ class Plan:
 
 def plan(lake: Lake, settings: MaintenanceSettings) -> Plan:
     """A dry look."""
-    planned = Plan(lake.cut())
+    planned = Plan(next_cut(lake, settings))
     cut = planned.cut
     for table in _present(lake, EXPIRING):
         old = [part for part in parts_of(lake, table) if _is_expired(part, cut)]
@@ -116,6 +116,16 @@ def maintain(lake: Lake, settings: Settings, progress: Progress) -> Plan:
             compact(lake, table, done.packing.get(table.name, []), progress)
     done.unneeded = vacuum(lake, settings, chosen.retention, progress)
     return done
+
+
+def next_cut(lake: Lake, settings: MaintenanceSettings) -> date | None:
+    """The cut date by the settings, counted from the newest event; never before the one recorded. None: keep all."""
+    recorded = lake.cut()
+    newest: date | None = lake.read(EVENTS).agg(F.max("event_date")).collect()[0][0] if settings.expire_days else None
+    if newest is None:
+        return recorded
+    wanted = newest - timedelta(days=settings.expire_days)
+    return wanted if recorded is None else max(recorded, wanted)
 
 
 def expire(lake: Lake, cut: date, progress: Progress) -> None:

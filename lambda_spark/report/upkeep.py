@@ -1,4 +1,4 @@
-"""What maintenance, forgetting and the history say, in lines."""
+"""What maintenance, forgetting, restoring and the history say, in lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from lambda_spark.operations.forgetting import Certificate
 from lambda_spark.operations.history import Entry
 from lambda_spark.operations.maintenance import Plan
+from lambda_spark.operations.restoring import Undo
 from lambda_spark.report.text import table
 
 _SHOWN = 10
@@ -64,6 +65,21 @@ def certificate_lines(certificate: Certificate, *, dry_run: bool) -> list[str]:
     if certificate.sources:
         lines.append("the files that the rows came from are not the lake's, and still hold them:")
         lines += _some([unquote(source) for source in certificate.sources])
+    return lines
+
+
+def undo_lines(undo: Undo) -> list[str]:
+    """What a restore takes back."""
+    lines = [f"the lake as it was at {undo.moment:%Y-%m-%d %H:%M:%S} UTC:"]
+    for name, (now, then) in undo.versions.items():
+        rows_now, rows_then = undo.rows[name]
+        lines.append(f"  {name}: v{now} with {rows_now:,} rows, back to v{then} with {rows_then:,}")
+    lines.append("  the views are rebuilt, and both streams begin anew: all files are read again, but ingest.exclude")
+    if undo.cut is not None:
+        lines.append(f"  the cut date {undo.cut} stays")
+    if undo.sources:
+        lines.append("files read since (to keep one out, name it: --set ingest.exclude=NAME):")
+        lines += _some([unquote(source) for source in undo.sources])
     return lines
 
 

@@ -283,6 +283,7 @@ def test_the_shell_has_every_table(demo):
         (["trends", "--as-of", "yesterday"], "a time is written 2019-11-01"),
         (["run", "--conf-file", "none.toml"], "none.toml: No such file"),
         (["forget", "--user", "12", "all"], "a user id is a whole number above 0, not 'all'"),
+        (["restore", "--dry-run"], "the following arguments are required: --to"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(tmp_path, arguments, message):
@@ -306,7 +307,7 @@ def test_every_job_has_a_help(tmp_path):
     code, output, _ = command("--help", cwd=tmp_path)
     assert code == 0
     jobs = re.findall(r"^  (\w+) ", output, re.MULTILINE)
-    assert len(jobs) == 17
+    assert len(jobs) == 18
     for job in set(jobs) - {"test"}:
         code, output, _ = command(job, "--help", cwd=tmp_path)
         assert code == 0

@@ -1,0 +1,124 @@
+"""Undoing a bad feed: the lake as it was at a time, and from there on again without it.
+
+The log still tells of the micro-batches that RESTORE takes back, so one that is read again under its old id would be
+skipped in silence: the streams begin anew, with new application ids. All files are read again; what is there already is
+dropped as a repeat, and the files of `ingest.exclude` stay out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.events.ingest import INGEST_TABLES, Account, ingest
+from lambda_spark.events.products import product_attributes
+from lambda_spark.lake import CUT, Lake
+from lambda_spark.operations.checkpoints import APPLICATION, new_application
+from lambda_spark.operations.delta_log import commit_numbers, commit_time
+from lambda_spark.operations.draining import renew_views, similarity_settings
+from lambda_spark.operations.forgetting import check_nothing_pending
+from lambda_spark.operations.maintenance import expire
+from lambda_spark.settings import Settings
+from lambda_spark.speed.stream import update
+from lambda_spark.tables import CO_INTERACTIONS, EVENTS, INGESTED_FILES, PRODUCTS, Table
+
+Progress = Callable[[str], None]
+
+STREAMS = ("ingest", "similarity")
+
+
+@dataclass(slots=True)
+class Undo:
+    """What a restore takes back."""
+
+    moment: datetime
+    versions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Table: its version now, and the one it goes back to."""
+    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Table: its rows now, and then."""
+    sources: list[str] = field(default_factory=list)
+    """The files that were read since."""
+    cut: date | None = None
+    """The lake's cut date, which stays."""
+
+
+def plan(lake: Lake, moment: datetime) -> Undo:
+    """A dry look at going back to a time (UTC).
+
+    Raises UsageError for a time before the lake, and LakeError where users were forgotten since, who would come back,
+    or where a vacuum has deleted what is needed.
+    """
+    check_nothing_pending(lake)
+    undo = Undo(moment, cut=lake.cut())
+    for table in INGEST_TABLES:
+        now, then = lake.version(table), lake.newest_alike(table, _version_at(lake, table, moment))
+        undo.versions[table.name] = (now, then)
+        _check_readable(lake, table, then)
+        undo.rows[table.name] = (lake.read(table, now).count(), lake.read(table, then).count())
+    now, then = undo.versions[EVENTS.name]
+    notes = [lake.note_of(EVENTS, version) or {} for version in range(then + 1, now + 1)]
+    if any(note.get("job") == "forget" for note in notes):
+        raise LakeError(
+            f"users were forgotten since {moment:%Y-%m-%d %H:%M:%S} UTC and would come back; name a later time"
+        )
+    # Also from the notes: a restore that was interrupted has taken the property back.
+    cuts = [date.fromisoformat(note["cut"]) for note in notes if note.get("cut")]
+    undo.cut = max([*cuts, *([undo.cut] if undo.cut else [])], default=None)
+    now, then = undo.versions[INGESTED_FILES.name]
+    since = (
+        lake.read(INGESTED_FILES, now)
+        .select("source", "ingest_batch")
+        .exceptAll(lake.read(INGESTED_FILES, then).select("source", "ingest_batch"))
+    )
+    undo.sources = [row.source for row in since.select("source").distinct().orderBy("source").collect()]
+    return undo
+
+
+def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], progress: Progress) -> Account | None:
+    """Go back, read the sources again (where there are any), and rebuild the views; returns the account of the reading.
+
+    The checkpoints go first: whatever is interrupted after that, `ingest` reads all files again and `similarity` asks
+    for its rebuild. Started again with the same time, it does all of it again.
+    """
+    kept = {} if undo.cut is None else {CUT: undo.cut.isoformat()}
+    with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
+        for job in STREAMS:
+            lake.files.delete(f"_checkpoints/{job}")
+        for table in INGEST_TABLES:
+            now, then = undo.versions[table.name]
+            if not lake.is_same(table, then):
+                note = {"job": "restore", "to": undo.moment.isoformat(), **kept}
+                lake.restore(table, then, note=note)
+            progress(f"{table.name}: v{now} taken back to v{then}")
+        lake.set_properties(EVENTS, {APPLICATION: new_application(), **kept})
+        if undo.cut is not None:
+            expire(lake, undo.cut, progress)
+        # The time may lie between two commits of one micro-batch.
+        version = lake.version(EVENTS)
+        products = product_attributes(lake.read(EVENTS, version))
+        lake.overwrite(PRODUCTS, products, note={"job": "restore", "events_version": version})
+    account = ingest(lake, sources, settings.ingest, progress=progress) if sources else None
+    if lake.exists(CO_INTERACTIONS):
+        update(lake, similarity_settings(lake, settings), rebuild=True, progress=progress)
+    renew_views(lake, settings, progress)
+    return account
+
+
+def _version_at(lake: Lake, table: Table, moment: datetime) -> int:
+    commits = commit_numbers(lake.files, table.name)
+    for version in reversed(commits):
+        if commit_time(lake.files, table.name, version) <= moment:
+            return version
+    first = commit_time(lake.files, table.name, commits[0])
+    raise UsageError(f"table {table.name} can't go back before {first:%Y-%m-%d %H:%M:%S} UTC, where its log begins")
+
+
+def _check_readable(lake: Lake, table: Table, version: int) -> None:
+    there = lake.files.walk(table.name)
+    if not all(path in there for path in lake.data_files(table, version)):
+        raise LakeError(
+            f"version {version} of {table.name} can't be read any more: a vacuum has deleted its files "
+            "(maintenance.retention says how far back the lake can go); name a later time"
+        )

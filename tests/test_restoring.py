@@ -1,0 +1,138 @@
+"""A bad feed undone, and what each job wrote."""
+
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.events.files import is_excluded
+from lambda_spark.events.ingest import ingest
+from lambda_spark.lake import Lake
+from lambda_spark.operations.history import history
+from lambda_spark.operations.restoring import plan, restore
+from lambda_spark.operations.verify import verify
+from lambda_spark.report.upkeep import undo_lines
+from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.settings import IngestSettings, RecommendationSettings, Settings, SimilaritySettings, TrendSettings
+from lambda_spark.speed.stream import update
+from lambda_spark.tables import CO_INTERACTIONS, EVENTS, PRODUCTS, REJECTED_EVENTS
+from tests.test_stream import contents, deliver, event, quiet, random_events
+
+SETTINGS = Settings(ingest=IngestSettings(exclude=("bad*.csv",)), trends=TrendSettings(min_change=2, min_z=0.5))
+ORIGIN = ("source", "ingested_at", "ingest_batch")
+GOOD = random_events(4, 50)
+BAD = [event(datetime(2019, 12, 24), "purchase", 77, 9, "bad"), "no event"]
+
+
+def bring_up_to_date(lake):
+    update(lake, SimilaritySettings(), progress=quiet)
+    refresh_trends(lake, SETTINGS.trends, progress=quiet)
+    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
+
+
+@pytest.fixture(scope="module")
+def fed_badly(session, tmp_path_factory):
+    """A lake with a good file, then a bad one; the time between; what it held then."""
+    folder = tmp_path_factory.mktemp("restoring")
+    lake = Lake.open(session, str(folder / "lake"), create=True)
+    deliver(lake, folder / "in", "good", GOOD)
+    bring_up_to_date(lake)
+    held = [contents(lake, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)]
+    time.sleep(1.1)
+    moment = datetime.now(UTC)
+    deliver(lake, folder / "in", "bad-1", BAD)
+    bring_up_to_date(lake)
+    return folder, moment, held
+
+
+@pytest.fixture
+def small(spark, fed_badly, tmp_path):
+    shutil.copytree(fed_badly[0], tmp_path / "copy")
+    return Lake.open(spark, str(tmp_path / "copy" / "lake"))
+
+
+def test_a_bad_feed_is_undone_and_what_came_since_is_read_again(small, fed_badly, tmp_path):
+    _, moment, held = fed_badly
+    inbox = tmp_path / "copy" / "in"
+    undo = plan(small, moment)
+    assert undo.rows["events"] == (len(held[0]) + 1, len(held[0]))
+    assert [source.rsplit("/", 1)[-1] for source in undo.sources] == ["bad-1.csv"]
+    assert "files read since" in "\n".join(undo_lines(undo))
+    applications = [small.properties(table)["application"] for table in (EVENTS, CO_INTERACTIONS)]
+
+    account = restore(small, SETTINGS, undo, [str(inbox)], quiet)
+
+    assert (account.events, account.rejected) == (0, 0)
+    assert account.repeats == account.lines > 0
+    assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == held
+    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    new = [small.properties(table)["application"] for table in (EVENTS, CO_INTERACTIONS)]
+    assert not set(new) & set(applications), "what is written again under the old ids would be skipped"
+    (inbox / "after.csv").write_text(
+        (inbox / "good.csv").read_text() + event(datetime(2019, 12, 25), "view", 5, 1, "x")
+    )
+    assert ingest(small, [str(inbox)], SETTINGS.ingest, progress=quiet).events == 1
+    bring_up_to_date(small)
+    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+
+
+@pytest.mark.parametrize("stop_at", ["rejected_events", "set_properties"])
+def test_interrupted_it_is_finished_by_the_next_start(small, fed_badly, monkeypatch, stop_at, tmp_path):
+    _, moment, held = fed_badly
+    back, properties = Lake.restore, Lake.set_properties
+
+    def stop_before(lake, table, version, *, note):
+        if table.name == stop_at:
+            raise KeyboardInterrupt
+        back(lake, table, version, note=note)
+
+    def no_properties(lake, table, named):
+        if stop_at == "set_properties":
+            raise KeyboardInterrupt
+        properties(lake, table, named)
+
+    undo = plan(small, moment)
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "restore", stop_before)
+        patched.setattr(Lake, "set_properties", no_properties)
+        with pytest.raises(KeyboardInterrupt):
+            restore(small, SETTINGS, undo, [], quiet)
+    restore(small, SETTINGS, plan(small, moment), [], quiet)
+    assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == held
+    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+
+
+def test_it_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(small, fed_badly):
+    _, moment, _ = fed_badly
+    with pytest.raises(UsageError, match="can't go back before"):
+        plan(small, moment - timedelta(days=1))
+    small.note(EVENTS, {"job": "forget"})
+    with pytest.raises(LakeError, match=r"users were forgotten since .* and would come back"):
+        plan(small, moment)
+
+
+def test_the_history_tells_who_wrote_what_from_which_versions(small):
+    entries = history(small, 100)
+    assert [entry.time for entry in entries] == sorted((entry.time for entry in entries), reverse=True)
+    newest = {entry.table: entry for entry in reversed(entries)}
+    assert newest["recommendations"].job == "recommend"
+    assert "events v" in newest["recommendations"].read
+    assert newest["user_trends"].read.startswith("events v")
+    assert newest["co_interactions"].read == "events before v3, micro-batch 1"
+    assert len(history(small, 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "excluded"),
+    [
+        ("file:/data/in/bad-1.csv", "bad*.csv", True),
+        ("file:/data/in/bad-1.csv", "/data/in/*", True),
+        ("file:/data/in/bad-1.csv", "bad-1", False),
+        ("s3a://store/in/bad 1.csv", "bad ?.csv", True),
+    ],
+)
+def test_files_are_left_out_by_name_or_by_path(path, pattern, excluded):
+    assert is_excluded(path, [pattern]) is excluded
