@@ -26,6 +26,7 @@ JOBS = {
     "trends": "batch layer: which demand rises and which wanes, per time bucket",
     "similarity": "speed layer: keep item co-interaction and similar_items up to date",
     "recommend": "serving layer: the list of every active user, or of one",
+    "lookup": "the list that is written for a user, at once and without Spark",
     "verify": "recompute every table from events and compare; exit code 1 where they differ",
     "status": "rows, size, newest event and lag of every table, and what streams and jobs did last",
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
@@ -40,7 +41,8 @@ JOBS = {
     "test": "install the development packages and run the tests",
 }
 
-_WITHOUT_SPARK = {"replay"}
+_WITHOUT_LAKE = {"replay"}
+_WITHOUT_SPARK = {"replay", "lookup"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,6 +71,7 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
     common = parser.add_argument_group("every job")
     if job not in _WITHOUT_SPARK:
         common.add_argument("--master", help="Spark master (default: $SPARK_MASTER, else local[*])")
+    if job not in _WITHOUT_LAKE:
         common.add_argument("--lake", default="lake", metavar="PATH", help="folder of the Delta tables (default: lake)")
     common.add_argument(
         "--conf-file",
@@ -158,6 +161,11 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 def _user(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--user", type=_checked(_user_id), metavar="ID", help=text)
+
+
+def _lookup(parser: argparse.ArgumentParser) -> None:
+    _user(parser, "whose list")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _ingest(parser: argparse.ArgumentParser) -> None:
@@ -329,6 +337,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "trends": _trends,
     "similarity": _similarity,
     "recommend": lambda parser: _user(parser, "print the list of one user at once; store nothing"),
+    "lookup": _lookup,
     "evaluate": _evaluate,
     "status": _status,
     "replay": _replay,

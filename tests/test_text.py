@@ -3,11 +3,12 @@ from lambda_spark.report.text import clean, shown, table
 
 def test_texts_are_aligned_left_and_numbers_right_and_null_is_a_dash():
     rows = [{"brand": "acme", "views": 5, "growth": 0.25}, {"brand": None, "views": 1200, "growth": None}]
-    assert [line.rstrip() for line in table(rows, {"growth": "+.2f"}).splitlines()] == [
+    assert table(rows, {"growth": "+.2f"}).splitlines() == [
         "brand views growth",
-        "acme     5  +0.25",
-        "-     1200      -",
+        "acme      5  +0.25",
+        "-      1200      -",
     ]
+    assert table([]) == ""
 
 
 def test_control_characters_cannot_reach_the_terminal():

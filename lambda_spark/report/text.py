@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from pyspark.sql import DataFrame
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_WIDEST = 120
+"""Characters of a cell; what is longer is cut."""
 
 
 def clean(text: str) -> str:
@@ -22,14 +25,16 @@ def shown(rows: DataFrame, most: int) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> str:
-    """Rows as aligned columns, each value by its column's format (like `.2f`); null is `-`."""
+    """Rows as aligned columns, texts left and numbers right, each by its column's format (like `.2f`); null is `-`."""
     formats = formats or {}
 
-    def shown(name: str, value: Any) -> str:
-        return "-" if value is None else clean(format(value, formats.get(name, "")) if name in formats else str(value))
+    def cell(name: str, value: Any) -> str:
+        text = "-" if value is None else clean(format(value, formats[name]) if name in formats else str(value))
+        return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
-    frame = pd.DataFrame([{name: shown(name, value) for name, value in row.items()} for row in rows])
-    for name in frame:
-        if any(isinstance(row[name], str) for row in rows):
-            frame[name] = frame[name].str.ljust(frame[name].str.len().max())
-    return str(frame.to_string(index=False, justify="left", max_colwidth=120))
+    columns = []
+    for name in rows[0] if rows else ():
+        cells = [name, *(cell(name, row[name]) for row in rows)]
+        align = str.ljust if any(isinstance(row[name], str) for row in rows) else str.rjust
+        columns.append([align(text, max(map(len, cells))) for text in cells])
+    return "\n".join(" ".join(line).rstrip() for line in zip(*columns, strict=True))
