@@ -38,6 +38,9 @@ from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REFUSED_USERS,
 INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
 """What a micro-batch writes."""
 
+_FEW_LINES = 100_000
+"""A micro-batch of no more lines is written as one file for each date."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -65,6 +68,9 @@ class Account:
 
 Progress = Callable[[str], None]
 
+# Unlike counts of pairs, events know their repeats: all may safely be read once more.
+_READ_AGAIN = "all is read again, and what was read before is dropped as a repeat"
+
 
 def ingest(
     lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trigger: str = AVAILABLE_NOW, progress: Progress
@@ -74,6 +80,7 @@ def ingest(
     Raises UsageError for a source that does not exist.
     """
     files = FileSource(lake, list(sources), settings)
+    _bring_back(lake, files, progress)
     create_tables(lake)
     account = _take_in(lake, files, settings, trigger, progress)
     with lake.locks.reader():
@@ -96,6 +103,7 @@ def ingest_topic(
     """
     topic = KafkaSource(lake.spark, kafka)
     topic_id = topic.look_up()
+    _bring_back(lake, topic, progress)
     create_tables(lake)
     recorded_id = lake.properties(EVENTS).get(topic.id_key)
     if from_start or recorded_id is None:
@@ -111,6 +119,20 @@ def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> No
     """The tables that ingestion writes, where they are missing; the properties go to `events`."""
     lake.create(EVENTS, properties={APPLICATION: new_application(), **(properties or {})})
     lake.create(REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
+
+
+def _bring_back(lake: Lake, source: Source, progress: Progress) -> None:
+    """See to it that tables which are gone, although events came in, get their rows again."""
+    if not lake.exists(EVENTS) or lake.last_commit(EVENTS, job="ingest") is None:
+        return
+    if not lake.exists(PRODUCTS):
+        progress("products is missing; making it again from events")
+        products = product_attributes(lake.read(EVENTS, lake.version(EVENTS)))
+        lake.replace(PRODUCTS, products, settings={}, note={"job": "ingest"})
+    missing = [table.name for table in (REJECTED_EVENTS, INGESTED_FILES) if not lake.exists(table)]
+    if missing:
+        progress(f"{', '.join(missing)} is missing; {_READ_AGAIN}")
+        lake.set_properties(EVENTS, {source.application_key: new_application()})
 
 
 def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str, progress: Progress) -> Account:
@@ -135,10 +157,9 @@ def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str,
 def _checkpoint(lake: Lake, source: Source, progress: Progress) -> Checkpoint:
     key = source.application_key
     try:
-        return open_checkpoint(lake, source.name, EVENTS, way_out="all is read again", key=key)
+        return open_checkpoint(lake, source.name, EVENTS, way_out=_READ_AGAIN, key=key)
     except CheckpointError as error:
-        # Unlike counts of pairs, events know their repeats: all may safely be read once more.
-        progress(f"{error}; what was read before is dropped as a repeat")
+        progress(str(error))
         lake.set_properties(EVENTS, {key: new_application()})
         return open_checkpoint(lake, source.name, EVENTS, way_out="", key=key)
 
@@ -212,7 +233,7 @@ class _MicroBatch:
     def _write(self, inspected: DataFrame, lines: list[Row]) -> Account:
         dates = sorted({date for row in lines for date in row.dates})
         note = {"job": "ingest"}
-        self._append_events(inspected, dates, note)
+        self._append_events(inspected, lines, dates, note)
         self._append_rejected(inspected, lines, note)
         events = self._written(EVENTS, dates)
         rejected = self._written(REJECTED_EVENTS, None)
@@ -222,14 +243,20 @@ class _MicroBatch:
         self._append_parts(parts, accounts, note)
         return sum(accounts.values(), Account())
 
-    def _append_events(self, inspected: DataFrame, dates: list[date], note: dict[str, str]) -> None:
-        valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header")).dropDuplicates(["event_id"])
+    def _append_events(self, inspected: DataFrame, lines: list[Row], dates: list[date], note: dict[str, str]) -> None:
+        valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
         known = (
             self.lake.read(EVENTS)
             .where(F.col("event_date").isin(dates) & (F.col("ingest_batch") != self.name))
             .select("event_id")
         )
-        self._append(EVENTS, valid.join(known, on="event_id", how="left_anti"), note)
+        if sum(row.valid for row in lines) <= _FEW_LINES:
+            # One file for each date; and of what is known, much more than this, nothing is shuffled.
+            known = F.broadcast(known.join(F.broadcast(valid.select("event_id")), on="event_id", how="left_semi"))
+            new = valid.repartition("event_date").dropDuplicates(["event_date", "event_id"])
+        else:
+            new = valid.dropDuplicates(["event_id"])
+        self._append(EVENTS, new.join(known, on="event_id", how="left_anti"), note)
 
     def _append_rejected(self, inspected: DataFrame, lines: list[Row], note: dict[str, str]) -> None:
         not_utf8 = ~F.is_valid_utf8("raw")

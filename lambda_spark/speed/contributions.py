@@ -13,13 +13,14 @@ STRENGTH_UNITS = 60
 PAIR = ["event_date", "relation", "item_a", "item_b"]
 
 
-def contributions(items: DataFrame, *, window: int) -> DataFrame:
+def contributions(items: DataFrame, *, window: int, by_date: bool = False) -> DataFrame:
     """The co-occurrence counts of some baskets: event_date, relation, item_a, item_b, baskets, strength.
 
     `items` has the columns of a basket, product_id, first_time and `weight`: 1 for baskets that are to count, -1 for
     baskets that counted before and no longer do. Items are ordered by first_time, then product_id; two co-interact
     when they lie at most `window` steps apart, with strength 60/steps. (i, i) counts the baskets of item i and (0, 0)
-    all baskets, both with strength 0. Rows that cancel out are left out.
+    all baskets, both with strength 0. Rows that cancel out are left out. With `by_date` all rows of a date are in one
+    partition, which suits few rows: they are one file then.
     """
     basket = Window.partitionBy(*BASKET, "weight").orderBy("first_time", "product_id")
     item = F.col("product_id")
@@ -38,9 +39,10 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
         other = F.col(f"next_{steps}")
         pair = _count(F.least(item, other), F.greatest(item, other), STRENGTH_UNITS // steps)
         counted.append(F.when(other.isNotNull(), pair))
+    counts = placed.select("event_date", "relation", "weight", F.explode(F.array(*counted)).alias("count"))
+    counts = counts.where(F.col("count").isNotNull())
     return (
-        placed.select("event_date", "relation", "weight", F.explode(F.array(*counted)).alias("count"))
-        .where(F.col("count").isNotNull())
+        (counts.repartition("event_date") if by_date else counts)
         .groupBy("event_date", "relation", F.col("count.item_a").alias("item_a"), F.col("count.item_b").alias("item_b"))
         .agg(F.sum("weight").alias("baskets"), F.sum(F.col("weight") * F.col("count.strength")).alias("strength"))
         .where((F.col("baskets") != 0) | (F.col("strength") != 0))
@@ -75,23 +77,23 @@ def total_counts(counts: DataFrame) -> DataFrame:
     )
 
 
-def basket_changes(known: DataFrame, new: DataFrame) -> DataFrame:
+def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -> DataFrame:
     """Known and new items of the same baskets, side by side: a basket's columns, product_id, known_time, new_time.
 
-    Either time is null where the item is not on that side. Rows are partitioned by date and user.
+    Either time is null where the item is not on that side. Rows are partitioned by date and user, or by date only.
     """
     missing = F.lit(None).cast("timestamp")
     sides = known.select(
         *BASKET, "product_id", F.col("first_time").alias("known_time"), missing.alias("new_time")
     ).union(new.select(*BASKET, "product_id", missing.alias("known_time"), F.col("first_time").alias("new_time")))
     return (
-        sides.repartition("event_date", "user_id")
+        sides.repartition("event_date", *([] if by_date else ["user_id"]))
         .groupBy(*BASKET, "product_id")
         .agg(F.min("known_time").alias("known_time"), F.min("new_time").alias("new_time"))
     )
 
 
-def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
+def changed_contributions(changes: DataFrame, *, window: int, by_date: bool = False) -> DataFrame:
     """contributions(known ∪ new) - contributions(known) for the baskets of `basket_changes`."""
     after = F.struct(F.least("known_time", "new_time").alias("first_time"), F.lit(1).cast("bigint").alias("weight"))
     before = F.struct(F.col("known_time").alias("first_time"), F.lit(-1).cast("bigint").alias("weight"))
@@ -100,7 +102,7 @@ def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
         .select(*BASKET, "product_id", "state.first_time", "state.weight")
         .where(F.col("first_time").isNotNull())
     )
-    return contributions(items, window=window)
+    return contributions(items, window=window, by_date=by_date)
 
 
 def new_items(changes: DataFrame) -> DataFrame:

@@ -35,6 +35,7 @@ from lambda_spark.speed.scores import similar_items
 from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS, Table
 
 Progress = Callable[[str], None]
+_FEW_ITEMS = 50_000
 REBUILD = "start it over with `similarity --rebuild`"
 
 
@@ -105,7 +106,9 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
         .where(F.col("event_date").isin(sorted(items)) & (F.col("batch_id") != batch_id))
         .join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
     )
-    changes = basket_changes(known_items(known), new).persist(StorageLevel.MEMORY_AND_DISK)
+    # Few items are one file for each date; many are spread.
+    by_date = sum(items.values()) <= _FEW_ITEMS
+    changes = basket_changes(known_items(known), new, by_date=by_date).persist(StorageLevel.MEMORY_AND_DISK)
     note = {"job": "similarity", "offset": source_offset(lake, checkpoint, batch_id)}
 
     def append(table: Table, rows: DataFrame) -> None:
@@ -118,7 +121,7 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
             appended = [
                 side_by_side.submit(copy_context().run, append, table, rows)
                 for table, rows in (
-                    (CO_INTERACTIONS, changed_contributions(changes, window=window)),
+                    (CO_INTERACTIONS, changed_contributions(changes, window=window, by_date=by_date)),
                     (BASKETS, new_items(changes)),
                 )
             ]
