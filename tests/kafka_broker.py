@@ -30,7 +30,7 @@ class Broker:
     def __init__(self, folder: Path) -> None:
         fetch_jars(_CONF, Path(sys.prefix), _JARS)
         self._folder = folder
-        port, controller = _free_port(), _free_port()
+        port, controller = free_port(), free_port()
         self._port = port
         self.address = f"127.0.0.1:{port}"
         self._properties = folder / "server.properties"
@@ -114,7 +114,7 @@ def _command() -> list[str]:
     return [java, "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*:{scala}"]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

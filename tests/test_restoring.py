@@ -21,6 +21,8 @@ from lambda_spark.speed.stream import update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, PRODUCTS, REJECTED_EVENTS
 from tests.test_stream import contents, deliver, event, quiet, random_events
 
+pytestmark = pytest.mark.long
+
 SETTINGS = Settings(ingest=IngestSettings(exclude=("bad*.csv",)), trends=TrendSettings(min_change=2, min_z=0.5))
 ORIGIN = ("source", "ingested_at", "ingest_batch")
 GOOD = random_events(4, 50)

@@ -1,0 +1,102 @@
+"""How long it takes from an event's arrival in Kafka until `recommend --user` reflects it.
+
+    ./spark-submit.sh test -m long -s tests/benchmarks/freshness.py
+
+A store is replayed into a real broker while `ingest` and `similarity` stay up as processes. Now and then a user who was
+never seen views one product; the clock runs until the list that `recommend --user` makes in an open session is because
+of that product. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from lambda_spark.lake import Lake
+from lambda_spark.serving.refresh import for_user, pin_views
+from lambda_spark.settings import RecommendationSettings
+from lambda_spark.store.files import write_store
+from lambda_spark.store.model import StoreSettings
+from lambda_spark.tables import EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS
+from tests.conftest import PROJECT
+from tests.kafka_broker import Broker
+
+pytestmark = [pytest.mark.process, pytest.mark.long]
+
+PROBES = int(os.environ.get("PROBES", "20"))
+TOPIC = "user_activities"
+NEWCOMER = 900_000_000
+
+
+def test_freshness(spark, tmp_path):
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    broker.create_topic(TOPIC, partitions=2)
+    where = ["--bootstrap-servers", broker.address, "--topic", TOPIC]
+    write_store(StoreSettings(events=50_000, seed=5, days=35), tmp_path / "store", "csv")
+    lake = tmp_path / "lake"
+    processes = []
+
+    def start(*arguments):
+        log = (tmp_path / f"{arguments[0]}.log").open("w")
+        options = {"SPARK_SUBMIT_OPTIONS": "--driver-memory 2g"}
+        command = [str(PROJECT / "spark-submit.sh"), *map(str, arguments)]
+        processes.append(
+            subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **options}
+            )
+        )
+        return processes[-1]
+
+    try:
+        # Most of the store is there when the clock starts; the rest comes at a small store's pace.
+        start("run", tmp_path / "store", "--lake", lake).wait(900)
+        start("ingest", "--source", "kafka", *where, "--lake", lake, "--trigger", "1 second")
+        start("similarity", "--lake", lake, "--trigger", "2 seconds", "--set", "similarity.refresh_interval=60 seconds")
+        start("replay", tmp_path / "store", *where, "--rate", 20)
+        opened = Lake.open(spark, str(lake))
+        popular = opened.read(SIMILAR_ITEMS).where("rank = 20").select("product_id").distinct().limit(200).collect()
+        dice = random.Random(1)
+        waits, asked = [], []
+        for number in range(PROBES + 2):
+            time.sleep(dice.uniform(2, 6))
+            user, product = NEWCOMER + number, dice.choice(popular).product_id
+            event = {
+                "event_time": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+                "event_type": "view",
+                "product_id": product,
+                "user_id": user,
+                "user_session": f"s{number}",
+            }
+            began = time.monotonic()
+            broker.send(TOPIC, [json.dumps(event).encode()])
+            while True:
+                seen = opened.version(EVENTS)
+                asking = time.monotonic()
+                rows = for_user(pin_views(opened), RecommendationSettings(), user).collect()
+                asked.append(time.monotonic() - asking)
+                if any(row.because_of == product for row in rows):
+                    break
+                assert time.monotonic() - began < 300, (tmp_path / "ingest.log").read_text()[-2000:]
+                while opened.version(EVENTS) == seen:
+                    time.sleep(0.1)
+            waits.append(time.monotonic() - began)
+            print(f"{waits[-1]:.1f} s", flush=True)
+        # The first two also wait for the start of both jobs.
+        figures = {"probes": len(waits[2:]), "median_s": statistics.median(waits[2:]), "worst_s": max(waits[2:])}
+        print(json.dumps({**figures, "median_recommend_s": statistics.median(asked)}))
+        assert not opened.exists(RECOMMENDATIONS) or opened.version(RECOMMENDATIONS) == 0
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        broker.kill()

@@ -1,0 +1,65 @@
+"""The whole chain on a standalone cluster that loses a worker on the way, whose executors have no Python."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from jobs.run import run
+from lambda_spark.arguments import parse
+from lambda_spark.job import Job
+from lambda_spark.lake import Lake
+from lambda_spark.settings import load_settings
+from lambda_spark.tables import CO_INTERACTIONS
+from tests.conftest import PROJECT
+from tests.faults.killing import SETTINGS, deliveries, tables_of
+from tests.spark_cluster import NO_PYTHON, Cluster
+
+pytestmark = [pytest.mark.process, pytest.mark.long]
+
+SMALL = "--executor-memory 512m --driver-memory 1g --conf spark.sql.shuffle.partitions=2"
+WITHIN = 400
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    running = Cluster(tmp_path / "cluster", workers=2)
+    yield running
+    running.stop()
+
+
+def test_a_cluster_that_loses_a_worker_makes_the_tables_of_a_local_run(spark, cluster, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number, lines in enumerate(deliveries(5)):
+        (tmp_path / "in" / f"{number}.csv").write_text("\n".join([*lines, ""]))
+    on_cluster, alone = tmp_path / "lake", tmp_path / "alone"
+    settings = SETTINGS[: SETTINGS.index("--master")]
+    log = tmp_path / "run.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(PROJECT / "spark-submit.sh"), "run", str(tmp_path / "in"), "--lake", str(on_cluster), *settings],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={
+                **os.environ,
+                "SPARK_MASTER": cluster.master,
+                "SPARK_SUBMIT_OPTIONS": f"{SMALL} --conf spark.executorEnv.PYSPARK_PYTHON={NO_PYTHON}",
+            },
+        )
+    end = time.monotonic() + WITHIN
+    while "trends: demand written" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+    cluster.kill_worker(0)
+    assert process.wait(WITHIN) == 0, log.read_text()
+    assert cluster.executor_logs(0), "the worker that was killed had an executor"
+    assert "on spark://127.0.0.1" in log.read_text()
+
+    parsed = parse("run", [str(tmp_path / "in"), "--lake", str(alone), *SETTINGS])
+    run(Job("run", parsed, load_settings(parsed.conf_file, parsed.assignments), spark, time.monotonic()))
+    found, expected = (tables_of(Lake.open(spark, str(path))) for path in (on_cluster, alone))
+    assert found == expected
+    assert expected[CO_INTERACTIONS.name]

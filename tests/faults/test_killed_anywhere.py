@@ -1,0 +1,169 @@
+"""Promise 2: killed with SIGKILL at any point and started again, every table ends as if nothing had happened.
+
+Real processes by the real command; the tables are held against those of an undisturbed run, row for row, without the
+columns that say which run wrote a row. A few kills, and all points and random moments, for hours:
+
+    KILLS=200 RECORD=kills.jsonl ./spark-submit.sh test tests/faults/test_killed_anywhere.py -m long
+
+KILLS is how many in all, RECORD a file to which each kill and each comparison is added: a second start goes on there.
+A further job is killed likewise by a step of its own: its command, and the tables that it commits, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs.run import run
+from lambda_spark.arguments import parse
+from lambda_spark.job import Job
+from lambda_spark.lake import Lake
+from lambda_spark.settings import load_settings
+from tests.faults.killing import FIRST_RUN, LATER_RUN, REBUILD, SETTINGS, deliveries, run_job, tables_of
+
+pytestmark = [pytest.mark.process, pytest.mark.long]
+
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and where its processes are killed, one after the other, before one runs to its end."""
+
+    job: str
+    kills: tuple[str | float, ...]
+    """Points by name, or seconds after the process said its first word."""
+    delivers: bool = True
+    """Whether new files have arrived before it."""
+    reaches_all: bool = True
+    """Whether every kill is in reach; after a random one the work of a later one may be done."""
+
+
+@pytest.fixture(scope="module")
+def inboxes(tmp_path_factory):
+    """The folder as it is at each delivery."""
+    folder = tmp_path_factory.mktemp("inboxes")
+    stages = []
+    for number, lines in enumerate(deliveries(SEED)):
+        stage = folder / str(number)
+        stage.mkdir()
+        for earlier in stages[-1].iterdir() if stages else ():
+            shutil.copy2(earlier, stage)
+        for part in (0, 1):
+            (stage / f"{number}-{part}.csv").write_text("\n".join([lines[0], *lines[1 + part :: 2], ""]))
+        stages.append(stage)
+    return stages
+
+
+@pytest.fixture(scope="module")
+def undisturbed(session, inboxes, tmp_path_factory):
+    """The tables after each delivery, of a lake whose jobs nobody stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    contents = []
+    for number, stage in enumerate(inboxes):
+        shutil.copytree(stage, folder / "in", dirs_exist_ok=True)
+        parsed = parse("run", [str(folder / "in"), "--lake", str(folder / f"lake{number}"), *SETTINGS])
+        settings = load_settings(parsed.conf_file, parsed.assignments)
+        if number:
+            shutil.copytree(folder / f"lake{number - 1}", folder / f"lake{number}")
+        run(Job("run", parsed, settings, session, time.monotonic()))
+        contents.append(tables_of(Lake.open(session, str(folder / f"lake{number}"))))
+    return contents
+
+
+def disturbed(folder: Path, inboxes: list[Path], steps: list[Step], record) -> None:
+    """Run the steps on a lake of their own, each killed and killed again before it is left in peace."""
+    delivered = 0
+    for number, step in enumerate(steps):
+        if step.delivers:
+            shutil.copytree(inboxes[delivered], folder / "in", dirs_exist_ok=True)
+            delivered += 1
+        sources = [str(folder / "in")] if step.job == "run" else []
+        arguments = (*step.job.split(), *sources, "--lake", str(folder / "lake"), *SETTINGS)
+        for kill in step.kills:
+            at = {"at": kill} if isinstance(kill, str) else {"after": kill}
+            ended = run_job(*arguments, **at)
+            record(step=number, job=step.job, kill=kill, killed=ended.killed, seconds=round(ended.seconds, 1))
+            # A process that was done before its kill has to be well.
+            assert ended.killed or ended.code == 0, ended.output
+            assert ended.killed or not step.reaches_all, f"{kill} was never reached:\n{ended.output}"
+        ended = run_job(*arguments)
+        assert ended.code == 0, ended.output
+
+
+def assert_as_if_nothing_had_happened(spark, folder, expected):
+    found = tables_of(Lake.open(spark, str(folder / "lake")))
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        assert (name, found[name] - rows, rows - found[name]) == (name, Counter(), Counter())
+
+
+def test_killed_at_a_few_points_and_started_again_all_is_as_if_nothing_had_happened(
+    spark, tmp_path, inboxes, undisturbed
+):
+    steps = [
+        Step("run", ("after events 1", "after events 1", "before ingested_files 1", "after co_interactions 1")),
+        Step("run", ("after baskets 1", "after trends 1")),
+    ]
+    killed = []
+    disturbed(tmp_path, inboxes, steps, lambda **entry: killed.append(entry))
+    assert [entry["killed"] for entry in killed] == [True] * 6
+    assert_as_if_nothing_had_happened(spark, tmp_path, undisturbed[1])
+
+
+KILLS = int(os.environ.get("KILLS", "200"))
+
+
+def plan(number: int) -> list[Step]:
+    """The steps of a history: first every named point in turn, then random ones and random moments."""
+    if number == 0:
+        return [Step("run", tuple(FIRST_RUN)), Step("run", tuple(LATER_RUN)), Step("run", ())]
+    if number == 1:
+        return [
+            Step("run", ()),
+            Step("similarity --rebuild", tuple(REBUILD), delivers=False),
+            Step("run", ()),
+            Step("run", tuple(LATER_RUN)),
+        ]
+    dice = random.Random(number)
+
+    def some(all_points):
+        count = dice.randint(2, 4)
+        chosen = sorted(dice.sample(range(len(all_points)), count))
+        moments = [round(dice.uniform(0.0, 12.0), 2) for _ in range(count)]
+        return (*moments, *(all_points[at] for at in chosen)) if number % 2 else tuple(moments)
+
+    return [Step("run", some(LATER_RUN), reaches_all=False) for _ in range(3)]
+
+
+def test_killed_at_every_point_and_at_random_moments(spark, tmp_path, inboxes, undisturbed):
+    file = Path(os.environ.get("RECORD", tmp_path / "kills.jsonl"))
+    entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {entry["history"] for entry in entries if "equal" in entry}
+    kills = sum(entry.get("killed", False) for entry in entries if entry["history"] in done)
+    number = 0
+    while kills < KILLS:
+        if number not in done:
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            own = []
+
+            def record(history=number, own=own, **entry):
+                own.append(entry.get("killed", False))
+                with file.open("a") as lines:
+                    lines.write(json.dumps({"history": history, "at": f"{time.time():.0f}", **entry}) + "\n")
+
+            disturbed(folder, inboxes, plan(number), record)
+            assert_as_if_nothing_had_happened(spark, folder, undisturbed[2])
+            record(equal=True)
+            kills += sum(own)
+            shutil.rmtree(folder)
+        number += 1

@@ -1,0 +1,180 @@
+"""A piece of a lake is lost, damaged or out of reach: a clear line says so and names a way out, which works."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jobs.run import run
+from jobs.similarity import similarity
+from jobs.verify import main as verify
+from lambda_spark.arguments import parse
+from lambda_spark.errors import CheckpointError, LambdaSparkError
+from lambda_spark.job import Job
+from lambda_spark.lake import Lake
+from lambda_spark.settings import load_settings
+from tests.faults.killing import SETTINGS, deliveries, run_job, tables_of
+
+pytestmark = pytest.mark.long
+
+FIRST, SECOND, _ = ("\n".join([*lines, ""]) for lines in deliveries(3))
+
+
+def do(call, spark, folder, *arguments):
+    """A job's call on a folder's lake, in the tests' session."""
+    name = call.__name__ if call.__name__ != "main" else "verify"
+    parsed = parse(name, [*arguments, "--lake", str(folder / "lake"), *SETTINGS])
+    return call(Job(name, parsed, load_settings(parsed.conf_file, parsed.assignments), spark, time.monotonic()))
+
+
+def run_all(spark, folder, sources):
+    do(run, spark, folder, str(sources))
+
+
+@pytest.fixture(scope="module")
+def template(session, tmp_path_factory):
+    """A small store and its lake."""
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "in").mkdir()
+    (folder / "in" / "0.csv").write_text(FIRST)
+    run_all(session, folder, folder / "in")
+    return folder
+
+
+@pytest.fixture
+def store(template, tmp_path):
+    """A folder with a copy of the lake; the files that it came from are still the template's."""
+    folder = tmp_path / "it's mine"
+    shutil.copytree(template / "lake", folder / "lake")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(session, template):
+    return tables_of(Lake.open(session, str(template / "lake")))
+
+
+def assert_whole(spark, folder, whole):
+    found = tables_of(Lake.open(spark, str(folder / "lake")))
+    assert found.keys() == whole.keys()
+    for name, rows in whole.items():
+        # A file that was read twice has two entries, the second all repeats.
+        if name != "ingested_files":
+            assert (name, found[name] - rows, rows - found[name]) == (name, Counter(), Counter())
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        (["rejected_events"], "rejected_events is missing; all is read again"),
+        (["products"], "products is missing; making it again from events"),
+        (
+            ["category_trends", "similar_items", "recommendations"],
+            "all buckets to recompute: category_trends is missing",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_tables_that_are_missing_are_made_again_by_the_next_run(spark, template, store, whole, capsys, tables, says):
+    for table in tables:
+        shutil.rmtree(store / "lake" / table)
+    run_all(spark, store, template / "in")
+    assert says in capsys.readouterr().out
+    assert_whole(spark, store, whole)
+    assert do(verify, spark, store) == 0
+
+
+@pytest.mark.parametrize("table", ["baskets", "co_interactions"])
+def test_a_missing_half_of_the_speed_layer_is_refused_and_a_rebuild_is_the_way_out(
+    spark, template, store, whole, table
+):
+    shutil.rmtree(store / "lake" / table)
+    with pytest.raises(CheckpointError, match="similarity --rebuild"):
+        run_all(spark, store, template / "in")
+    do(similarity, spark, store, "--rebuild")
+    run_all(spark, store, template / "in")
+    assert_whole(spark, store, whole)
+
+
+def test_without_its_events_a_lake_is_refused_and_a_fresh_one_is_the_way_out(spark, template, store, whole):
+    (store / "lake" / "events").rename(store / "aside")
+    with pytest.raises(LambdaSparkError, match=r"events is missing.*backup.*fresh lake"):
+        run_all(spark, store, template / "in")
+    (store / "lake").rename(store / "old")
+    run_all(spark, store, template / "in")
+    assert_whole(spark, store, whole)
+
+
+@pytest.mark.process
+def test_a_table_that_a_newer_delta_wrote_is_refused(store):
+    log = store / "lake" / "trends" / "_delta_log"
+    newest = max(int(file.stem) for file in log.glob("*.json"))
+    features = {"readerFeatures": ["ofTheFuture"], "writerFeatures": ["ofTheFuture"]}
+    protocol = {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}}
+    (log / f"{newest + 1:020}.json").write_text(json.dumps(protocol) + "\n")
+    ended = run_job("verify", "--lake", str(store / "lake"), *SETTINGS)
+    assert ended.code == 1
+    assert "a newer Delta wrote this table" in ended.output
+    assert "Traceback" not in ended.output
+
+
+def mounted(folder: Path, *options: str) -> None:
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def mounts():
+    """Folders that are unmounted when the test is over."""
+    folders: list[Path] = []
+    yield folders
+    for folder in folders:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+@pytest.mark.process
+def test_a_full_disk_is_named_and_with_room_again_the_run_goes_on(spark, template, whole, tmp_path, mounts):
+    """The disk fills up in the middle of a run; what was committed before stays as it is."""
+    disk = tmp_path / "disk"
+    mounted(disk, "-t", "tmpfs", "-o", "size=20m", "tmpfs")
+    mounts.append(disk)
+    shutil.copytree(template / "in", disk / "in")
+    run_all_on = ("run", str(disk / "in"), "--lake", str(disk / "lake"), *SETTINGS)
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        file.write(bytes(20_000 * 1024))
+    ended = run_job(*run_all_on)
+    assert ended.code == 1
+    assert "no space left" in ended.output.lower()
+    assert "make room" in ended.output
+    assert "Traceback" not in ended.output
+    ballast.unlink()
+    ended = run_job(*run_all_on)
+    assert ended.code == 0, ended.output
+    found = tables_of(Lake.open(spark, str(disk / "lake")))
+    assert found == whole
+
+
+@pytest.mark.process
+def test_a_read_only_lake_can_be_read_and_a_writer_says_what_is_wrong(store, mounts):
+    mounted(store / "lake", "--bind", str(store / "lake"))
+    mounts.append(store / "lake")
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(store / "lake")], check=True)
+    ended = run_job("verify", "--lake", str(store / "lake"), *SETTINGS)
+    assert ended.code == 0, ended.output
+    assert "all tables equal their recompute" in ended.output
+    (store / "in").mkdir()
+    (store / "in" / "1.csv").write_text(SECOND)
+    ended = run_job("run", str(store / "in"), "--lake", str(store / "lake"), *SETTINGS)
+    assert ended.code == 1
+    assert "read-only" in ended.output.lower()
+    assert "may write" in ended.output
+    assert "Traceback" not in ended.output

@@ -1,0 +1,85 @@
+"""A real Spark standalone cluster for the tests: a master and workers as processes on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pyspark
+
+from tests.kafka_broker import free_port
+
+_READY_WITHIN = 60
+NO_PYTHON = "/there/is/no/python"
+"""What the executors are told is Python: whatever asks for it fails."""
+
+
+class Cluster:
+    """One master and its workers, of one core each."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        port = free_port()
+        self.master = f"spark://127.0.0.1:{port}"
+        self._start("master", "Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")
+        self._wait_for("master", "Starting Spark master")
+        self._wait_until_open(port)
+        for number in range(workers):
+            name = f"worker-{number}"
+            options = ("--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0")
+            self._start(name, "Worker", *options, "--work-dir", str(folder / name), self.master)
+        for number in range(workers):
+            self._wait_for(f"worker-{number}", "Successfully registered with master")
+
+    def kill_worker(self, number: int) -> None:
+        """SIGKILL, with the executors it started."""
+        self._kill(self._processes[1 + number])
+
+    def stop(self) -> None:
+        for process in self._processes:
+            self._kill(process)
+
+    def executor_logs(self, number: int) -> str:
+        """What the executors of a worker wrote to their error output."""
+        return "".join(log.read_text() for log in sorted((self._folder / f"worker-{number}").rglob("stderr")))
+
+    def _start(self, name: str, role: str, *options: str) -> None:
+        home = Path(pyspark.__file__).parent
+        command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{role.lower()}.{role}", *options]
+        environment = {
+            **os.environ,
+            "SPARK_HOME": str(home),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_DAEMON_MEMORY": "256m",
+            "PYSPARK_PYTHON": NO_PYTHON,
+        }
+        with (self._folder / f"{name}.log").open("wb") as log:
+            self._processes.append(
+                subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+            )
+
+    def _wait_for(self, name: str, words: str) -> None:
+        log, end = self._folder / f"{name}.log", time.monotonic() + _READY_WITHIN
+        while words not in log.read_text():
+            assert time.monotonic() < end, log.read_text()[-2000:]
+            time.sleep(0.1)
+
+    def _wait_until_open(self, port: int) -> None:
+        end = time.monotonic() + _READY_WITHIN
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
