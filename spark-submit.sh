@@ -65,8 +65,9 @@ set_up() {
         echo "spark-submit.sh: fetching the Delta jars named in conf/spark-defaults.conf"
         rm -rf "$environment/ivy"
         echo 'print("spark-submit.sh: ready")' >"$environment/ready.py"
-        "$environment/bin/spark-submit" --properties-file "$properties" --conf "spark.jars.ivy=$environment/ivy" \
-            --driver-java-options "-Dlambda_spark.log=$environment/setup.log -Dlog4j2.configurationFile=file:$project/conf/log4j2.properties" \
+        LAMBDA_SPARK_LOG="$environment/setup.log" "$environment/bin/spark-submit" \
+            --properties-file "$properties" --conf "spark.jars.ivy=$environment/ivy" \
+            --driver-java-options "\"-Dlog4j2.configurationFile=$project/conf/log4j2.properties\"" \
             "$environment/ready.py" 2>"$environment/setup.err" ||
             { tail -n 20 "$environment/setup.err" >&2; fail "the Delta jars could not be fetched; this needs Maven Central once"; }
         cp "$properties" "$environment/spark-defaults.conf.stamp"
@@ -86,7 +87,7 @@ set_up_once() {
 }
 
 case "${1:-}" in
-    "" | -h | --help | help) ;;
+    "" | -h | --help | help | lookup) ;;
     *) check_java ;;
 esac
 # The set-up's own words go to the error output: what a job prints may be piped.

@@ -1,5 +1,19 @@
 """What can go wrong, each with the line that a user reads. Everything else is a bug and shows as one."""
 
+import re
+
+_WAYS_OUT = {
+    r"no space left on device|disk quota exceeded": "make room on the disk and start again; what is committed stays",
+    r"read-only file system|permission denied": "the lake must lie in a folder that this process may write",
+    r"DELTA_INVALID_PROTOCOL_VERSION|DELTA_UNSUPPORTED_FEATURES": "a newer Delta wrote this table: read it with that "
+    "one (spark.jars.packages in conf/spark-defaults.conf), or bring the table back from a backup",
+}
+
+
+def way_out(message: str) -> str:
+    """What to do about a failure of the machine or of Delta, by what it says; empty where that is not known."""
+    return next((advice for said, advice in _WAYS_OUT.items() if re.search(said, message, re.IGNORECASE)), "")
+
 
 class LambdaSparkError(Exception):
     """A failure that is explained: its text is one line that says what to do. The job ends with exit code 1."""

@@ -16,7 +16,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from lambda_spark.arguments import parse, reads_kafka
-from lambda_spark.errors import JobRunningError, LambdaSparkError
+from lambda_spark.errors import JobRunningError, LambdaSparkError, way_out
 from lambda_spark.events.sources import reason_of
 from lambda_spark.lake import Lake
 from lambda_spark.operations.runs import RunLog
@@ -103,12 +103,21 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
         _fail(f"{name}: stopped")
     except (Exception, Py4JError) as error:
         code = 1
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        _fail(f"{name} failed: {first}")
-        _note(job, "failed", first)
+        line = _in_one_line(error)
+        _fail(f"{name} failed: {line}")
+        _note(job, "failed", line)
     # Not sys.exit: a stopped stream's callback threads must not hold the process, and all is committed.
     sys.stdout.flush()
     os._exit(code)
+
+
+def _in_one_line(error: Exception) -> str:
+    """What failed: the cause and the way out where that is known, else the first line of what was said."""
+    cause = reason_of(error)
+    advice = way_out(f"{cause}\n{error}")
+    if advice:
+        return f"{cause}; {advice}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _note(job: Job | None, outcome: str, detail: str) -> None:

@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
         _check_sources(getattr(parsed, "sources", []))
         if job == "replay":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.replay.play", *options])
+        if job == "lookup":
+            os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.lookup", *options])
         if reads_kafka(parsed):
             fetch_jars(KAFKA_CONF, Path(sys.executable).parents[1], KAFKA_JARS)
     except LambdaSparkError as error:
@@ -68,7 +70,8 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
         "--py-files",
         str(_package(environment)),
         "--driver-java-options",
-        f"-Dlambda_spark.log={log} -Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties",
+        # Quoted, and the log's path in the environment: either folder may have spaces and quotes in its name.
+        f'"-Dlog4j2.configurationFile={(PROJECT / "conf" / "log4j2.properties").as_uri()}"',
         "--conf",
         f"spark.ui.showConsoleProgress={str(sys.stderr.isatty()).lower()}",
         *spark_jars(environment.parent, with_kafka=reads_kafka(parsed)),
@@ -96,7 +99,8 @@ def _log_file(job: str, lake: str) -> Path:
         folder.is_dir() and all(name.name.startswith(("_", ".")) for name in folder.iterdir())
     )
     creates = job in ("demo", "run", "ingest")
-    if ":/" in lake or not (is_lake or (creates and is_free)):
+    is_writable = not folder.exists() or os.access(folder, os.W_OK)
+    if ":/" in lake or not is_writable or not (is_lake or (creates and is_free)):
         folder = Path(gettempdir(), "lambda-spark")
     name = f"{job}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     return folder.resolve() / "_logs" / name

@@ -28,6 +28,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     fetch_jars(KAFKA_CONF, Path(sys.prefix), KAFKA_JARS)
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["LAMBDA_SPARK_LOG"] = f"{folder}/spark.log"
     tuned = {
         "spark.sql.shuffle.partitions": "2",
         "spark.databricks.delta.snapshotPartitions": "1",
@@ -36,7 +37,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     }
     # Tests are many short queries: the first compiler is fast enough, the second only costs.
     java = (
-        f"-Dlambda_spark.log={folder}/spark.log -Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties "
+        f"-Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties "
         "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC"
     )
     options = [

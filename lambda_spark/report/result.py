@@ -9,9 +9,9 @@ from pyspark.sql import functions as F
 
 from lambda_spark.lake import Lake
 from lambda_spark.report.text import table
-from lambda_spark.serving.refresh import Views, bucket_words, for_user, newest_bucket, pin_views
-from lambda_spark.settings import Settings, TrendSettings, recorded
-from lambda_spark.tables import CATEGORY_TRENDS, USER_TRENDS
+from lambda_spark.serving.refresh import Views, bucket_words, for_user, is_up_to_date, newest_bucket, pin_views
+from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings, recorded
+from lambda_spark.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_TRENDS
 
 _TOP = 5
 _FIGURES = {"growth": "+.3f", "trend_pct": ".1f", "change_pct": "+.0f", "z": "+.1f", "score": ".4f", "price": ".2f"}
@@ -48,22 +48,22 @@ def recommendation_table(rows: Sequence[Row]) -> str:
 
 
 def _trend_part(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings, when: str) -> str:
-    if trends.isEmpty():
+    is_view = F.col("signal") == "view"
+    rows, previous, current = trends.agg(
+        F.count("*"), F.sum(F.when(is_view, F.col("previous"))), F.sum(F.when(is_view, F.col("current")))
+    ).collect()[0]
+    if rows == 0:
         return "No trends: there are no two buckets yet to compare (trends.bucket is their length)."
-    views = trends.where(F.col("signal") == "view")
-    previous, current = views.agg(F.sum("previous"), F.sum("current")).collect()[0]
     parts = [
         f"Views {when}, against the bucket before: the store had {previous or 0:,}, then {current or 0:,}.\n"
         "Rising is what gained a share of them by more than chance, waning what lost one."
     ]
-    for title, rows, key in (("products", trends, "product_id"), ("categories", category_trends, "category_code")):
-        strongest = (
-            rows.where((F.col("signal") == "view") & (F.col("rank") <= _TOP)).orderBy("direction", "rank").collect()
-        )
+    for title, found, key in (("products", trends, "product_id"), ("categories", category_trends, "category_code")):
+        strongest = found.where(is_view & (F.col("rank") <= _TOP)).orderBy("direction", "rank").collect()
         for direction in ("rising", "waning"):
-            found = [row for row in strongest if row.direction == direction]
+            top = [row for row in strongest if row.direction == direction]
             parts.append(f"\nTop {direction} {title}")
-            parts.append(_trend_table(found, key) if found else _no_trend(direction, title, settings))
+            parts.append(_trend_table(top, key) if top else _no_trend(direction, title, settings))
     return "\n".join(parts)
 
 
@@ -94,7 +94,7 @@ def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> st
         .orderBy(F.desc("last_seen"), "product_id")
         .collect()
     )
-    recommended = for_user(views, settings.recommendations, user_id).orderBy("rank").collect()
+    recommended = _list_of(lake, views, settings.recommendations, user_id)
     if not recent:
         parts = [f"User {user_id} was never seen: these are the store's rising and most viewed products."]
         return "\n".join([*parts, *_recommendations(recommended)])
@@ -109,6 +109,15 @@ def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> st
     parts.append(_own_share(lake, views, user_id))
     parts.extend(_highlights(views, similar))
     return "\n".join([*parts, *_recommendations(recommended)])
+
+
+def _list_of(lake: Lake, views: Views, settings: RecommendationSettings, user_id: int) -> list[Row]:
+    """A user's list: the one that is written, where it would be the same, else computed now."""
+    if is_up_to_date(lake, settings):
+        written = lake.read(RECOMMENDATIONS).where(F.col("user_id") == user_id).orderBy("rank").collect()
+        if written:
+            return written
+    return for_user(views, settings, user_id).orderBy("rank").collect()
 
 
 def _similar(views: Views, product_ids: list[int]) -> list[Row]:

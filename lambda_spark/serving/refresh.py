@@ -110,13 +110,23 @@ def refresh(lake: Lake, settings: RecommendationSettings, *, progress: Progress)
 
 def _refresh(lake: Lake, settings: RecommendationSettings, progress: Progress) -> RecommendationRun:
     views = pin_views(lake)
-    if _is_up_to_date(lake, settings):
+    if is_up_to_date(lake, settings):
         return RecommendationRun(views.versions, None)
     progress("recommending for all active users")
     rows = for_active_users(views, settings)
     note = {"job": "recommend", "versions": views.versions}
     lake.replace(RECOMMENDATIONS, rows, settings=recorded(settings), note=note)
     return RecommendationRun(views.versions, lake.version(RECOMMENDATIONS))
+
+
+def is_up_to_date(lake: Lake, settings: RecommendationSettings) -> bool:
+    """Whether the lists that are written are those of the tables as they are now and of these settings."""
+    if not lake.exists(RECOMMENDATIONS):
+        return False
+    done = lake.last_commit(RECOMMENDATIONS, job="recommend")
+    if done is None or not all(lake.is_same(table, done.note["versions"][table.name]) for table in _INPUTS):
+        return False
+    return lake.has_recorded(RECOMMENDATIONS, recorded(settings))
 
 
 def for_active_users(views: Views, settings: RecommendationSettings) -> DataFrame:
@@ -177,12 +187,3 @@ def bucket_words(start: datetime, length: str) -> str:
     if length == "10080 minutes":
         return f"in the week from {start:%Y-%m-%d}"
     return f"in the {length} from {start:%Y-%m-%d %H:%M}"
-
-
-def _is_up_to_date(lake: Lake, settings: RecommendationSettings) -> bool:
-    if not lake.exists(RECOMMENDATIONS):
-        return False
-    done = lake.last_commit(RECOMMENDATIONS, job="recommend")
-    if done is None or not all(lake.is_same(table, done.note["versions"][table.name]) for table in _INPUTS):
-        return False
-    return lake.has_recorded(RECOMMENDATIONS, recorded(settings))
