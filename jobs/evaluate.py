@@ -133,9 +133,8 @@ def as_json(settings: Settings) -> str:
 def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version: int) -> int:
     """Append the results to `evaluations`; returns its version."""
     lake.create(EVALUATIONS)
-    run_id = uuid.uuid4().hex
     common = {
-        "run_id": run_id,
+        "run_id": uuid.uuid4().hex,
         "evaluated_at": datetime.now(UTC).isoformat(),
         "share": job.arguments.split,
         "settings": as_json(settings),
@@ -144,7 +143,7 @@ def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version:
     records = [{**common, **row} for row in json.loads(rows.to_json(orient="records"))]
     schema = ", ".join(f"{column.name}: {column.type}" for column in EVALUATIONS.columns)
     table = literal_rows(job.spark, records, schema)
-    lake.append(EVALUATIONS, table, application=run_id, batch_id=0, note={"job": "evaluate"})
+    lake.append(EVALUATIONS, table, note={"job": "evaluate"})
     return lake.version(EVALUATIONS)
 
 

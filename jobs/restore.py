@@ -3,10 +3,12 @@
 from contextlib import ExitStack
 from datetime import UTC
 
+from lambda_spark.events.kafka import stream_name, topics_read
 from lambda_spark.job import Job, run_job
 from lambda_spark.operations.chain import account_lines
 from lambda_spark.operations.restoring import plan, restore
 from lambda_spark.report.upkeep import undo_lines
+from lambda_spark.tables import EVENTS
 
 EVERY_WRITER = ("ingest", "trends", "similarity", "recommend", "maintain", "forget", "restore")
 
@@ -21,7 +23,7 @@ def main(job: Job) -> None:
         job.summary(undo_lines(undo), read=before, written={})
         return
     with ExitStack() as locks:
-        for name in EVERY_WRITER:
+        for name in (*map(stream_name, topics_read(lake.properties(EVENTS))), *EVERY_WRITER):
             locks.enter_context(lake.locks.job(name))
         undo = plan(lake, moment)
         sources = job.sources()

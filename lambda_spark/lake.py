@@ -132,7 +132,8 @@ class Lake:
 
     def size(self, table: Table) -> int:
         """The bytes of a table's data files now, as far as its log says; 0 where there is no table."""
-        return table_bytes(self.files, table.name, self.version(table)) if self.exists(table) else 0
+        commits = commit_numbers(self.files, table.name)
+        return table_bytes(self.files, table.name, commits[-1]) if commits else 0
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
         """The rows of a table, in its declared columns, at a version or as it is now.
@@ -171,7 +172,13 @@ class Lake:
             .load(self.location(table))
         )
 
-    def append(self, table: Table, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> None:
+    def append(self, table: Table, rows: DataFrame, *, note: Note) -> None:
+        """Append some rows, in one commit."""
+        writer = rows.select(*table.column_names).write.format("delta").mode("append")
+        with self.locks.table(table.name):
+            writer.option("userMetadata", json.dumps(note)).save(self.location(table))
+
+    def append_batch(self, table: Table, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> None:
         """Append the rows of one micro-batch, unless this application has written the batch before.
 
         The commit's own note is the ledger. Delta's transaction ids would do the same, but to ask for one Delta
@@ -179,15 +186,8 @@ class Lake:
         """
         with self.locks.table(table.name):
             done = self.last_commit(table, application=application)
-            if done is not None and int(done.note["batch_id"]) >= batch_id:
-                return
-            (
-                rows.select(*table.column_names)
-                .write.format("delta")
-                .mode("append")
-                .option("userMetadata", json.dumps({"application": application, "batch_id": batch_id, **note}))
-                .save(self.location(table))
-            )
+            if done is None or int(done.note["batch_id"]) < batch_id:
+                self.append(table, rows, note={"application": application, "batch_id": batch_id, **note})
 
     def replace(self, table: Table, rows: DataFrame, *, settings: Mapping[str, str], note: Note) -> None:
         """Replace all rows and the recorded settings, in one commit."""

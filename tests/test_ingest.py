@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
+from lambda_spark.events.files import is_excluded
 from lambda_spark.events.ingest import Account, ingest
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
@@ -211,3 +212,16 @@ def test_a_lost_checkpoint_reads_all_again_and_counts_nothing_twice(lake, inbox)
     lake.files.delete("_checkpoints/ingest")
     assert counts(take(lake, inbox)) == (2, 0, 2, 0)
     assert lake.read(EVENTS).count() == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "excluded"),
+    [
+        ("file:/data/in/bad-1.csv", "bad*.csv", True),
+        ("file:/data/in/bad-1.csv", "/data/in/*", True),
+        ("file:/data/in/bad-1.csv", "bad-1", False),
+        ("s3a://store/in/bad 1.csv", "bad ?.csv", True),
+    ],
+)
+def test_files_are_left_out_by_name_or_by_path(path, pattern, excluded):
+    assert is_excluded(path, [pattern]) is excluded

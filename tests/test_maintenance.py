@@ -6,7 +6,6 @@ from datetime import date, datetime, timedelta
 import pytest
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import LakeError
 from lambda_spark.lake import Lake
 from lambda_spark.operations.draining import at_rest
@@ -14,10 +13,8 @@ from lambda_spark.operations.forgetting import PENDING
 from lambda_spark.operations.maintenance import fold, maintain, parts_of, plan
 from lambda_spark.operations.vacuuming import vacuum
 from lambda_spark.operations.verify import verify
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import (
     MaintenanceSettings,
-    RecommendationSettings,
     Settings,
     SimilaritySettings,
     TrendSettings,
@@ -31,7 +28,7 @@ from lambda_spark.tables import (
     SIMILAR_ITEMS,
     TRENDS,
 )
-from tests.test_stream import contents, deliver, event, quiet, random_events
+from tests.test_stream import bring_up_to_date, contents, deliver, event, quiet, random_events
 
 pytestmark = pytest.mark.long
 
@@ -44,12 +41,6 @@ KEEP_ALL = Settings(trends=SETTINGS.trends, maintenance=MaintenanceSettings(min_
 OLD = datetime(2019, 10, 1, 12)
 
 
-def bring_up_to_date(lake):
-    update(lake, SETTINGS.similarity, progress=quiet)
-    refresh_trends(lake, SETTINGS.trends, progress=quiet)
-    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
-
-
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
     """A lake after two deliveries, up to date, to be copied."""
@@ -59,7 +50,7 @@ def template(session, tmp_path_factory):
     for part in range(2):
         deliver(lake, folder / "in", str(part), lines[part::2])
         update(lake, SETTINGS.similarity, progress=quiet)
-    bring_up_to_date(lake)
+    bring_up_to_date(lake, SETTINGS)
     return folder / "lake"
 
 
@@ -95,7 +86,7 @@ def test_folding_and_compaction_change_nothing_but_the_number_of_files(small):
 def test_after_it_nothing_is_to_be_done_and_nothing_is_recomputed(small):
     maintain(small, KEEP_ALL, quiet)
     versions = small.versions(*small.present())
-    bring_up_to_date(small)
+    bring_up_to_date(small, SETTINGS)
     maintain(small, KEEP_ALL, quiet)
     assert {t: v for t, v in small.versions(*small.present()).items() if v != versions[t]} == {}
 
@@ -112,7 +103,7 @@ def test_the_stream_goes_on_after_a_fold(small, tmp_path):
     maintain(small, KEEP_ALL, quiet)
     vacuum(small, KEEP_ALL, timedelta(), quiet)
     deliver(small, tmp_path / "in", "more", random_events(9, 40))
-    bring_up_to_date(small)
+    bring_up_to_date(small, SETTINGS)
     assert differing(small) == []
 
 
@@ -138,7 +129,7 @@ def test_rows_of_a_micro_batch_that_is_in_one_table_only_are_not_folded(small, t
     dates = [part.date for part in parts_of(small, BASKETS)]
     fold(small, BASKETS, dates, quiet)
     assert small.read(BASKETS).where(F.col("batch_id") == whole.note["batch_id"]).count() > 0
-    bring_up_to_date(small)
+    bring_up_to_date(small, SETTINGS)
     assert differing(small) == []
 
 
@@ -164,7 +155,7 @@ def test_what_is_older_than_the_cut_expires_from_every_table(small, tmp_path):
     assert (account.events, account.rejected) == (1, 1)
     reasons = small.read(REJECTED_EVENTS).collect()[0].reasons
     assert reasons == ["event_time is before the lake's cut date 2019-10-06"]
-    bring_up_to_date(small)
+    bring_up_to_date(small, SETTINGS)
     assert differing(small) == []
     assert contents_where(small, TRENDS, "bucket_start < '2019-10-14'") == frozen
 

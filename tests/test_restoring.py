@@ -3,23 +3,24 @@
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.errors import LakeError, UsageError
-from lambda_spark.events.files import is_excluded
+from jobs.restore import main
+from lambda_spark.errors import JobRunningError, LakeError, UsageError
 from lambda_spark.events.ingest import ingest
+from lambda_spark.events.kafka import KafkaSource, stream_name, topics_read
 from lambda_spark.lake import Lake
 from lambda_spark.operations.history import history
 from lambda_spark.operations.restoring import plan, restore
 from lambda_spark.operations.verify import verify
 from lambda_spark.report.upkeep import undo_lines
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
-from lambda_spark.settings import IngestSettings, RecommendationSettings, Settings, SimilaritySettings, TrendSettings
-from lambda_spark.speed.stream import update
+from lambda_spark.settings import IngestSettings, KafkaSettings, Settings, TrendSettings
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, PRODUCTS, REJECTED_EVENTS
-from tests.test_stream import contents, deliver, event, quiet, random_events
+from tests.in_session import do
+from tests.test_schedule import held
+from tests.test_stream import bring_up_to_date, contents, deliver, event, quiet, random_events
 
 pytestmark = pytest.mark.long
 
@@ -29,24 +30,18 @@ GOOD = random_events(4, 50)
 BAD = [event(datetime(2019, 12, 24), "purchase", 77, 9, "bad"), "no event"]
 
 
-def bring_up_to_date(lake):
-    update(lake, SimilaritySettings(), progress=quiet)
-    refresh_trends(lake, SETTINGS.trends, progress=quiet)
-    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
-
-
 @pytest.fixture(scope="module")
 def fed_badly(session, tmp_path_factory):
     """A lake with a good file, then a bad one; the time between; what it held then."""
     folder = tmp_path_factory.mktemp("restoring")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     deliver(lake, folder / "in", "good", GOOD)
-    bring_up_to_date(lake)
+    bring_up_to_date(lake, SETTINGS)
     held = [contents(lake, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)]
     time.sleep(1.1)
     moment = datetime.now(UTC)
     deliver(lake, folder / "in", "bad-1", BAD)
-    bring_up_to_date(lake)
+    bring_up_to_date(lake, SETTINGS)
     return folder, moment, held
 
 
@@ -77,7 +72,7 @@ def test_a_bad_feed_is_undone_and_what_came_since_is_read_again(small, fed_badly
         (inbox / "good.csv").read_text() + event(datetime(2019, 12, 25), "view", 5, 1, "x")
     )
     assert ingest(small, [str(inbox)], SETTINGS.ingest, progress=quiet).events == 1
-    bring_up_to_date(small)
+    bring_up_to_date(small, SETTINGS)
     assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
 
 
@@ -107,6 +102,26 @@ def test_interrupted_it_is_finished_by_the_next_start(small, fed_badly, monkeypa
     assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
 
 
+def test_a_topic_that_is_being_read_stops_it_and_is_read_again_later(small, fed_badly, spark):
+    """Its messages went with the events since; where it was in the topic would no longer be true."""
+    _, moment, _ = fed_badly
+    key = KafkaSource(spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="clicks")).application_key
+    small.set_properties(EVENTS, {key: "before"})
+    assert topics_read(small.properties(EVENTS)) == ["clicks"]
+    folder = Path(small.path, "_checkpoints", stream_name("clicks"), "before", "offsets")
+    folder.mkdir(parents=True)
+    reader = held(small, stream_name("clicks"), 60)
+    try:
+        with pytest.raises(JobRunningError, match="ingest-kafka-clicks is already running on this lake"):
+            do("restore", main, spark, "--to", f"{moment:%Y-%m-%dT%H:%M:%S}", "--lake", small.path)
+    finally:
+        reader.kill()
+        reader.wait()
+    assert folder.exists()
+    restore(small, SETTINGS, plan(small, moment), [], quiet)
+    assert not folder.exists()
+
+
 def test_it_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(small, fed_badly):
     _, moment, _ = fed_badly
     with pytest.raises(UsageError, match="can't go back before"):
@@ -125,16 +140,3 @@ def test_the_history_tells_who_wrote_what_from_which_versions(small):
     assert newest["user_trends"].read.startswith("events v")
     assert newest["co_interactions"].read == "events before v3, micro-batch 1"
     assert len(history(small, 3)) == 3
-
-
-@pytest.mark.parametrize(
-    ("path", "pattern", "excluded"),
-    [
-        ("file:/data/in/bad-1.csv", "bad*.csv", True),
-        ("file:/data/in/bad-1.csv", "/data/in/*", True),
-        ("file:/data/in/bad-1.csv", "bad-1", False),
-        ("s3a://store/in/bad 1.csv", "bad ?.csv", True),
-    ],
-)
-def test_files_are_left_out_by_name_or_by_path(path, pattern, excluded):
-    assert is_excluded(path, [pattern]) is excluded

@@ -14,9 +14,9 @@ from lambda_spark.arguments import parse
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import JobRunningError
 from lambda_spark.events.ingest import ingest
-from lambda_spark.job import Job
-from lambda_spark.settings import IngestSettings, TrendSettings, load_settings
+from lambda_spark.settings import IngestSettings, TrendSettings
 from lambda_spark.tables import DEMAND, TRENDS
+from tests.in_session import do
 
 SCHEDULE = Path(__file__).resolve().parents[1] / "conf" / "schedule"
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
@@ -40,8 +40,7 @@ fcntl.lockf(lock, fcntl.LOCK_EX); print("held", flush=True); time.sleep({seconds
 
 
 def started(spark, lake, *arguments):
-    parsed = parse("run", [*map(str, arguments), "--lake", lake.path])
-    run(Job("run", parsed, load_settings(parsed.conf_file, parsed.assignments), spark, time.monotonic()))
+    do("run", run, spark, *arguments, "--lake", lake.path)
 
 
 def test_a_second_run_leaves_at_once_with_a_code_of_its_own(spark, lake, tmp_path):
@@ -78,7 +77,7 @@ def test_a_run_for_a_span_recomputes_its_buckets_and_no_others(spark, lake, tmp_
     refresh_trends(lake, TrendSettings(), progress=quiet)
     # Two rows that are wrong: what lies in the span is put right, the other is not looked at.
     wrong = lake.read(DEMAND).where("bucket_start in ('2019-10-07', '2019-10-21')")
-    lake.append(DEMAND, wrong, application="wrong", batch_id=0, note={})
+    lake.append(DEMAND, wrong, note={})
     started(spark, lake, inbox, "--from", "2019-10-08", "--to", "2019-10-09")
     assert "trends: 1 buckets recomputed" in capsys.readouterr().out
     rows = {(row.bucket_start, row["count"]) for row in lake.read(DEMAND).groupBy("bucket_start").count().collect()}

@@ -16,7 +16,7 @@ from lambda_spark.events.ingest import ingest
 from lambda_spark.lake import Lake
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
-from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
+from lambda_spark.settings import IngestSettings, RecommendationSettings, Settings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.stream import update
 from lambda_spark.tables import (
     BASKETS,
@@ -65,6 +65,12 @@ def deliver(lake, inbox, name, lines):
     return ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
 
 
+def bring_up_to_date(lake, settings):
+    update(lake, settings.similarity, progress=quiet)
+    refresh_trends(lake, settings.trends, progress=quiet)
+    refresh_recommendations(lake, settings.recommendations, progress=quiet)
+
+
 def contents(lake, table, *without):
     names = [name for name in table.column_names if name not in without]
     return sorted(map(repr, lake.read(table).select(*names).collect()))
@@ -88,9 +94,7 @@ def template(session, tmp_path_factory):
     folder = tmp_path_factory.mktemp("template")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     deliver(lake, folder / "in", "one", random_events(4, 60))
-    update(lake, SimilaritySettings(), progress=quiet)
-    refresh_trends(lake, TRENDS, progress=quiet)
-    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
+    bring_up_to_date(lake, Settings(trends=TRENDS))
     return folder / "lake"
 
 
@@ -104,7 +108,7 @@ def small(spark, template, tmp_path):
 def test_verify_finds_a_row_that_is_wrong(small):
     done = small.last_commit(CO_INTERACTIONS, job="similarity")
     lie = small.read(CO_INTERACTIONS).where("item_a = 0").limit(1)
-    small.append(CO_INTERACTIONS, lie, application="another", batch_id=0, note=done.note)
+    small.append(CO_INTERACTIONS, lie, note=done.note)
     findings = {finding.table: finding for finding in verify(small, quiet)}
     assert {table for table, finding in findings.items() if finding.differs} == {"co_interactions"}
     assert findings["co_interactions"].missing.count() == 1
@@ -253,6 +257,12 @@ fcntl.lockf(lock, fcntl.LOCK_EX); print("held", flush=True); time.sleep(60)"""
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_small_micro_batch_writes_one_file_for_each_date(small):
+    for table in (EVENTS, BASKETS, CO_INTERACTIONS):
+        files = small.data_files(table, small.version(table))
+        assert len(files) == small.read(table).select("event_date").distinct().count() > 1, table.name
 
 
 def test_events_carry_the_micro_batch_that_wrote_them(small):

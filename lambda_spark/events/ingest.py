@@ -284,7 +284,7 @@ class _MicroBatch:
 
     def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> None:
         stamped = rows.withColumns({"ingested_at": F.lit(self.ingested_at), "ingest_batch": F.lit(self.name)})
-        self.lake.append(table, stamped, application=self.application, batch_id=self.batch_id, note=note)
+        self.lake.append_batch(table, stamped, application=self.application, batch_id=self.batch_id, note=note)
 
     def _written(self, table: Table, dates: list[date] | None) -> dict[str, int]:
         """Rows that this micro-batch has in a table, by part: read back, so that a replay counts the same."""

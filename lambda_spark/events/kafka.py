@@ -7,7 +7,7 @@ Kafka's own client properties; its values go to Kafka and nowhere else: they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,18 @@ from lambda_spark.settings import KafkaSettings
 
 _ANSWER_WITHIN_MS = 15_000
 _FROM_START = "`--from-start` reads what there is from its earliest offset, and drops what is known as repeats"
+_APPLICATIONS = f"{APPLICATION}.kafka."
+"""Properties of `events` that begin with this hold the application ids of topics' streams."""
+
+
+def stream_name(topic: str) -> str:
+    """The name of a topic's stream, of its checkpoint's folder, and of its lock."""
+    return f"ingest-kafka-{topic}"
+
+
+def topics_read(properties: Iterable[str]) -> list[str]:
+    """The topics whose messages a lake has taken in, by the names of what is recorded with `events`."""
+    return sorted(key.removeprefix(_APPLICATIONS) for key in properties if key.startswith(_APPLICATIONS))
 
 
 class KafkaSource:
@@ -36,8 +48,8 @@ class KafkaSource:
         self._spark = spark
         self._settings = settings
         self._options = {**_client_properties(spark, settings), "bootstrap.servers": settings.bootstrap_servers}
-        self.name = f"ingest-kafka-{settings.topic}"
-        self.application_key = f"{APPLICATION}.kafka.{settings.topic}"
+        self.name = stream_name(settings.topic)
+        self.application_key = f"{_APPLICATIONS}{settings.topic}"
         self.id_key = f"topic_id.kafka.{settings.topic}"
         """The property of `events` that holds the id of the topic that was read: a topic made again has another."""
 

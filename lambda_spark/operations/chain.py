@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 
 from lambda_spark.batch.refresh import TrendRun
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import JobRunningError
 from lambda_spark.events.ingest import Account, ingest, ingest_topic
+from lambda_spark.events.kafka import stream_name
 from lambda_spark.job import Job
 from lambda_spark.lake import Lake
 from lambda_spark.operations.triggers import AVAILABLE_NOW
@@ -31,7 +32,7 @@ def ingest_as_told(
     if not job.reads_kafka:
         with lake.locks.job("ingest"):
             return account_lines(ingest(lake, sources, ingestion, trigger=trigger, progress=progress))
-    with lake.locks.job(f"ingest-kafka-{kafka.topic}"):
+    with lake.locks.job(stream_name(kafka.topic)):
         from_start = job.arguments.from_start
         account = ingest_topic(lake, kafka, ingestion, from_start=from_start, trigger=trigger, progress=progress)
     return account_lines(account, f"topic {kafka.topic}")
@@ -72,13 +73,7 @@ def run_chain(
     with lake.locks.job("recommend", waiting=waiting):
         run = refresh_recommendations(lake, job.settings.recommendations, progress=job.step("recommend"))
         lines.append(recommendation_line(run))
-    job.summary(lines, read=run.versions_read, written=written_since(lake, before))
-
-
-def written_since(lake: Lake, before: Mapping[str, int]) -> dict[str, int]:
-    """The tables that have another version than before."""
-    after = lake.versions(*lake.present())
-    return {name: version for name, version in after.items() if before.get(name) != version}
+    job.summary(lines, read=run.versions_read, written=lake.written_since(before))
 
 
 def account_lines(account: Account, what: str = "") -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import uuid
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -166,7 +165,7 @@ def _refuse(lake: Lake, ids: Collection[int]) -> None:
     users = literal_rows(lake.spark, [{"user": pseudonym(one, salt)} for one in sorted(ids)], "user: string")
     new = users.join(lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)), on="user", how="left_anti")
     if not new.isEmpty():
-        lake.append(REFUSED_USERS, new, application=uuid.uuid4().hex, batch_id=0, note={"job": "forget"})
+        lake.append(REFUSED_USERS, new, note={"job": "forget"})
 
 
 def _take_out(lake: Lake, settings: Settings, leaving: _Leaving, certificate: Certificate, progress: Progress) -> None:

@@ -1,8 +1,8 @@
 """Undoing a bad feed: the lake as it was at a time, and from there on again without it.
 
 The log still tells of the micro-batches that RESTORE takes back, so one that is read again under its old id would be
-skipped in silence: the streams begin anew, with new application ids. All files are read again; what is there already is
-dropped as a repeat, and the files of `ingest.exclude` stay out.
+skipped in silence: the streams begin anew, with new application ids. All files are read again, and by the next job that
+reads it a topic too; what is there already is dropped as a repeat, and the files of `ingest.exclude` stay out.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from lambda_spark.speed.stream import update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, INGESTED_FILES, PRODUCTS, Table
 
 Progress = Callable[[str], None]
-
-STREAMS = ("ingest", "similarity")
 
 
 @dataclass(slots=True)
@@ -84,8 +82,7 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], prog
     """
     kept = {} if undo.cut is None else {CUT: undo.cut.isoformat()}
     with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
-        for job in STREAMS:
-            lake.files.delete(f"_checkpoints/{job}")
+        lake.files.delete("_checkpoints")
         for table in INGEST_TABLES:
             now, then = undo.versions[table.name]
             if not lake.is_same(table, then):

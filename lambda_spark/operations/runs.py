@@ -38,7 +38,6 @@ class RunLog(StreamingQueryListener):
         self._run_id = uuid.uuid4().hex
         self._started_at = datetime.now(UTC)
         self._waiting: list[dict[str, Any]] = []
-        self._appends = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         lake.spark.streams.addListener(self)
@@ -63,9 +62,7 @@ class RunLog(StreamingQueryListener):
             self._lake.create(JOB_RUNS)
             schema = ", ".join(f"{column.name}: {column.type}" for column in JOB_RUNS.columns)
             table = literal_rows(self._lake.spark, rows, schema)
-            note = {"job": self._job}
-            self._lake.append(JOB_RUNS, table, application=self._run_id, batch_id=self._appends, note=note)
-            self._appends += 1
+            self._lake.append(JOB_RUNS, table, note={"job": self._job})
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
         """Spark's name; nothing to note yet."""

@@ -13,14 +13,13 @@ STRENGTH_UNITS = 60
 PAIR = ["event_date", "relation", "item_a", "item_b"]
 
 
-def contributions(items: DataFrame, *, window: int, by_date: bool = False) -> DataFrame:
+def contributions(items: DataFrame, *, window: int) -> DataFrame:
     """The co-occurrence counts of some baskets: event_date, relation, item_a, item_b, baskets, strength.
 
     `items` has the columns of a basket, product_id, first_time and `weight`: 1 for baskets that are to count, -1 for
     baskets that counted before and no longer do. Items are ordered by first_time, then product_id; two co-interact
     when they lie at most `window` steps apart, with strength 60/steps. (i, i) counts the baskets of item i and (0, 0)
-    all baskets, both with strength 0. Rows that cancel out are left out. With `by_date` all rows of a date are in one
-    partition, which suits few rows: they are one file then.
+    all baskets, both with strength 0. Rows that cancel out are left out.
     """
     basket = Window.partitionBy(*BASKET, "weight").orderBy("first_time", "product_id")
     item = F.col("product_id")
@@ -39,10 +38,9 @@ def contributions(items: DataFrame, *, window: int, by_date: bool = False) -> Da
         other = F.col(f"next_{steps}")
         pair = _count(F.least(item, other), F.greatest(item, other), STRENGTH_UNITS // steps)
         counted.append(F.when(other.isNotNull(), pair))
-    counts = placed.select("event_date", "relation", "weight", F.explode(F.array(*counted)).alias("count"))
-    counts = counts.where(F.col("count").isNotNull())
     return (
-        (counts.repartition("event_date") if by_date else counts)
+        placed.select("event_date", "relation", "weight", F.explode(F.array(*counted)).alias("count"))
+        .where(F.col("count").isNotNull())
         .groupBy("event_date", "relation", F.col("count.item_a").alias("item_a"), F.col("count.item_b").alias("item_b"))
         .agg(F.sum("weight").alias("baskets"), F.sum(F.col("weight") * F.col("count.strength")).alias("strength"))
         .where((F.col("baskets") != 0) | (F.col("strength") != 0))
@@ -80,7 +78,8 @@ def total_counts(counts: DataFrame) -> DataFrame:
 def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -> DataFrame:
     """Known and new items of the same baskets, side by side: a basket's columns, product_id, known_time, new_time.
 
-    Either time is null where the item is not on that side. Rows are partitioned by date and user, or by date only.
+    Either time is null where the item is not on that side. Rows are partitioned by date and user, or with
+    `by_date` by date only: few rows then stay together to their one file per date, without another exchange.
     """
     missing = F.lit(None).cast("timestamp")
     sides = known.select(
@@ -93,7 +92,7 @@ def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -
     )
 
 
-def changed_contributions(changes: DataFrame, *, window: int, by_date: bool = False) -> DataFrame:
+def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
     """contributions(known ∪ new) - contributions(known) for the baskets of `basket_changes`."""
     after = F.struct(F.least("known_time", "new_time").alias("first_time"), F.lit(1).cast("bigint").alias("weight"))
     before = F.struct(F.col("known_time").alias("first_time"), F.lit(-1).cast("bigint").alias("weight"))
@@ -102,7 +101,7 @@ def changed_contributions(changes: DataFrame, *, window: int, by_date: bool = Fa
         .select(*BASKET, "product_id", "state.first_time", "state.weight")
         .where(F.col("first_time").isNotNull())
     )
-    return contributions(items, window=window, by_date=by_date)
+    return contributions(items, window=window)
 
 
 def new_items(changes: DataFrame) -> DataFrame:

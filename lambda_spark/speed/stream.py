@@ -113,7 +113,7 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
 
     def append(table: Table, rows: DataFrame) -> None:
         stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
-        lake.append(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
+        lake.append_batch(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
 
     try:
         # Side by side: most of a small append is planning and committing, which leaves the cores idle.
@@ -121,7 +121,7 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
             appended = [
                 side_by_side.submit(copy_context().run, append, table, rows)
                 for table, rows in (
-                    (CO_INTERACTIONS, changed_contributions(changes, window=window, by_date=by_date)),
+                    (CO_INTERACTIONS, changed_contributions(changes, window=window)),
                     (BASKETS, new_items(changes)),
                 )
             ]
