@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lambda_spark.argument_types import checked, count, moment, positive, share, share_or_none, user_id
 from lambda_spark.errors import UsageError
 from lambda_spark.operations.triggers import AVAILABLE_NOW, check_trigger
 
@@ -147,7 +147,7 @@ class _Setting(argparse.Action):
 def _trigger(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trigger",
-        type=_checked(check_trigger),
+        type=checked(check_trigger),
         default=AVAILABLE_NOW,
         metavar="WHEN",
         help=f"'{AVAILABLE_NOW}': take what is there and end (default); or an interval like '10 seconds', to stay up",
@@ -160,7 +160,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _user(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--user", type=_checked(_user_id), metavar="ID", help=text)
+    parser.add_argument("--user", type=user_id, metavar="ID", help=text)
 
 
 def _lookup(parser: argparse.ArgumentParser) -> None:
@@ -187,14 +187,13 @@ def _trends(parser: argparse.ArgumentParser) -> None:
     _span(parser)
     parser.add_argument(
         "--as-of",
-        type=_checked(_moment),
+        type=moment,
         metavar="TIME",
         help="print what was known by the events before this time; store nothing",
     )
 
 
 def _span(parser: argparse.ArgumentParser) -> None:
-    moment = _checked(_moment)
     parser.add_argument(
         "--from", dest="start", type=moment, metavar="TIME", help="recompute trends from this time (UTC) on"
     )
@@ -218,21 +217,19 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--split",
-        type=_checked(_share),
+        type=share,
         default=0.8,
         metavar="SHARE",
         help="share of the sessions, by time, that is learnt from (default: 0.8)",
     )
     parser.add_argument(
         "--max-queries",
-        type=_checked(_count),
+        type=count,
         default=20_000,
         metavar="N",
         help="ask at most so many questions, a sample by hash (default: 20000)",
     )
-    parser.add_argument(
-        "--seeds", type=_checked(_count), default=20, metavar="N", help="trends: so many stores (default: 20)"
-    )
+    parser.add_argument("--seeds", type=count, default=20, metavar="N", help="trends: so many stores (default: 20)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per method, repeats and slice")
     parser.add_argument(
         "--tune",
@@ -241,7 +238,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--budget",
-        type=_checked(_count),
+        type=count,
         default=30,
         metavar="MINUTES",
         help="tune: begin no trial after (default: 30)",
@@ -260,19 +257,15 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="play into a folder: a file every --slice seconds")
     _topic(parser)
     pace = parser.add_mutually_exclusive_group(required=True)
-    pace.add_argument("--rate", type=_checked(_positive), metavar="N", help="so many events a second")
-    pace.add_argument("--speed", type=_checked(_positive), metavar="X", help="X times as fast as they happened")
-    parser.add_argument(
-        "--slice", type=_checked(_positive), default=1.0, metavar="S", help="deliver every S seconds (default: 1)"
-    )
+    pace.add_argument("--rate", type=positive, metavar="N", help="so many events a second")
+    pace.add_argument("--speed", type=positive, metavar="X", help="X times as fast as they happened")
+    parser.add_argument("--slice", type=positive, default=1.0, metavar="S", help="deliver every S seconds (default: 1)")
     for name, text in (
         ("repeats", "deliver this share of the lines twice, within an hour of the feed's clock"),
         ("disorder", "deliver this share up to a minute late"),
         ("lateness", "deliver this share an hour to two days late"),
     ):
-        parser.add_argument(
-            f"--{name}", type=_checked(_share_or_none), default=0.0, metavar="SHARE", help=f"{text} (default: 0)"
-        )
+        parser.add_argument(f"--{name}", type=share_or_none, default=0.0, metavar="SHARE", help=f"{text} (default: 0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which lines these are (default: 0)")
     parser.add_argument(
         "--position",
@@ -289,7 +282,7 @@ def _dry_run(parser: argparse.ArgumentParser) -> None:
 
 def _forget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--user", type=_checked(_user_id), metavar="ID", nargs="+", action="extend", default=[], help="users by id"
+        "--user", type=user_id, metavar="ID", nargs="+", action="extend", default=[], help="users by id"
     )
     parser.add_argument("--users-file", type=Path, metavar="FILE", help="a text file with one user id in a line")
     parser.add_argument("--refuse", action="store_true", help="take in no more events of these users")
@@ -303,16 +296,12 @@ def _forget(parser: argparse.ArgumentParser) -> None:
 
 def _restore(parser: argparse.ArgumentParser) -> None:
     _sources(parser)
-    parser.add_argument(
-        "--to", type=_checked(_moment), metavar="TIME", required=True, help="the time to go back to (UTC)"
-    )
+    parser.add_argument("--to", type=moment, metavar="TIME", required=True, help="the time to go back to (UTC)")
     _dry_run(parser)
 
 
 def _history(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--limit", type=_checked(_count), default=20, metavar="N", help="show so many versions (default: 20)"
-    )
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="show so many versions (default: 20)")
 
 
 def _sql(parser: argparse.ArgumentParser) -> None:
@@ -347,61 +336,3 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "history": _history,
     "sql": _sql,
 }
-
-
-def _checked(convert: Callable[[str], object]) -> Callable[[str], object]:
-    """argparse shows the text of this error kind only."""
-
-    def converted(text: str) -> object:
-        try:
-            return convert(text)
-        except UsageError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return converted
-
-
-def _user_id(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 2**63:
-        raise UsageError(f"a user id is a whole number above 0, not '{text}'")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise UsageError(f"a share is a number between 0 and 1, not '{text}'")
-    return share
-
-
-def _share_or_none(text: str) -> float:
-    return 0.0 if text in ("0", "0.0") else _share(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise UsageError(f"this is a number above 0, not '{text}'")
-    return number
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise UsageError(f"this is a whole number above 0, not '{text}'")
-    return int(text)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"a time is written 2019-11-01 or 2019-11-01T12:30:00, not '{text}'") from None
-    if moment.tzinfo is not None:
-        raise UsageError(f"times are UTC; write '{text}' without a zone")
-    return moment
