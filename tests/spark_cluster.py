@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -28,7 +27,6 @@ class Cluster:
         self.master = f"spark://127.0.0.1:{port}"
         self._start("master", "Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")
         self._wait_for("master", "Starting Spark master")
-        self._wait_until_open(port)
         for number in range(workers):
             name = f"worker-{number}"
             options = ("--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0")
@@ -68,16 +66,6 @@ class Cluster:
         while words not in log.read_text():
             assert time.monotonic() < end, log.read_text()[-2000:]
             time.sleep(0.1)
-
-    def _wait_until_open(self, port: int) -> None:
-        end = time.monotonic() + _READY_WITHIN
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
-            except OSError:
-                assert time.monotonic() < end
-                time.sleep(0.1)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:

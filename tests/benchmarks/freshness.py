@@ -12,9 +12,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import statistics
-import subprocess
 import time
 from datetime import UTC, datetime
 
@@ -25,8 +23,8 @@ from lambda_spark.serving.refresh import for_user, pin_views
 from lambda_spark.settings import RecommendationSettings
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
-from lambda_spark.tables import EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS
-from tests.conftest import PROJECT
+from lambda_spark.tables import EVENTS, SIMILAR_ITEMS
+from tests.commands import Command, ended_at_last
 from tests.kafka_broker import Broker
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
@@ -36,32 +34,32 @@ TOPIC = "user_activities"
 NEWCOMER = 900_000_000
 
 
-def test_freshness(spark, tmp_path):
-    broker = Broker(tmp_path / "broker")
-    broker.start()
+@pytest.fixture
+def broker(tmp_path):
+    started = Broker(tmp_path / "broker")
+    started.start()
+    yield started
+    started.kill()
+
+
+def test_freshness(spark, broker, tmp_path):
     broker.create_topic(TOPIC, partitions=2)
     where = ["--bootstrap-servers", broker.address, "--topic", TOPIC]
-    write_store(StoreSettings(events=50_000, seed=5, days=35), tmp_path / "store", "csv")
+    # The store is there when the clock starts; another one's events come meanwhile, at a small store's pace.
+    for name, seed in (("store", 5), ("feed", 6)):
+        write_store(StoreSettings(events=50_000, seed=seed, days=35), tmp_path / name, "csv")
     lake = tmp_path / "lake"
-    processes = []
+    commands = []
 
     def start(*arguments):
-        log = (tmp_path / f"{arguments[0]}.log").open("w")
-        options = {"SPARK_SUBMIT_OPTIONS": "--driver-memory 2g"}
-        command = [str(PROJECT / "spark-submit.sh"), *map(str, arguments)]
-        processes.append(
-            subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **options}
-            )
-        )
-        return processes[-1]
+        commands.append(Command(*arguments, cwd=tmp_path, SPARK_SUBMIT_OPTIONS="--driver-memory 2g"))
+        return commands[-1]
 
-    try:
-        # Most of the store is there when the clock starts; the rest comes at a small store's pace.
-        start("run", tmp_path / "store", "--lake", lake).wait(900)
-        start("ingest", "--source", "kafka", *where, "--lake", lake, "--trigger", "1 second")
+    with ended_at_last(commands):
+        assert start("run", tmp_path / "store", "--lake", lake).process.wait(900) == 0
+        ingest = start("ingest", "--source", "kafka", *where, "--lake", lake, "--trigger", "1 second")
         start("similarity", "--lake", lake, "--trigger", "2 seconds", "--set", "similarity.refresh_interval=60 seconds")
-        start("replay", tmp_path / "store", *where, "--rate", 20)
+        start("replay", tmp_path / "feed", *where, "--rate", 20)
         opened = Lake.open(spark, str(lake))
         popular = opened.read(SIMILAR_ITEMS).where("rank = 20").select("product_id").distinct().limit(200).collect()
         dice = random.Random(1)
@@ -85,7 +83,7 @@ def test_freshness(spark, tmp_path):
                 asked.append(time.monotonic() - asking)
                 if any(row.because_of == product for row in rows):
                     break
-                assert time.monotonic() - began < 300, (tmp_path / "ingest.log").read_text()[-2000:]
+                assert time.monotonic() - began < 300, ingest.log.read_text()[-2000:]
                 while opened.version(EVENTS) == seen:
                     time.sleep(0.1)
             waits.append(time.monotonic() - began)
@@ -93,10 +91,3 @@ def test_freshness(spark, tmp_path):
         # The first two also wait for the start of both jobs.
         figures = {"probes": len(waits[2:]), "median_s": statistics.median(waits[2:]), "worst_s": max(waits[2:])}
         print(json.dumps({**figures, "median_recommend_s": statistics.median(asked)}))
-        assert not opened.exists(RECOMMENDATIONS) or opened.version(RECOMMENDATIONS) == 0
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        broker.kill()

@@ -7,13 +7,11 @@ import time
 import pytest
 
 from jobs.run import run
-from lambda_spark.arguments import parse
-from lambda_spark.job import Job
 from lambda_spark.lake import Lake
-from lambda_spark.settings import load_settings
 from lambda_spark.tables import CO_INTERACTIONS
 from tests.conftest import PROJECT
 from tests.faults.killing import SETTINGS, deliveries, tables_of
+from tests.in_session import do
 from tests.spark_cluster import NO_PYTHON, Cluster
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
@@ -35,11 +33,10 @@ def test_a_cluster_that_loses_a_worker_makes_the_tables_of_a_local_run(spark, cl
     for number, lines in enumerate(deliveries(5)):
         (tmp_path / "in" / f"{number}.csv").write_text("\n".join([*lines, ""]))
     on_cluster, alone = tmp_path / "lake", tmp_path / "alone"
-    settings = SETTINGS[: SETTINGS.index("--master")]
     log = tmp_path / "run.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [str(PROJECT / "spark-submit.sh"), "run", str(tmp_path / "in"), "--lake", str(on_cluster), *settings],
+            [str(PROJECT / "spark-submit.sh"), "run", str(tmp_path / "in"), "--lake", str(on_cluster), *SETTINGS],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={
@@ -58,8 +55,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_tables_of_a_local_run(spark, cl
     assert cluster.executor_logs(0), "the worker that was killed had an executor"
     assert "on spark://127.0.0.1" in log.read_text()
 
-    parsed = parse("run", [str(tmp_path / "in"), "--lake", str(alone), *SETTINGS])
-    run(Job("run", parsed, load_settings(parsed.conf_file, parsed.assignments), spark, time.monotonic()))
+    do("run", run, spark, tmp_path / "in", "--lake", alone, *SETTINGS)
     found, expected = (tables_of(Lake.open(spark, str(path))) for path in (on_cluster, alone))
     assert found == expected
     assert expected[CO_INTERACTIONS.name]

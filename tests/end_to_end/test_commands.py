@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -15,11 +14,8 @@ import pytest
 from jobs.recommend import recommend
 from jobs.sql import sql
 from jobs.trends import trends
-from lambda_spark.arguments import parse
 from lambda_spark.errors import UsageError
-from lambda_spark.job import Job
 from lambda_spark.lake import Lake
-from lambda_spark.settings import load_settings
 from lambda_spark.tables import (
     BRAND_TRENDS,
     CATEGORY_TRENDS,
@@ -30,6 +26,7 @@ from lambda_spark.tables import (
     SIMILAR_ITEMS,
     TRENDS,
 )
+from tests.in_session import do
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLANTS = json.loads((PROJECT / "data" / "plants.json").read_text())
@@ -61,9 +58,7 @@ def demo(tmp_path_factory):
 
 
 def in_process(job, call, spark, folder, *arguments):
-    """A job's call in the tests' own session: what a process would do after its start."""
-    parsed = parse(job, [*map(str, arguments), "--lake", str(folder / "lake")])
-    return call(Job(job, parsed, load_settings(parsed.conf_file, parsed.assignments), spark, time.monotonic()))
+    return do(job, call, spark, *arguments, "--lake", folder / "lake")
 
 
 def test_the_demo_prints_its_account_and_its_result(demo):

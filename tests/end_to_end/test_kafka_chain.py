@@ -1,11 +1,8 @@
 """A live feed through a real broker while everything on the way is killed: every event is there once."""
 
-import os
 import re
 import signal
-import subprocess
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,43 +16,24 @@ from lambda_spark.speed.stream import update
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
+from tests.commands import Command, ended_at_last
 from tests.kafka_broker import Broker
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITHIN = 400
 """Seconds for one step of the way: a machine that is busy with other things may need some."""
 
+SMALL = {
+    "SPARK_SUBMIT_OPTIONS": "--driver-memory 1g --conf spark.sql.shuffle.partitions=2 "
+    "--conf spark.databricks.delta.snapshotPartitions=1",
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",
+}
+
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
 
 def quiet(_):
     pass
-
-
-class Command:
-    """A `./spark-submit.sh` that stays up, in a process group of its own, so that a kill reaches all of it."""
-
-    def __init__(self, *arguments, cwd):
-        self.log = cwd / f"{arguments[0]}-{time.monotonic_ns()}.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [str(PROJECT / "spark-submit.sh"), *map(str, arguments)],
-                cwd=cwd,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "SPARK_SUBMIT_OPTIONS": "--driver-memory 1g --conf spark.sql.shuffle.partitions=2 "
-                    "--conf spark.databricks.delta.snapshotPartitions=1",
-                    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",
-                },
-            )
-
-    def end(self, number):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
-        return self.process.wait(30)
 
 
 def wait_until(condition, *commands):
@@ -72,15 +50,6 @@ def versions(lake, table):
     return len(list((lake / table / "_delta_log").glob("0*.json")))
 
 
-@contextmanager
-def ended_at_last(commands):
-    try:
-        yield
-    finally:
-        for command in commands:
-            command.end(signal.SIGKILL)
-
-
 def test_what_is_played_into_kafka_is_in_the_lake_once_though_everything_is_killed(spark, tmp_path):
     broker = Broker(tmp_path / "broker")
     broker.start()
@@ -95,7 +64,7 @@ def test_what_is_played_into_kafka_is_in_the_lake_once_though_everything_is_kill
     commands = []
 
     def start(*arguments):
-        commands.append(Command(*arguments, cwd=tmp_path))
+        commands.append(Command(*arguments, cwd=tmp_path, **SMALL))
         return commands[-1]
 
     def killed_after_its_first_append(arguments, table, *others):

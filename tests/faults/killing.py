@@ -29,10 +29,8 @@ FAST = (
     "--conf spark.driver.defaultJavaOptions='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'"
 )
 """A tiny store needs no more: what a kill costs is the start of the next process."""
-SETTINGS = (
-    *("--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_false_share=1"),
-    *("--master", "local[2]"),
-)
+SETTINGS = ("--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_false_share=1")
+"""With these a tiny store has trends."""
 
 Point = str
 """`before TABLE N` or `after TABLE N`: the N-th commit to a table that a process begins, or has made."""
@@ -70,7 +68,7 @@ def run_job(
 ) -> Ended:
     """A command as a user types it, in a group of processes of its own; killed at a point, or so many seconds after it
     said its first word, or not at all."""
-    environment = {**os.environ, "SPARK_SUBMIT_OPTIONS": f"{FAST} {options}"}
+    environment = {**os.environ, "SPARK_MASTER": "local[2]", "SPARK_SUBMIT_OPTIONS": f"{FAST} {options}"}
     if at:
         environment |= {"KILL_AT": at, "PYTHONPATH": str(KILLER)}
     started = time.monotonic()

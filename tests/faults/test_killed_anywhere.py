@@ -23,11 +23,9 @@ from pathlib import Path
 import pytest
 
 from jobs.run import run
-from lambda_spark.arguments import parse
-from lambda_spark.job import Job
 from lambda_spark.lake import Lake
-from lambda_spark.settings import load_settings
 from tests.faults.killing import FIRST_RUN, LATER_RUN, REBUILD, SETTINGS, deliveries, run_job, tables_of
+from tests.in_session import do
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
@@ -70,11 +68,9 @@ def undisturbed(session, inboxes, tmp_path_factory):
     contents = []
     for number, stage in enumerate(inboxes):
         shutil.copytree(stage, folder / "in", dirs_exist_ok=True)
-        parsed = parse("run", [str(folder / "in"), "--lake", str(folder / f"lake{number}"), *SETTINGS])
-        settings = load_settings(parsed.conf_file, parsed.assignments)
         if number:
             shutil.copytree(folder / f"lake{number - 1}", folder / f"lake{number}")
-        run(Job("run", parsed, settings, session, time.monotonic()))
+        do("run", run, session, folder / "in", "--lake", folder / f"lake{number}", *SETTINGS)
         contents.append(tables_of(Lake.open(session, str(folder / f"lake{number}"))))
     return contents
 

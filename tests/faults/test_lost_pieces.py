@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,27 +13,22 @@ import pytest
 from jobs.run import run
 from jobs.similarity import similarity
 from jobs.verify import main as verify
-from lambda_spark.arguments import parse
 from lambda_spark.errors import CheckpointError, LambdaSparkError
-from lambda_spark.job import Job
 from lambda_spark.lake import Lake
-from lambda_spark.settings import load_settings
 from tests.faults.killing import SETTINGS, deliveries, run_job, tables_of
+from tests.in_session import do
 
 pytestmark = pytest.mark.long
 
 FIRST, SECOND, _ = ("\n".join([*lines, ""]) for lines in deliveries(3))
 
 
-def do(call, spark, folder, *arguments):
-    """A job's call on a folder's lake, in the tests' session."""
-    name = call.__name__ if call.__name__ != "main" else "verify"
-    parsed = parse(name, [*arguments, "--lake", str(folder / "lake"), *SETTINGS])
-    return call(Job(name, parsed, load_settings(parsed.conf_file, parsed.assignments), spark, time.monotonic()))
+def on_lake(name, call, spark, folder, *arguments):
+    return do(name, call, spark, *arguments, "--lake", folder / "lake", *SETTINGS)
 
 
 def run_all(spark, folder, sources):
-    do(run, spark, folder, str(sources))
+    on_lake("run", run, spark, folder, sources)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +81,7 @@ def test_tables_that_are_missing_are_made_again_by_the_next_run(spark, template,
     run_all(spark, store, template / "in")
     assert says in capsys.readouterr().out
     assert_whole(spark, store, whole)
-    assert do(verify, spark, store) == 0
+    assert on_lake("verify", verify, spark, store) == 0
 
 
 @pytest.mark.parametrize("table", ["baskets", "co_interactions"])
@@ -97,7 +91,7 @@ def test_a_missing_half_of_the_speed_layer_is_refused_and_a_rebuild_is_the_way_o
     shutil.rmtree(store / "lake" / table)
     with pytest.raises(CheckpointError, match="similarity --rebuild"):
         run_all(spark, store, template / "in")
-    do(similarity, spark, store, "--rebuild")
+    on_lake("similarity", similarity, spark, store, "--rebuild")
     run_all(spark, store, template / "in")
     assert_whole(spark, store, whole)
 

@@ -1,0 +1,39 @@
+"""Commands that stay up, as a user types them."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+
+from tests.conftest import PROJECT
+
+
+class Command:
+    """A `./spark-submit.sh` that stays up, in a process group of its own, so that a kill reaches all of it."""
+
+    def __init__(self, *arguments, cwd, **environment):
+        self.log = cwd / f"{arguments[0]}-{time.monotonic_ns()}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [str(PROJECT / "spark-submit.sh"), *map(str, arguments)],
+                cwd=cwd,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **environment},
+            )
+
+    def end(self, number):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+        return self.process.wait(30)
+
+
+@contextmanager
+def ended_at_last(commands):
+    try:
+        yield
+    finally:
+        for command in commands:
+            command.end(signal.SIGKILL)
