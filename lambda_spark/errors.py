@@ -4,7 +4,7 @@ import re
 
 _WAYS_OUT = {
     r"no space left on device|disk quota exceeded": "make room on the disk and start again; what is committed stays",
-    r"read-only file system|permission denied": "the lake must lie in a folder that this process may write",
+    r"read-only file system|permission denied": "name a folder that this process may write (a lake has to lie in one)",
     r"DELTA_INVALID_PROTOCOL_VERSION|DELTA_UNSUPPORTED_FEATURES": "a newer Delta wrote this table: read it with that "
     "one (spark.jars.packages in conf/spark-defaults.conf), or bring the table back from a backup",
 }

@@ -33,13 +33,12 @@ def open_session(name: str) -> SparkSession:
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     spark = SparkSession.builder.appName(f"lambda-spark {name}").getOrCreate()
     configured = spark.sparkContext.getConf()
-    cores = spark.sparkContext.defaultParallelism
+    cores, is_local = spark.sparkContext.defaultParallelism, _is_local(spark)
     fitting = {
-        _SHUFFLE_PARTITIONS: str(_PARTITIONS_PER_CORE * cores),
+        _SHUFFLE_PARTITIONS: str(cores if is_local else _PARTITIONS_PER_CORE * cores),
         "spark.databricks.delta.snapshotPartitions": str(cores),
     }
-    if _is_local(spark):
-        fitting[_SHUFFLE_PARTITIONS] = str(cores)
+    if is_local:
         fitting["spark.sql.adaptive.enabled"] = "false"
     for key, value in fitting.items():
         if not configured.contains(key):
