@@ -316,8 +316,13 @@ class Lake:
 
     def properties(self, table: Table) -> dict[str, str]:
         """What the jobs recorded with a table: the settings it was computed with, and its stream's application id."""
-        rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.location(table)}`").collect()
-        return {row.key.removeprefix(PROPERTY_PREFIX): row.value for row in rows if row.key.startswith(PROPERTY_PREFIX)}
+        # SHOW TBLPROPERTIES redacts what looks like a secret: a topic's name with `token` in it, an id with `url`.
+        [detail] = DeltaTable.forPath(self.spark, self.location(table)).detail().select("properties").collect()
+        return {
+            key.removeprefix(PROPERTY_PREFIX): value
+            for key, value in detail.properties.items()
+            if key.startswith(PROPERTY_PREFIX)
+        }
 
     def has_recorded(self, table: Table, settings: Mapping[str, str]) -> bool:
         """Whether a table was computed with these settings."""
