@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from jobs.recommend import recommend
+from jobs.run import run
 from jobs.sql import sql
 from jobs.trends import trends
+from jobs.verify import main as verify
 from lambda_spark.errors import UsageError
 from lambda_spark.lake import Lake
 from lambda_spark.tables import (
@@ -205,26 +207,24 @@ def test_the_planted_pairs_are_found(demo):
         assert {(pair["relation"], a, b), (pair["relation"], b, a)} <= found, pair
 
 
-def test_verify_agrees_with_the_demo_and_the_log_is_under_the_lake(demo):
+def test_verify_agrees_with_the_demo_and_the_log_is_under_the_lake(demo, spark, capsys):
     folder, _ = demo
-    code, output, _ = command("verify", cwd=folder)
-    assert code == 0, output
-    assert "all tables equal their recompute" in output
-    assert list((folder / "lake" / "_logs").glob("verify-*.log"))
+    assert in_process("verify", verify, spark, folder) == 0
+    assert "all tables equal their recompute" in capsys.readouterr().out
+    assert list((folder / "lake" / "_logs").glob("demo-*.log"))
 
 
-def test_a_run_after_the_demo_changes_nothing_and_a_new_file_changes_what_it_touches(demo, tmp_path):
+def test_a_run_after_the_demo_changes_nothing_and_a_new_file_changes_what_it_touches(demo, spark, tmp_path, capsys):
     folder, _ = demo
-    lake = tmp_path / "lake"
-    shutil.copytree(folder / "lake", lake)
-    code, output, errors = command("run", PROJECT / "data" / "store", "--lake", lake, cwd=folder)
+    shutil.copytree(folder / "lake", tmp_path / "lake")
+    code, output, errors = command("run", PROJECT / "data" / "store", cwd=tmp_path)
     assert code == 0, output + errors
     assert "written: nothing" in output
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     (inbox / "new.csv").write_text(f"{HEADER}\n2019-11-13 23:00:00 UTC,view,5100135,1,a.b,acme,1.00,77,s\nbroken\n")
-    code, output, errors = command("run", inbox, "--lake", lake, cwd=folder)
-    assert code == 0, output + errors
+    in_process("run", run, spark, tmp_path, inbox)
+    output = capsys.readouterr().out
     assert "2 lines read = 1 events + 0 repeats + 1 rejected" in output
     assert re.search(r"trends: \d buckets recomputed \(new events\)", output)
     assert "similarity: 1 micro-batches, similar_items renewed (new events)" in output
