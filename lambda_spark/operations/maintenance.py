@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from itertools import takewhile
+from datetime import date, timedelta
 
 from pyspark.sql import functions as F
 
 from lambda_spark.events.products import product_attributes
 from lambda_spark.lake import CUT, Lake
-from lambda_spark.operations.delta_log import commit_numbers, commit_time, files_brought
 from lambda_spark.operations.draining import at_rest, cover, finished_batch
 from lambda_spark.operations.forgetting import check_nothing_pending
-from lambda_spark.operations.vacuuming import Deleted, vacuum
+from lambda_spark.operations.vacuuming import Deleted, unneeded_files, vacuum
 from lambda_spark.settings import MaintenanceSettings, Settings
 from lambda_spark.speed.contributions import folded_baskets, folded_counts
 from lambda_spark.tables import (
@@ -183,19 +181,6 @@ def parts_of(lake: Lake, table: Table) -> list[Part]:
         by_date.setdefault(day, []).append(sizes.get(path, 0))
     small = {day: [size for size in files if size < _SMALL] for day, files in by_date.items()}
     return [Part(day, len(files), sum(files), len(small[day])) for day, files in by_date.items()]
-
-
-def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, int]:
-    """The files, and their bytes, that no version within the retention needs: paths below the table."""
-    since = datetime.now(UTC) - retention
-    commits = commit_numbers(lake.files, table.name)
-    recent = list(takewhile(lambda version: commit_time(lake.files, table.name, version) > since, reversed(commits)))
-    oldest = max((version for version in commits if version not in recent), default=commits[0])
-    needed = set(lake.data_files(table, oldest))
-    for version in recent:
-        needed |= files_brought(lake.files, table.name, version)
-    there = lake.files.walk(table.name)
-    return {path: size for path, size in there.items() if path not in needed and not path.startswith("_delta_log/")}
 
 
 def _crowded(lake: Lake, table: Table, settings: MaintenanceSettings, cut: date | None) -> list[Part]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 from lambda_spark.lake import Lake
+from lambda_spark.operations.delta_log import commit_numbers, commit_time, files_brought
 from lambda_spark.operations.draining import at_rest, renew_views
 from lambda_spark.settings import Settings
+from lambda_spark.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,9 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta, progress: Calla
         renew_views(lake, settings, progress)
         with lake.locks.tables(*(table.name for table in lake.present())):
             for table in lake.present():
+                # Delta would look through every folder, and commit that it began and that it ended.
+                if not unneeded_files(lake, table, retention):
+                    continue
                 before = lake.files.walk(table.name)
                 lake.vacuum(table, retention)
                 left = lake.files.walk(table.name)
@@ -38,3 +44,16 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta, progress: Calla
                     deleted[table.name] = Deleted(len(gone), sum(gone))
                     progress(f"{table.name}: {len(gone):,} files deleted")
     return deleted
+
+
+def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, int]:
+    """The files, and their bytes, that no version within the retention needs: paths below the table."""
+    since = datetime.now(UTC) - retention
+    commits = commit_numbers(lake.files, table.name)
+    recent = list(takewhile(lambda version: commit_time(lake.files, table.name, version) > since, reversed(commits)))
+    oldest = max((version for version in commits if version not in recent), default=commits[0])
+    needed = set(lake.data_files(table, oldest))
+    for version in recent:
+        needed |= files_brought(lake.files, table.name, version)
+    there = lake.files.walk(table.name)
+    return {path: size for path, size in there.items() if path not in needed and not path.startswith("_delta_log/")}
