@@ -104,15 +104,15 @@ def commit_rows(files: FileSystem, table: str, version: int) -> tuple[datetime, 
 
 def check_log(files: FileSystem, table: str) -> None:
     """Raises LakeError where a table's log has a gap, an empty commit, or no beginning."""
-    sizes = files.sizes(f"{table}/_delta_log")
-    commits = {int(match[1]): size for name, size in sizes.items() if (match := _COMMIT.fullmatch(name))}
+    names = files.list(f"{table}/_delta_log")
+    commits = {int(match[1]) for name in names if (match := _COMMIT.fullmatch(name))}
     if not commits:
         return
-    checkpoints = [int(match[1]) for name in sizes if (match := _CHECKPOINT.fullmatch(name))]
+    checkpoints = [int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name))]
     newest = max(commits)
     first_needed = max((version for version in checkpoints if version <= newest), default=-1) + 1
     for version in range(first_needed, newest + 1):
-        if not commits.get(version):
+        if version not in commits or not files.size(_file(table, version)):
             what = "is empty" if version in commits else "is missing"
             raise LakeError(
                 f"table {table}: commit {version} {what} in {files.root}/{table}/_delta_log, so rows are lost; "

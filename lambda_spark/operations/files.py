@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file's length and when it was last written (UTC)."""
+
+    bytes: int
+    modified_at: datetime
 
 
 class FileSystem:
@@ -30,26 +40,31 @@ class FileSystem:
     def is_folder(self, relative: str = "") -> bool:
         return self.exists(relative) and bool(self.hadoop.getFileStatus(self.path(relative)).isDirectory())
 
-    def sizes(self, relative: str = "") -> dict[str, int]:
-        """Name and length in bytes of what lies directly in a folder; empty where there is none."""
+    def list(self, relative: str = "") -> list[str]:
+        """The names of what lies directly in a folder; empty where there is none."""
         if not self.exists(relative):
-            return {}
-        return {status.getPath().getName(): status.getLen() for status in self.hadoop.listStatus(self.path(relative))}
+            return []
+        paths = self._jvm.org.apache.hadoop.fs.FileUtil.stat2Paths(self.hadoop.listStatus(self.path(relative)))
+        # As one text: each call into the JVM costs, and a log has thousands of files.
+        text = str(self._jvm.org.apache.commons.lang3.StringUtils.join(paths, "\n"))
+        return sorted(path.rpartition("/")[2] for path in text.split("\n") if path)
 
-    def walk(self, relative: str) -> dict[str, int]:
-        """Path (below the folder) and length in bytes of every file in a folder and its folders."""
+    def size(self, relative: str) -> int:
+        """The length of a file in bytes."""
+        return int(self.hadoop.getFileStatus(self.path(relative)).getLen())
+
+    def walk(self, relative: str) -> dict[str, File]:
+        """Every file in a folder and its folders, by its path below the folder."""
         # Folder by folder: Hadoop's own recursive listing starts a process for each local file, for its owner's name.
-        sizes: dict[str, int] = {}
+        found: dict[str, File] = {}
         for status in self.hadoop.listStatus(self.path(relative)):
             name = status.getPath().getName()
             if status.isDirectory():
-                sizes |= {f"{name}/{path}": size for path, size in self.walk(f"{relative}/{name}").items()}
+                found |= {f"{name}/{path}": file for path, file in self.walk(f"{relative}/{name}").items()}
             else:
-                sizes[name] = status.getLen()
-        return sizes
-
-    def list(self, relative: str = "") -> list[str]:
-        return sorted(self.sizes(relative))
+                modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
+                found[name] = File(status.getLen(), modified)
+        return found
 
     def read_text(self, relative: str) -> str:
         stream = self.hadoop.open(self.path(relative))

@@ -173,12 +173,12 @@ def compact(lake: Lake, table: Table, parts: Sequence[Part], progress: Progress)
 
 def parts_of(lake: Lake, table: Table) -> list[Part]:
     """The files of a table as it is now, by date."""
-    sizes = lake.files.walk(table.name)
+    there = lake.files.walk(table.name)
     by_date: dict[date | None, list[int]] = {}
     for path in lake.data_files(table, lake.version(table)):
         partition, _, _ = path.rpartition("/")
         day = date.fromisoformat(partition.removeprefix("event_date=")) if table.partition_by else None
-        by_date.setdefault(day, []).append(sizes.get(path, 0))
+        by_date.setdefault(day, []).append(there[path].bytes if path in there else 0)
     small = {day: [size for size in files if size < _SMALL] for day, files in by_date.items()}
     return [Part(day, len(files), sum(files), len(small[day])) for day, files in by_date.items()]
 

@@ -39,7 +39,7 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta, progress: Calla
                 before = lake.files.walk(table.name)
                 lake.vacuum(table, retention)
                 left = lake.files.walk(table.name)
-                gone = [size for path, size in before.items() if path not in left]
+                gone = [file.bytes for path, file in before.items() if path not in left]
                 if gone:
                     deleted[table.name] = Deleted(len(gone), sum(gone))
                     progress(f"{table.name}: {len(gone):,} files deleted")
@@ -47,7 +47,10 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta, progress: Calla
 
 
 def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, int]:
-    """The files, and their bytes, that no version within the retention needs: paths below the table."""
+    """The files, and their bytes, that no version within the retention needs: paths below the table.
+
+    What was written within the retention stays, as with Delta: it may be of a commit that is still to come.
+    """
     since = datetime.now(UTC) - retention
     commits = commit_numbers(lake.files, table.name)
     recent = list(takewhile(lambda version: commit_time(lake.files, table.name, version) > since, reversed(commits)))
@@ -55,5 +58,8 @@ def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, 
     needed = set(lake.data_files(table, oldest))
     for version in recent:
         needed |= files_brought(lake.files, table.name, version)
-    there = lake.files.walk(table.name)
-    return {path: size for path, size in there.items() if path not in needed and not path.startswith("_delta_log/")}
+    return {
+        path: file.bytes
+        for path, file in lake.files.walk(table.name).items()
+        if path not in needed and file.modified_at < since and not path.startswith("_delta_log/")
+    }
