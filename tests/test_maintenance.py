@@ -137,12 +137,12 @@ def test_what_is_older_than_the_cut_expires_from_every_table(small, tmp_path):
     before = contents(small, TRENDS)
     frozen = contents_where(small, TRENDS, "bucket_start < '2019-10-14'")
     planned = plan(small, SETTINGS.maintenance)
-    assert planned.cut == date(2019, 10, 6), "15 days before the newest event"
-    assert (planned.expiring["events"].first, planned.expiring["events"].last) == (date(2019, 10, 1), date(2019, 10, 2))
-    assert planned.expiring["events"].rows == small.read(EVENTS).where("event_date < '2019-10-06'").count()
+    assert planned.cut == date(2019, 10, 7), "15 days before the newest event"
+    assert (planned.expiring["events"].first, planned.expiring["events"].last) == (date(2019, 10, 1), date(2019, 10, 3))
+    assert planned.expiring["events"].rows == small.read(EVENTS).where("event_date < '2019-10-07'").count()
     maintain(small, SETTINGS, quiet)
     for table in (EVENTS, BASKETS, CO_INTERACTIONS):
-        assert small.read(table).where("event_date < '2019-10-06'").isEmpty(), table.name
+        assert small.read(table).where("event_date < '2019-10-07'").isEmpty(), table.name
     assert contents(small, TRENDS) == before, "of older buckets too"
     assert frozen
     assert differing(small) == []
@@ -154,7 +154,7 @@ def test_what_is_older_than_the_cut_expires_from_every_table(small, tmp_path):
     )
     assert (account.events, account.rejected) == (1, 1)
     reasons = small.read(REJECTED_EVENTS).collect()[0].reasons
-    assert reasons == ["event_time is before the lake's cut date 2019-10-06"]
+    assert reasons == ["event_time is before the lake's cut date 2019-10-07"]
     bring_up_to_date(small, SETTINGS)
     assert differing(small) == []
     assert contents_where(small, TRENDS, "bucket_start < '2019-10-14'") == frozen
@@ -166,12 +166,12 @@ def contents_where(lake, table, condition):
 
 def test_the_cut_never_moves_back(small):
     maintain(small, SETTINGS, quiet)
-    assert small.cut() == date(2019, 10, 6)
+    assert small.cut() == date(2019, 10, 7)
     maintain(small, KEEP_ALL, quiet)
     longer = Settings(trends=SETTINGS.trends, maintenance=MaintenanceSettings(expire_days=300))
-    assert plan(small, longer.maintenance).cut == date(2019, 10, 6)
+    assert plan(small, longer.maintenance).cut == date(2019, 10, 7)
     maintain(small, longer, quiet)
-    assert small.cut() == date(2019, 10, 6)
+    assert small.cut() == date(2019, 10, 7)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_an_expiry_that_was_stopped_is_finished_by_the_next(small, kept, monkeyp
             maintain(small, SETTINGS, quiet)
     maintain(small, SETTINGS, quiet)
     assert differing(small) == []
-    assert small.read(EVENTS).where("event_date < '2019-10-06'").isEmpty()
+    assert small.read(EVENTS).where("event_date < '2019-10-07'").isEmpty()
 
 
 def test_it_leaves_an_interrupted_forget_to_whoever_knows_the_users(small):
