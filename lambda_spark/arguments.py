@@ -189,7 +189,7 @@ def _trends(parser: argparse.ArgumentParser) -> None:
         "--as-of",
         type=moment,
         metavar="TIME",
-        help="print what was known by the events before this time; store nothing",
+        help="print the trends of the events before this time (late arrivals included); store nothing",
     )
 
 

@@ -1,4 +1,4 @@
-"""The lake: the only place that reads and writes Delta tables.
+"""The lake: the only place that writes Delta tables, and where jobs read them.
 
 A commit carries a note in its metadata: what it covers (versions read, micro-batch, source offset), written in the same
 transaction as its rows. The settings that a table was computed with are table properties.

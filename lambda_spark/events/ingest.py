@@ -1,7 +1,7 @@
 """Files or a Kafka topic into `events`, `rejected_events`, `ingested_files` and `products`, each event once.
 
 The source says what is new and Spark remembers it; what becomes of a line is the same wherever it came from. A
-micro-batch killed anywhere and run again appends the same rows under the same transaction id, so Delta keeps one.
+micro-batch that was killed and is run again finds its own commits by their notes and appends only what is missing.
 """
 
 from __future__ import annotations

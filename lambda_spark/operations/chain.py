@@ -49,7 +49,8 @@ def run_chain(
 ) -> None:
     """Each step once, trends also for a span of time where one is given; ends with the summary.
 
-    A step that a live stream is doing on this lake is left to it; for another job's, `waiting` says to wait.
+    Ingestion or similarity that another process is at is left to it; for another step's, `waiting` says to wait, else
+    JobRunningError is raised.
     """
     before = lake.versions(*lake.present())
     lines = []

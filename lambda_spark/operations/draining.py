@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from lambda_spark.batch.refresh import refresh as refresh_trends
@@ -31,28 +31,53 @@ from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, RECOMMENDATION
 Progress = Callable[[str], None]
 Section = TypeVar("Section")
 
+_PATIENCE_SECONDS = 10.0
+
 
 @contextmanager
-def at_rest(lake: Lake, settings: Settings, progress: Progress) -> Iterator[None]:
+def at_rest(lake: Lake, settings: Settings, progress: Progress, *, within: float | None = None) -> Iterator[None]:
     """Hold what ingestion writes, with the speed layer at the head of `events`.
 
     A similarity job that stays up is waited for; where none runs, its micro-batches are done here. Raises
-    CheckpointError, naming the way out, where they can't be.
+    CheckpointError, naming the way out, where they can't be, and JobRunningError where another process is not done
+    `within` so many seconds.
     """
-    with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
-        _drain(lake, settings, progress)
+    with lake.locks.tables(*(table.name for table in INGEST_TABLES), within=within):
+        _drain(lake, settings, progress, within)
         yield
 
 
-def _drain(lake: Lake, settings: Settings, progress: Progress) -> None:
+@contextmanager
+def at_rest_unread(lake: Lake, settings: Settings, progress: Progress) -> Iterator[None]:
+    """At rest, and with nobody reading: files may be deleted.
+
+    Whom this waits for while it keeps readers out may itself be waiting to read. So it waits for seconds only, lets
+    readers in, and tries again.
+    """
+    while True:
+        with ExitStack() as held:
+            held.enter_context(lake.locks.no_readers())
+            try:
+                held.enter_context(at_rest(lake, settings, progress, within=_PATIENCE_SECONDS))
+            except JobRunningError:
+                held.close()
+                time.sleep(1)
+                continue
+            yield
+            return
+
+
+def _drain(lake: Lake, settings: Settings, progress: Progress, within: float | None) -> None:
     if not lake.exists(CO_INTERACTIONS):
         return
-    told = False
+    start, told = time.monotonic(), False
     while not is_at_head(lake, similarity_checkpoint(lake), EVENTS):
         try:
             with lake.locks.job("similarity"):
                 update(lake, similarity_settings(lake, settings), progress=progress)
         except JobRunningError as running:
+            if within is not None and time.monotonic() > start + within:
+                raise
             if not told:
                 progress(f"waiting for similarity to take in the newest events: {running}")
                 told = True

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import reduce
@@ -24,7 +23,7 @@ from lambda_spark.events.refusals import SALT, lines_naming, pseudonym, pseudony
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import APPLICATION
 from lambda_spark.operations.delta_log import dates_taken_out
-from lambda_spark.operations.draining import at_rest, cover, renew_views
+from lambda_spark.operations.draining import at_rest, at_rest_unread, cover, renew_views
 from lambda_spark.operations.vacuuming import Deleted, vacuum
 from lambda_spark.session import literal_rows
 from lambda_spark.settings import Settings
@@ -105,7 +104,7 @@ def forget(
 
     Each step finds by itself what is left to do: started again with the same users, it finishes what was interrupted.
     """
-    with lake.locks.no_readers() if erase else nullcontext(), at_rest(lake, settings, progress):
+    with (at_rest_unread if erase else at_rest)(lake, settings, progress):
         leaving = _leaving(lake, ids)
         try:
             certificate = _found(lake, ids, leaving)

@@ -3,8 +3,9 @@
 They are file locks held by the JVM that writes, so that they end with it, however it ends. They work on a local file
 system; elsewhere one scheduler must own the lake.
 
-What takes several locks takes them in this order, so that no two wait for each other: job, readers, tables as they
-stand in `tables.py`.
+What takes several locks takes them in this order, so that no two wait for each other: the tables that ingestion
+writes, readers, other tables, each as they stand in `tables.py`. Who keeps readers out before that waits for nobody
+longer than a few seconds (`draining.at_rest_unread`).
 """
 
 from __future__ import annotations
@@ -81,16 +82,22 @@ class Locks:
                 lock.release()
 
     @contextmanager
-    def tables(self, *names: str) -> Iterator[None]:
-        """Hold some tables for one micro-batch or transaction; others wait. Name them as they stand in `tables.py`."""
+    def tables(self, *names: str, within: float | None = None) -> Iterator[None]:
+        """Hold some tables for one micro-batch or transaction; others wait. Name them as they stand in `tables.py`.
+
+        Raises JobRunningError where one of them is not free `within` so many seconds.
+        """
         with ExitStack() as stack:
             for name in names:
-                stack.enter_context(self.table(name))
+                stack.enter_context(self.table(name, within=within))
             yield
 
     @contextmanager
-    def table(self, name: str) -> Iterator[None]:
-        """Hold a table for one transaction; others wait. What holds it already goes on."""
+    def table(self, name: str, *, within: float | None = None) -> Iterator[None]:
+        """Hold a table for one transaction; others wait. What holds it already goes on.
+
+        Raises JobRunningError where it is not free `within` so many seconds.
+        """
         if self._folder is None:
             yield
             return
@@ -99,11 +106,13 @@ class Locks:
         if key in _held.get():
             yield
             return
-        with thread_lock:
+        with _thread_holding(thread_lock, name, within):
             lock = channel.tryLock()
             if lock is None:
                 with self._announced(f"waiting for {name}: another process is writing it"):
-                    lock = channel.lock()
+                    lock = channel.lock() if within is None else _lock_within(channel, within)
+            if lock is None:
+                raise JobRunningError(f"{name} is being written by another process; wait for it or stop it")
             token = _held.set(_held.get() | {key})
             try:
                 yield
@@ -189,6 +198,26 @@ class Locks:
                 _channels[path] = self._jvm.java.io.RandomAccessFile(path, "rw").getChannel()
                 _threads[path] = threading.RLock()
             return _channels[path], _threads[path]
+
+
+@contextmanager
+def _thread_holding(lock: threading.RLock, name: str, within: float | None) -> Iterator[None]:
+    if not lock.acquire(timeout=-1 if within is None else within):
+        raise JobRunningError(f"{name} is being written by another thread")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_within(channel: Any, seconds: float) -> Any:
+    """The file's lock, or None where it is not free by then."""
+    end = time.monotonic() + seconds
+    lock = None
+    while lock is None and time.monotonic() < end:
+        time.sleep(0.1)
+        lock = channel.tryLock()
+    return lock
 
 
 def _or_none(attempt: Callable[[], Any]) -> Any:

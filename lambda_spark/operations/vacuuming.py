@@ -9,7 +9,7 @@ from itertools import takewhile
 
 from lambda_spark.lake import Lake
 from lambda_spark.operations.delta_log import commit_numbers, commit_time, files_brought
-from lambda_spark.operations.draining import at_rest, renew_views
+from lambda_spark.operations.draining import at_rest_unread, renew_views
 from lambda_spark.settings import Settings
 from lambda_spark.tables import Table
 
@@ -29,7 +29,7 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta, progress: Calla
     and the next run need that.
     """
     deleted = {}
-    with lake.locks.no_readers(), at_rest(lake, settings, progress):
+    with at_rest_unread(lake, settings, progress):
         renew_views(lake, settings, progress)
         with lake.locks.tables(*(table.name for table in lake.present())):
             for table in lake.present():
