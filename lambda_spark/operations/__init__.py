@@ -1,1 +1,1 @@
-"""What runs the layers: arguments, locks, checkpoints, verification."""
+"""What runs the layers: the chain, locks, checkpoints, verification, upkeep, status."""

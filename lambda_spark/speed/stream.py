@@ -2,7 +2,8 @@
 date.
 
 A micro-batch reads only the touched dates and only appends. Replayed, it reads what it read before (its own rows are
-left out) and the lake leaves out what it has appended before, so that every event counts once however often the job is killed.
+left out) and the lake leaves out what it has appended before, so that every event counts once however often the job is
+killed.
 """
 
 from __future__ import annotations
