@@ -14,7 +14,8 @@ try:
     spark = open_session("shell")
     lake = Lake.open(spark, parse("shell", sys.argv[1:]).lake)
     # For as long as the shell is open: no vacuum takes the views' files away.
-    lake.locks.reader().__enter__()
+    _reading = lake.locks.reader()
+    _reading.__enter__()
     print(f"\nSpark {spark.version}; views: {', '.join(lake.register_views())}")
     print("Try spark.table('trends').show(), or spark.sql('…').show(). `spark`, `lake` and `F` are here; exit() ends.")
 except LambdaSparkError as error:

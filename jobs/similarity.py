@@ -2,6 +2,7 @@
 
 from lambda_spark.job import Job, run_job
 from lambda_spark.operations.chain import similarity_line
+from lambda_spark.operations.forgetting import check_nothing_pending
 from lambda_spark.speed.stream import update
 from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
 
@@ -9,6 +10,9 @@ from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
 def similarity(job: Job) -> None:
     lake = job.record(job.lake())
     read = lake.versions(EVENTS)
+    if job.arguments.rebuild:
+        # It would count the users again who were being forgotten.
+        check_nothing_pending(lake)
     with lake.locks.job("similarity"):
         run = update(
             lake,

@@ -153,6 +153,10 @@ class Lake:
         """The newest version with the rows of this one."""
         return newest_with_same_rows(self.files, table.name, version)
 
+    def has_log_since(self, table: Table, version: int) -> bool:
+        """Whether the log still has every commit after a version; Delta deletes those that are a month old."""
+        return commit_numbers(self.files, table.name)[0] <= version + 1
+
     def changes(self, table: Table, after: int, until: int) -> DataFrame:
         """The rows that changed after one version and until another, with `_change_type` and `_commit_version`."""
         return (
@@ -178,16 +182,24 @@ class Lake:
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).save(self.location(table))
 
-    def append_batch(self, table: Table, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> None:
-        """Append the rows of one micro-batch, unless this application has written the batch before.
+    def append_batch(self, table: Table, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> bool:
+        """Append the rows of one micro-batch, unless this application has written the batch before; says whether.
 
         The commit's own note is the ledger. Delta's transaction ids would do the same, but to ask for one Delta
         aggregates the table's whole log at every append (measured: 0.4 s without, 1.4 s with it).
         """
         with self.locks.table(table.name):
             done = self.last_commit(table, application=application)
-            if done is None or int(done.note["batch_id"]) < batch_id:
-                self.append(table, rows, note={"application": application, "batch_id": batch_id, **note})
+            if done is not None and int(done.note["batch_id"]) >= batch_id:
+                return False
+            entry = {"application": application, "batch_id": batch_id, **note}
+            before = self.version(table)
+            self.append(table, rows, note=entry)
+            written = [self.note_of(table, version) for version in range(before + 1, self.version(table) + 1)]
+            if entry not in written:
+                # Without rows Delta makes no commit, and the ledger would end at the batch before.
+                self.note(table, entry)
+            return True
 
     def replace(self, table: Table, rows: DataFrame, *, settings: Mapping[str, str], note: Note) -> None:
         """Replace all rows and the recorded settings, in one commit."""

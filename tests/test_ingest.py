@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from lambda_spark.errors import UsageError
 from lambda_spark.events.files import is_excluded
 from lambda_spark.events.ingest import Account, ingest
+from lambda_spark.events.products import product_attributes
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
 
@@ -106,6 +107,21 @@ def test_a_second_run_reads_nothing_and_a_second_delivery_adds_nothing(lake, inb
     assert counts(take(lake, inbox)) == (4, 1, 3, 0)
     assert lake.read(EVENTS).count() == 3
     assert lake.read(REJECTED_EVENTS).count() == 1
+    (inbox / "repeats.csv").write_text(f"{HEADER}\n{ONE}\nbroken\n")
+    assert counts(take(lake, inbox)) == (2, 0, 2, 0)
+    assert take(lake, inbox) == Account(), "a delivery that brought nothing new was read as well"
+    assert lake.read(INGESTED_FILES).count() == 3
+
+
+def test_a_batch_run_again_after_a_user_left_brings_no_product_back(lake, inbox):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
+    take(lake, inbox)
+    application = lake.properties(EVENTS)["application"]
+    lake.files.delete(f"_checkpoints/ingest/{application}/commits")
+    lake.delete(EVENTS, F.col("product_id") == 12, note={})
+    lake.overwrite(PRODUCTS, product_attributes(lake.read(EVENTS, lake.version(EVENTS))), note={})
+    take(lake, inbox)
+    assert [row.product_id for row in lake.read(PRODUCTS).collect()] == [11]
 
 
 def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(lake, inbox):

@@ -9,3 +9,14 @@ def test_what_is_recorded_is_read_as_it_was_also_where_it_looks_like_a_secret(la
     assert lake.properties(EVENTS) == recorded
     lake.set_properties(EVENTS, {"secret": "url"})
     assert lake.properties(EVENTS) == {**recorded, "secret": "url"}
+
+
+def test_a_log_that_was_cleaned_is_known_to_be_shorter(lake, tmp_path):
+    lake.create(EVENTS)
+    for number in range(3):
+        lake.set_properties(EVENTS, {"number": str(number)})
+    assert lake.has_log_since(EVENTS, 0)
+    for version in (0, 1):
+        (tmp_path / "lake" / "events" / "_delta_log" / f"{version:020}.json").unlink()
+    assert lake.has_log_since(EVENTS, 1)
+    assert not lake.has_log_since(EVENTS, 0)

@@ -10,7 +10,7 @@ from lambda_spark.errors import LakeError
 from lambda_spark.lake import Lake
 from lambda_spark.operations.draining import at_rest
 from lambda_spark.operations.forgetting import PENDING
-from lambda_spark.operations.maintenance import fold, maintain, parts_of, plan
+from lambda_spark.operations.maintenance import expire, fold, maintain, parts_of, plan
 from lambda_spark.operations.vacuuming import vacuum
 from lambda_spark.operations.verify import verify
 from lambda_spark.settings import (
@@ -158,6 +158,11 @@ def test_what_is_older_than_the_cut_expires_from_every_table(small, tmp_path):
     bring_up_to_date(small, SETTINGS)
     assert differing(small) == []
     assert contents_where(small, TRENDS, "bucket_start < '2019-10-14'") == frozen
+
+
+def test_a_cut_before_the_first_event_is_not_recorded(small):
+    expire(small, date(2018, 10, 1), quiet)
+    assert small.cut() is None, "the store begins with its first event"
 
 
 def contents_where(lake, table, condition):

@@ -178,6 +178,12 @@ def test_a_replayed_micro_batch_changes_nothing(small, tmp_path):
     assert (contents(small, BASKETS), contents(small, CO_INTERACTIONS)) == before
 
 
+def test_events_that_change_no_basket_are_taken_in_once(small, tmp_path):
+    deliver(small, tmp_path / "in", "removed", [event(datetime(2019, 10, 1, 12), "remove_from_cart", 1, 1, "s")])
+    assert update(small, SimilaritySettings(), progress=quiet).micro_batches == 1
+    assert update(small, SimilaritySettings(), progress=quiet).micro_batches == 0
+
+
 def test_new_events_recompute_only_the_buckets_they_touch(small, tmp_path):
     history = {row.bucket_start: row.version for row in _files_by_bucket(small)}
     deliver(small, tmp_path / "in", "late", [event(datetime(2019, 10, 1, 5), "view", 3, 1, "late")])

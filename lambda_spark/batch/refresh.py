@@ -98,6 +98,8 @@ def _refresh(
     if done.note["first_event"] is None:
         return recompute_all("first events")
     covered = int(done.note["events_version"])
+    if not lake.has_log_since(EVENTS, covered):
+        return recompute_all("what came since the last run is no longer in the log of events")
     before = Extent(done.note["first_event"], done.note["newest_event"])
     buckets = Buckets(settings)
     touched: set[int] = set()

@@ -233,17 +233,17 @@ class _MicroBatch:
     def _write(self, inspected: DataFrame, lines: list[Row]) -> Account:
         dates = sorted({date for row in lines for date in row.dates})
         note = {"job": "ingest"}
-        self._append_events(inspected, lines, dates, note)
+        is_new = self._append_events(inspected, lines, dates, note)
         self._append_rejected(inspected, lines, note)
         events = self._written(EVENTS, dates)
         rejected = self._written(REJECTED_EVENTS, None)
         parts = self.delivery.parts(inspected)
         accounts = self._accounts(parts, lines, events, rejected)
-        self._update_products(inspected, dates, note)
+        self._update_products(inspected if is_new else None, dates, note)
         self._append_parts(parts, accounts, note)
         return sum(accounts.values(), Account())
 
-    def _append_events(self, inspected: DataFrame, lines: list[Row], dates: list[date], note: dict[str, str]) -> None:
+    def _append_events(self, inspected: DataFrame, lines: list[Row], dates: list[date], note: dict[str, str]) -> bool:
         valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
         known = (
             self.lake.read(EVENTS)
@@ -256,7 +256,7 @@ class _MicroBatch:
             new = valid.repartition("event_date").dropDuplicates(["event_date", "event_id"])
         else:
             new = valid.dropDuplicates(["event_id"])
-        self._append(EVENTS, new.join(known, on="event_id", how="left_anti"), note)
+        return self._append(EVENTS, new.join(known, on="event_id", how="left_anti"), note)
 
     def _append_rejected(self, inspected: DataFrame, lines: list[Row], note: dict[str, str]) -> None:
         not_utf8 = ~F.is_valid_utf8("raw")
@@ -282,9 +282,9 @@ class _MicroBatch:
             rows = bad_lines.unionByName(extra).dropDuplicates(["rejected_id"])
             self._append(REJECTED_EVENTS, rows.join(known, on="rejected_id", how="left_anti"), note)
 
-    def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> None:
+    def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> bool:
         stamped = rows.withColumns({"ingested_at": F.lit(self.ingested_at), "ingest_batch": F.lit(self.name)})
-        self.lake.append_batch(table, stamped, application=self.application, batch_id=self.batch_id, note=note)
+        return self.lake.append_batch(table, stamped, application=self.application, batch_id=self.batch_id, note=note)
 
     def _written(self, table: Table, dates: list[date] | None) -> dict[str, int]:
         """Rows that this micro-batch has in a table, by part: read back, so that a replay counts the same."""
@@ -307,9 +307,14 @@ class _MicroBatch:
             accounts[row.part] = Account(1, count, new, (row.valid - new) + (count - row.valid - bad), bad)
         return accounts
 
-    def _update_products(self, inspected: DataFrame, dates: list[date], note: dict[str, str]) -> None:
+    def _update_products(self, inspected: DataFrame | None, dates: list[date], note: dict[str, str]) -> None:
         if dates:
-            valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
+            if inspected is not None:
+                valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
+            else:
+                # Of a batch that is run again users may have been forgotten since.
+                of_batch = F.col("event_date").isin(dates) & (F.col("ingest_batch") == self.name)
+                valid = self.lake.read(EVENTS).where(of_batch)
             products = newest_products(self.lake.read(PRODUCTS), product_attributes(valid))
             self.lake.overwrite(PRODUCTS, products, note=note)
 

@@ -92,16 +92,6 @@ def _file(table: str, version: int) -> str:
     return f"{table}/_delta_log/{version:020}.json"
 
 
-def commit_rows(files: FileSystem, table: str, version: int) -> tuple[datetime, int]:
-    """When a version was written (UTC) and how many rows its job wrote."""
-    for line in files.read_text(f"{table}/_delta_log/{version:020}.json").splitlines():
-        info = json.loads(line).get("commitInfo")
-        if info:
-            rows = int(info.get("operationMetrics", {}).get("numOutputRows", 0))
-            return datetime.fromtimestamp(info["timestamp"] / 1000, UTC), rows
-    raise LakeError(f"table {table}: commit {version} in {files.root}/{table}/_delta_log says nothing about itself")
-
-
 def check_log(files: FileSystem, table: str) -> None:
     """Raises LakeError where a table's log has a gap, an empty commit, or no beginning."""
     names = files.list(f"{table}/_delta_log")

@@ -132,10 +132,14 @@ def expire(lake: Lake, cut: date, progress: Progress) -> None:
     The cut is recorded first: from then on older arrivals are rejected, and older trends are frozen. `events` goes
     last: as long as it has older rows, the next run does it all again.
     """
+    expiring = _present(lake, EXPIRING)
+    has_older = any(_is_expired(part, cut) for table in expiring for part in parts_of(lake, table))
+    if not has_older and lake.cut() is None:
+        # A cut before the first event would move the store's beginning.
+        return
     if lake.cut() != cut:
         lake.set_properties(EVENTS, {CUT: cut.isoformat()})
-    expiring = _present(lake, EXPIRING)
-    if any(_is_expired(part, cut) for table in expiring for part in parts_of(lake, table)):
+    if has_older:
         progress(f"what is older than {cut} expires")
         is_older = F.col("event_date") < F.lit(cut)
         note = {"job": "maintain", "cut": cut.isoformat()}

@@ -55,8 +55,11 @@ def plan(lake: Lake, moment: datetime) -> Undo:
         undo.versions[table.name] = (now, then)
         _check_readable(lake, table, then)
         undo.rows[table.name] = (lake.read(table, now).count(), lake.read(table, then).count())
-    now, then = undo.versions[EVENTS.name]
-    notes = [lake.note_of(EVENTS, version) or {} for version in range(then + 1, now + 1)]
+    notes = [
+        lake.note_of(table, version) or {}
+        for table in INGEST_TABLES
+        for version in range(undo.versions[table.name][1] + 1, undo.versions[table.name][0] + 1)
+    ]
     if any(note.get("job") == "forget" for note in notes):
         raise LakeError(
             f"users were forgotten since {moment:%Y-%m-%d %H:%M:%S} UTC and would come back; name a later time"

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.lake import Lake
-from lambda_spark.operations.delta_log import commit_numbers, commit_rows
+from lambda_spark.operations.checkpoints import APPLICATION, covered_version
+from lambda_spark.operations.delta_log import appends_rows, commit_numbers, commit_time
 from lambda_spark.tables import (
     BASKETS,
     BRAND_TRENDS,
@@ -146,34 +148,37 @@ def _table(lake: Lake, table: Table) -> TableStatus:
 
 def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
     """Each derived step by the version of `events` that its last commit notes."""
-    covered: list[tuple[str, Table, Callable[[dict[str, object]], object]]] = [
+    covered: list[tuple[str, Table, Callable[[dict[str, Any]], object]]] = [
         ("trends", USER_TRENDS, lambda note: note["events_version"]),
         ("similarity", CO_INTERACTIONS, _taken_in),
-        ("recommend", RECOMMENDATIONS, lambda note: note["versions"][EVENTS.name]),  # type: ignore[index]
+        ("recommend", RECOMMENDATIONS, lambda note: note["versions"][EVENTS.name]),
     ]
     found = []
     for step, table, version_of in covered:
-        done = lake.last_commit(table, job=step) if lake.exists(table) else None
+        if not lake.exists(table):
+            continue
+        if table is CO_INTERACTIONS:
+            # Also what an upkeep noted after it took rows out.
+            done = lake.last_commit(table, application=lake.properties(table)[APPLICATION])
+        else:
+            done = lake.last_commit(table, job=step)
         if done is not None:
             version = int(str(version_of(done.note)))
             found.append(StepStatus(step, version, _waiting_seconds(lake, version, now)))
     return found
 
 
-def _taken_in(note: dict[str, object]) -> int:
-    """The last version of `events` that a micro-batch of similarity took in as a whole."""
-    offset = note["offset"]
-    assert isinstance(offset, dict)
-    return int(offset["reservoirVersion"]) - 1
+def _taken_in(note: dict[str, Any]) -> int:
+    """The last version of `events` that similarity has taken in as a whole."""
+    covered = covered_version(note)
+    return covered if covered is not None else int(note["offset"]["reservoirVersion"]) - 1
 
 
 def _waiting_seconds(lake: Lake, version: int, now: datetime) -> float:
     """How long the oldest rows after a version of `events` have been there."""
     for later in commit_numbers(lake.files, EVENTS.name):
-        if later > version:
-            written_at, rows = commit_rows(lake.files, EVENTS.name, later)
-            if rows:
-                return max(0.0, (now - written_at).total_seconds())
+        if later > version and appends_rows(lake.files, EVENTS.name, later):
+            return max(0.0, (now - commit_time(lake.files, EVENTS.name, later)).total_seconds())
     return 0.0
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets
-from lambda_spark.batch.refresh import compute, extent_of
+from lambda_spark.batch.refresh import TREND_TABLES, compute, extent_of
 from lambda_spark.events.products import product_attributes
 from lambda_spark.lake import Commit, Lake
 from lambda_spark.operations.checkpoints import APPLICATION, covered_version
@@ -53,9 +54,11 @@ class Finding:
 
 def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
     """Hold every maintained table that exists against its recompute, with the settings recorded with it."""
-    newest = lake.version(EVENTS)
+    # Between two micro-batches: both hold the same ones.
+    with lake.locks.tables(EVENTS.name, PRODUCTS.name):
+        newest, products = lake.version(EVENTS), lake.version(PRODUCTS) if lake.exists(PRODUCTS) else -1
     for table, check in (
-        (PRODUCTS, _products),
+        (PRODUCTS, partial(_products, version=products)),
         (USER_TRENDS, _trends),
         (CO_INTERACTIONS, _co_interactions),
         (SIMILAR_ITEMS, _similar_items),
@@ -66,15 +69,16 @@ def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
             yield from check(lake, newest)
 
 
-def _products(lake: Lake, newest: int) -> Iterator[Finding]:
-    version = lake.version(PRODUCTS)
+def _products(lake: Lake, newest: int, *, version: int) -> Iterator[Finding]:
     yield _compare(
         PRODUCTS, product_attributes(lake.read(EVENTS, newest)), lake.read(PRODUCTS, version), f"events v{newest}"
     )
 
 
 def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
-    done = lake.last_commit(USER_TRENDS, job="trends")
+    with lake.locks.tables(*(table.name for table in TREND_TABLES)):
+        done = lake.last_commit(USER_TRENDS, job="trends")
+        versions = lake.versions(*TREND_TABLES) if done is not None else {}
     if done is None:
         return
     version = int(done.note["events_version"])
@@ -89,7 +93,8 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
         is_open = F.col("bucket_start") >= F.timestamp_micros(F.lit(buckets.start(buckets.first_open(cut))))
     with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
         for table, expected in tables.by_table():
-            yield _compare(table, expected.where(is_open), lake.read(table).where(is_open), _against(version, newest))
+            actual = lake.read(table, versions[table.name]).where(is_open)
+            yield _compare(table, expected.where(is_open), actual, _against(version, newest))
 
 
 def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:

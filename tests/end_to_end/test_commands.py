@@ -257,13 +257,15 @@ def test_the_shell_has_every_table(demo):
     done = subprocess.run(
         [str(PROJECT / "spark-submit.sh"), "shell"],
         cwd=folder,
-        input="print('rows:', spark.table('events').count())\nexit()\n",
+        input="print('rows:', spark.table('events').count())\n"
+        "from lambda_spark.operations.locks import _readers\nprint('readers:', len(_readers))\nexit()\n",
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert f"rows: {PLANTS['counts']['events']}" in done.stdout
+    assert "readers: 1" in done.stdout, "no vacuum takes its files away"
 
 
 @pytest.mark.parametrize(
