@@ -1,6 +1,8 @@
 """A PySpark shell over the lake; Python runs this file and then prompts (see lambda_spark/launch.py)."""
 
+import atexit
 import sys
+from contextlib import ExitStack
 
 from pyspark.sql import functions as F  # noqa: F401  (for the prompt)
 
@@ -14,8 +16,9 @@ try:
     spark = open_session("shell")
     lake = Lake.open(spark, parse("shell", sys.argv[1:]).lake)
     # For as long as the shell is open: no vacuum takes the views' files away.
-    _reading = lake.locks.reader()
-    _reading.__enter__()
+    _reading = ExitStack()
+    _reading.enter_context(lake.locks.reader())
+    atexit.register(_reading.close)
     print(f"\nSpark {spark.version}; views: {', '.join(lake.register_views())}")
     print("Try spark.table('trends').show(), or spark.sql('…').show(). `spark`, `lake` and `F` are here; exit() ends.")
 except LambdaSparkError as error:

@@ -266,6 +266,7 @@ def test_the_shell_has_every_table(demo):
     )
     assert f"rows: {PLANTS['counts']['events']}" in done.stdout
     assert "readers: 1" in done.stdout, "no vacuum takes its files away"
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
