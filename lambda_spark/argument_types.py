@@ -35,13 +35,7 @@ def user_id(text: str) -> int:
 
 @checked
 def share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1:
-        raise UsageError(f"a share is a number between 0 and 1, not '{text}'")
-    return number
+    return _number_below(1, text, "a share is a number between 0 and 1")
 
 
 def share_or_none(text: str) -> float:
@@ -50,12 +44,16 @@ def share_or_none(text: str) -> float:
 
 @checked
 def positive(text: str) -> float:
+    return _number_below(float("inf"), text, "this is a number above 0")
+
+
+def _number_below(limit: float, text: str, what: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not 0 < number < float("inf"):
-        raise UsageError(f"this is a number above 0, not '{text}'")
+    if not 0 < number < limit:
+        raise UsageError(f"{what}, not '{text}'")
     return number
 
 

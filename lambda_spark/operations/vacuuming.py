@@ -34,12 +34,12 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta, progress: Calla
         with lake.locks.tables(*(table.name for table in lake.present())):
             for table in lake.present():
                 # Delta would look through every folder, and commit that it began and that it ended.
-                if not unneeded_files(lake, table, retention):
+                unneeded = unneeded_files(lake, table, retention)
+                if not unneeded:
                     continue
-                before = lake.files.walk(table.name)
                 lake.vacuum(table, retention)
                 left = lake.files.walk(table.name)
-                gone = [file.bytes for path, file in before.items() if path not in left]
+                gone = [size for path, size in unneeded.items() if path not in left]
                 if gone:
                     deleted[table.name] = Deleted(len(gone), sum(gone))
                     progress(f"{table.name}: {len(gone):,} files deleted")
