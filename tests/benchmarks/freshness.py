@@ -14,7 +14,7 @@ import os
 import random
 import statistics
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_freshness(spark, broker, tmp_path):
     where = ["--bootstrap-servers", broker.address, "--topic", TOPIC]
     # The store is there when the clock starts; another one's events come meanwhile, at a small store's pace.
     for name, seed in (("store", 5), ("feed", 6)):
-        write_store(StoreSettings(events=50_000, seed=seed, days=35), tmp_path / name, "csv")
+        write_store(StoreSettings(events=50_000, seed=seed, days=35), tmp_path / name / "events", "csv")
     lake = tmp_path / "lake"
     commands = []
 
@@ -56,10 +56,10 @@ def test_freshness(spark, broker, tmp_path):
         return commands[-1]
 
     with ended_at_last(commands):
-        assert start("run", tmp_path / "store", "--lake", lake).process.wait(900) == 0
+        assert start("run", tmp_path / "store" / "events", "--lake", lake).process.wait(900) == 0
         ingest = start("ingest", "--source", "kafka", *where, "--lake", lake, "--trigger", "1 second")
         start("similarity", "--lake", lake, "--trigger", "2 seconds", "--set", "similarity.refresh_interval=60 seconds")
-        start("replay", tmp_path / "feed", *where, "--rate", 20)
+        start("replay", tmp_path / "feed" / "events", *where, "--rate", 20)
         opened = Lake.open(spark, str(lake))
         popular = opened.read(SIMILAR_ITEMS).where("rank = 20").select("product_id").distinct().limit(200).collect()
         dice = random.Random(1)
@@ -68,7 +68,8 @@ def test_freshness(spark, broker, tmp_path):
             time.sleep(dice.uniform(2, 6))
             user, product = NEWCOMER + number, dice.choice(popular).product_id
             event = {
-                "event_time": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+                # After the store's last day: years later all that it knew would have decayed.
+                "event_time": f"{datetime(2019, 11, 4) + timedelta(minutes=number):%Y-%m-%d %H:%M:%S} UTC",
                 "event_type": "view",
                 "product_id": product,
                 "user_id": user,
