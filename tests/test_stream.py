@@ -5,15 +5,19 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from datetime import datetime, timedelta
 
 import pytest
 from pyspark.sql import functions as F
 
+from jobs.similarity import similarity
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import CheckpointError, JobRunningError, LakeError, UsageError
-from lambda_spark.events.ingest import ingest
+from lambda_spark.events.ingest import _MicroBatch, ingest
 from lambda_spark.lake import Lake
+from lambda_spark.operations.forgetting import PENDING
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, Settings, SimilaritySettings, TrendSettings
@@ -23,11 +27,13 @@ from lambda_spark.tables import (
     CO_INTERACTIONS,
     EVENTS,
     JOB_RUNS,
+    PRODUCTS,
     RECOMMENDATIONS,
     SIMILAR_ITEMS,
     TABLES,
     USER_TRENDS,
 )
+from tests.in_session import do
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 TRENDS = TrendSettings(min_change=2, min_z=0.5)
@@ -115,6 +121,26 @@ def test_verify_finds_a_row_that_is_wrong(small):
     assert findings["co_interactions"].surplus.count() == 1
 
 
+def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch):
+    """Between its two commits `events` has what `products` has not."""
+    is_half_done, goes_on = threading.Event(), _MicroBatch._update_products
+
+    def late(*arguments):
+        is_half_done.set()
+        time.sleep(3)
+        goes_on(*arguments)
+
+    monkeypatch.setattr(_MicroBatch, "_update_products", late)
+    newest = event(datetime(2019, 12, 1), "view", 99, 1, "new")
+    writing = threading.Thread(target=deliver, args=(small, tmp_path / "in", "new", [newest]), daemon=True)
+    writing.start()
+    assert is_half_done.wait(60)
+    products = next(verify(small, quiet))
+    writing.join(60)
+    assert (products.table, products.differs) == (PRODUCTS.name, False)
+    assert products.rows == small.read(PRODUCTS).count()
+
+
 def test_a_second_run_changes_no_table(small):
     before = small.versions(*small.present())
     update(small, SimilaritySettings(), progress=quiet)
@@ -139,6 +165,14 @@ def test_another_window_is_refused_until_a_rebuild(small):
     update(small, SimilaritySettings(window=2), rebuild=True, progress=quiet)
     assert [f.table for f in verify(small, quiet) if f.differs] == []
     assert small.properties(CO_INTERACTIONS)["window"] == "2"
+
+
+def test_no_rebuild_while_a_forget_is_unfinished(small, spark):
+    """It would count those again who were being forgotten."""
+    small.set_properties(EVENTS, {PENDING: "begun"})
+    with pytest.raises(LakeError, match="`forget` was interrupted"):
+        do("similarity", similarity, spark, "--lake", small.path, "--rebuild")
+    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
 
 
 def test_a_lost_checkpoint_is_refused_and_the_rebuild_is_the_way_out(small):

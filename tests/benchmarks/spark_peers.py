@@ -1,0 +1,115 @@
+"""What the Spark recommenders that one would otherwise take need for the same work, from a store's Parquet files.
+
+    python spark_peers.py WHO STORE_PARQUET FOLDER
+
+WHO is replay or sar. Runs in an environment of its own, with the Spark that both were made for; prints a line of JSON
+for each measured piece. The pairs are those within the last 50 products of each user: neither knows sessions.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from measure import cpu_seconds_of, measured, print_peak
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+LAST = 50
+NEIGHBOURS = 20
+LIST = 10
+
+
+def open_session(folder: Path) -> SparkSession:
+    settings = {
+        "spark.driver.memory": "6g",
+        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
+        # As many as cores and a little more: Spark's 200 would only cost here.
+        "spark.sql.shuffle.partitions": "8",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    builder = SparkSession.builder.master("local[2]").appName("spark peers")
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def last_items(spark: SparkSession, store: str) -> DataFrame:
+    """The last distinct products of each user: user_idx, item_idx (both numbered from 0), timestamp, relevance."""
+    latest_first = Window.partitionBy("user_id").orderBy(F.desc("timestamp"), "product_id")
+    touched = (
+        spark.read.parquet(store)
+        .where(F.col("event_type").isin("view", "cart", "purchase"))
+        .groupBy("user_id", "product_id")
+        .agg(F.unix_timestamp(F.max("event_time")).alias("timestamp"))
+        .withColumn("nth", F.row_number().over(latest_first))
+        .where(F.col("nth") <= LAST)
+    )
+    numbered = touched
+    for name, index in (("user_id", "user_idx"), ("product_id", "item_idx")):
+        numbers = touched.select(name).distinct()
+        numbers = numbers.withColumn(index, (F.row_number().over(Window.orderBy(name)) - 1).cast("int"))
+        numbered = numbered.join(F.broadcast(numbers), on=name, how="inner")
+    return numbered.select("user_idx", "item_idx", "timestamp", F.lit(1.0).alias("relevance"))
+
+
+def replay(spark: SparkSession, items: DataFrame, cpu: partial[float]) -> None:
+    from replay.data import Dataset, FeatureHint, FeatureInfo, FeatureSchema, FeatureType
+    from replay.models import AssociationRulesItemRec, ItemKNN
+    from replay.utils.session_handler import State
+
+    State(spark)
+    schema = FeatureSchema(
+        [
+            FeatureInfo("user_idx", FeatureType.CATEGORICAL, FeatureHint.QUERY_ID),
+            FeatureInfo("item_idx", FeatureType.CATEGORICAL, FeatureHint.ITEM_ID),
+            FeatureInfo("relevance", FeatureType.NUMERICAL, FeatureHint.RATING),
+            FeatureInfo("timestamp", FeatureType.NUMERICAL, FeatureHint.TIMESTAMP),
+        ]
+    )
+    dataset = Dataset(schema, items, check_consistency=False, categorical_encoded=True)
+    knn = ItemKNN(num_neighbours=NEIGHBOURS)
+
+    def fit(model: ItemKNN | AssociationRulesItemRec) -> None:
+        model.fit(dataset)
+        model.similarity.write.format("noop").mode("overwrite").save()
+
+    measured("RePlay ItemKNN", "neighbours", lambda: fit(knn), cpu)
+    lists = lambda: knn.predict(dataset, k=LIST).write.format("noop").mode("overwrite").save()  # noqa: E731
+    measured("RePlay ItemKNN", "recommend", lists, cpu)
+    rules = AssociationRulesItemRec(min_item_count=1, min_pair_count=1, num_neighbours=NEIGHBOURS)
+    measured("RePlay AssociationRules", "neighbours", lambda: fit(rules), cpu)
+
+
+def sar(spark: SparkSession, items: DataFrame, cpu: partial[float]) -> None:
+    from pysarplus import SARPlus
+
+    model = SARPlus(
+        spark,
+        col_user="user_idx",
+        col_item="item_idx",
+        col_rating="relevance",
+        col_timestamp="timestamp",
+        similarity_type="jaccard",
+    )
+    measured("SARplus", "neighbours", lambda: model.fit(items), cpu)
+
+
+def main(who: str, store: str, folder: Path) -> None:
+    spark = open_session(folder)
+    jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
+    cpu = partial(cpu_seconds_of, "self", jvm)
+    items = last_items(spark, store).cache()
+    measured("Spark 3.5", "last 50 products of each user", items.count, cpu)
+    {"replay": replay, "sar": sar}[who](spark, items, cpu)
+    print_peak(who, jvm)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

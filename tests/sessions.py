@@ -1,0 +1,45 @@
+"""A Spark session in this process, with the engine of production: the properties of conf/spark-defaults.conf."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from lambda_spark.launch import spark_jars
+from lambda_spark.session import open_session
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def start_session(
+    name: str,
+    log: Path,
+    *,
+    master: str = "local[2]",
+    memory: str = "4g",
+    java: str = "",
+    with_kafka: bool = False,
+    tuned: Mapping[str, str] | None = None,
+) -> SparkSession:
+    """Open the session that this process has for as long as it lives."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["LAMBDA_SPARK_LOG"] = str(log)
+    java = f"-Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties {java}"
+    properties = {
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.warehouse.dir": str(log.parent / "warehouse"),
+        **(tuned or {}),
+    }
+    options = [
+        "--master", master, "--driver-memory", memory,
+        "--properties-file", str(PROJECT / "conf" / "spark-defaults.conf"),
+        "--driver-java-options", f"'{java}'", *spark_jars(Path(sys.prefix), with_kafka=with_kafka),
+        *(part for key, value in properties.items() for part in ("--conf", f"{key}={value}")),
+    ]  # fmt: skip
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])
+    return open_session(name)
