@@ -95,6 +95,9 @@ set_up_once 1>&2
 use_environment
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 
+if [ "${1:-}" = benchmark ]; then
+    exec "$environment/bin/python" -m tests.benchmarks "${@:2}"
+fi
 if [ "${1:-}" = test ]; then
     shift
     is_done "$project/conf/requirements-dev.txt" requirements-dev.txt || install "$project/conf/requirements-dev.txt" 1>&2

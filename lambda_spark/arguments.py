@@ -38,6 +38,7 @@ JOBS = {
     "shell": "a PySpark shell; every table of the lake is a view by its name",
     "replay": "play event files as a live feed into a folder or a Kafka topic, at a chosen pace",
     "generate": "write the event log of a made-up store, for trials and benchmarks",
+    "benchmark": "measure every layer beside what one would otherwise use, on one machine",
     "test": "install the development packages and run the tests",
 }
 

@@ -39,3 +39,8 @@ def measured(who: str, work: str, call: Callable[[], Any], cpu: Callable[[], flo
 def print_peak(who: str, process: int | str = "self") -> None:
     """Print as a line of JSON what a process has held at most."""
     print(json.dumps({"who": who, "work": "all", "peak_bytes": peak_bytes(process)}), flush=True)
+
+
+def bytes_read_by(process: int | str = "self") -> int:
+    """What a process has read from files so far, from the disk or from its cache."""
+    return int(Path(f"/proc/{process}/io").read_text().split("rchar:")[1].split()[0])

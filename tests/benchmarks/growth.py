@@ -1,0 +1,96 @@
+"""What a micro-batch costs after ever more days of history, with the same number of events a day.
+
+    python -m tests.benchmarks.growth FOLDER EVENTS_A_DAY DAYS MICRO_BATCHES
+
+A lake takes in DAYS days; then MICRO_BATCHES deliveries of 10,000 events of the next day come, one file each. Prints a
+line of JSON for each micro-batch of ingestion and of the speed layer, and for the renewal of `similar_items`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from lambda_spark.events.ingest import ingest
+from lambda_spark.lake import Lake
+from lambda_spark.settings import load_settings
+from lambda_spark.speed.stream import update
+from lambda_spark.store.files import write_store
+from lambda_spark.store.model import StoreSettings
+from tests.benchmarks.measure import bytes_read_by, cpu_seconds_of, print_peak
+from tests.sessions import start_session
+
+EVENTS = 10_000
+"""In one delivery."""
+
+
+def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
+    who = f"{days} days"
+    store = StoreSettings(events=events_a_day * (days + 1), days=days + 1, seed=days, weekly_growth=0.0, late_share=0.0)
+    write_store(store, folder / "history", "parquet", plants_file=folder / "plants.json")
+    last_day = sorted((folder / "history").iterdir())[-1].rename(folder / "last-day.parquet")
+
+    spark = start_session("growth", folder / "spark.log")
+    jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
+    settings = load_settings(None, [])
+    lake = Lake.open(spark, str(folder / "lake"), create=True)
+
+    class Clock:
+        """Prints what went by since it was last asked."""
+
+        def __init__(self) -> None:
+            self.seen = self._now()
+
+        def _now(self) -> tuple[float, float, int]:
+            return time.perf_counter(), cpu_seconds_of("self", jvm), bytes_read_by(jvm)
+
+        def lap(self, work: str) -> None:
+            before, self.seen = self.seen, self._now()
+            seconds, cpu, read = (now - then for now, then in zip(self.seen, before, strict=True))
+            figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "bytes_read": read}
+            print(json.dumps({"who": who, "work": work, **figures}), flush=True)
+
+    def each_micro_batch(work: str) -> Callable[[str], None]:
+        clock = Clock()
+        return lambda said: clock.lap(work) if said.startswith("micro-batch") else None
+
+    inbox = folder / "inbox"
+    take_in = partial(ingest, lake, [str(folder / "history"), str(inbox)], settings.ingest)
+    inbox.mkdir()
+    clock = Clock()
+    take_in(progress=silent)
+    clock.lap("ingest history")
+    update(lake, settings.similarity, progress=silent)
+    clock.lap("similarity of history")
+
+    rows = pq.read_table(last_day)
+    for number in range(deliveries):
+        pq.write_table(rows.slice(number * EVENTS, EVENTS), inbox / f"{number:04}.parquet")
+        take_in(progress=each_micro_batch("micro-batch of ingest"))
+    one_file_each = replace(settings.similarity, max_bytes_per_batch="1b")
+    lapping, clock = each_micro_batch("micro-batch of similarity"), Clock()
+
+    def told(said: str) -> None:
+        lapping(said)
+        if said.startswith("renewing"):
+            clock.seen = clock._now()
+
+    update(lake, one_file_each, progress=told)
+    clock.lap("renewal of similar_items")
+    print_peak(who, jvm)
+    spark.stop()
+
+
+def silent(_: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *(int(float(text)) for text in sys.argv[2:5]))
