@@ -30,11 +30,12 @@ from tests.sessions import start_session
 
 WHO = "lambda-spark"
 
-SUMS = {
-    TRENDS: ("current", "previous"),
-    CO_INTERACTIONS: ("baskets", "strength"),
-    SIMILAR_ITEMS: ("rank", "baskets"),
-}
+SUMS = (
+    (TRENDS, ("current", "previous")),
+    (CO_INTERACTIONS, ("baskets", "strength")),
+    (SIMILAR_ITEMS, ("rank", "baskets")),
+)
+"""What of the tables' rows others have too, who work by the same definitions."""
 
 
 def main(store: Path, folder: Path, runs: int) -> None:
@@ -64,7 +65,7 @@ def main(store: Path, folder: Path, runs: int) -> None:
     for row in lake.read(RECOMMENDATIONS).where("rank = 1").select("user_id").limit(5).collect():
         one = partial(for_user, settings=settings.recommendations, user_id=row.user_id)
         measured(WHO, "one user", lambda one=one: one(pin_views(lake)).collect(), cpu)
-    for table, columns in SUMS.items():
+    for table, columns in SUMS:
         sums = lake.read(table).agg(F.count("*"), *(F.sum(column) for column in columns)).collect()[0]
         print(json.dumps({"who": WHO, "table": table.name, "sums": list(sums)}))
     print_peak(WHO, jvm)
