@@ -20,6 +20,7 @@ from lambda_spark.events.files import FileSource
 from lambda_spark.events.kafka import KafkaSource
 from lambda_spark.events.products import newest_products, product_attributes
 from lambda_spark.events.refusals import SALT, Refusals, refuse
+from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.events.validation import validate
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import (
@@ -40,6 +41,8 @@ INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
 
 _FEW_LINES = 100_000
 """A micro-batch of no more lines is written as one file for each date."""
+_FEW_REPEATS = 2_000_000
+"""So many repeats in a micro-batch can be broadcast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +257,15 @@ class _MicroBatch:
             # One file for each date; and of what is known, much more than this, nothing is shuffled.
             known = F.broadcast(known.join(F.broadcast(valid.select("event_id")), on="event_id", how="left_semi"))
             new = valid.repartition("event_date").dropDuplicates(["event_date", "event_id"])
-        else:
-            new = valid.dropDuplicates(["event_id"])
-        return self._append(EVENTS, new.join(known, on="event_id", how="left_anti"), note)
+            return self._append(EVENTS, new.join(known, on="event_id", how="left_anti"), note)
+        twice = twice_seen(valid, known).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            if twice.count() <= _FEW_REPEATS:
+                return self._append(EVENTS, distinct_new(valid, known, twice), note)
+            new = valid.dropDuplicates(["event_id"]).join(known, on="event_id", how="left_anti")
+            return self._append(EVENTS, new, note)
+        finally:
+            twice.unpersist()
 
     def _append_rejected(self, inspected: DataFrame, lines: list[Row], note: dict[str, str]) -> None:
         not_utf8 = ~F.is_valid_utf8("raw")

@@ -21,10 +21,14 @@ def product_attributes(events: DataFrame) -> DataFrame:
 
     Each value comes with its time; of two equally new ones the greater counts. Columns as in `products`.
     """
-    newest = [F.max(F.when(F.col(name).isNotNull(), F.struct("event_time", name))).alias(name) for name in ATTRIBUTES]
+    # First over numbers alone, which Spark aggregates in a hash table; a text as an aggregate would sort all events.
+    alike = events.groupBy("product_id", *ATTRIBUTES).agg(
+        F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
+    )
+    newest = [F.max(F.when(F.col(name).isNotNull(), F.struct("last_seen", name))).alias(name) for name in ATTRIBUTES]
     return _columns(
-        events.groupBy("product_id").agg(
-            *newest, F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
+        alike.groupBy("product_id").agg(
+            *newest, F.min("first_seen").alias("first_seen"), F.max("last_seen").alias("last_seen")
         )
     )
 
@@ -32,7 +36,7 @@ def product_attributes(events: DataFrame) -> DataFrame:
 def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
     """Two tables of product attributes as one, in any order and however often. Columns as in `products`."""
     newest = [
-        F.max(F.when(F.col(name).isNotNull(), F.struct(F.col(time).alias("event_time"), name))).alias(name)
+        F.max(F.when(F.col(name).isNotNull(), F.struct(F.col(time).alias("last_seen"), name))).alias(name)
         for name, time in ATTRIBUTES.items()
     ]
     return _columns(
@@ -43,12 +47,12 @@ def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
 
 
 def _columns(grouped: DataFrame) -> DataFrame:
-    """Attributes as structs (event_time, value) to the columns of `products`."""
+    """Attributes as structs (last_seen, value) to the columns of `products`."""
 
     def column(name: str) -> Column:
         if name in ATTRIBUTES:
             return F.col(name).getField(name).alias(name)
         attribute = name.removesuffix("_time")
-        return F.col(attribute).getField("event_time").alias(name) if attribute in ATTRIBUTES else F.col(name)
+        return F.col(attribute).getField("last_seen").alias(name) if attribute in ATTRIBUTES else F.col(name)
 
     return grouped.select(*(column(name) for name in PRODUCTS.column_names))
