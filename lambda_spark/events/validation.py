@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -55,10 +56,12 @@ def validate(fields: DataFrame, *, earliest: date, cut: date | None = None) -> D
         *(typed[name].alias(name) for name in FIELDS),
         F.struct(*(text[name].isNotNull().alias(name) for name in FIELDS)).alias("given"),
     )
-    # One text, not an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row.
-    found = F.when(F.col("flaw").isNotNull(), F.col("flaw")).otherwise(
-        F.concat_ws(_SEPARATOR, *_reasons(earliest, cut))
-    )
+    # One text, not an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row. And
+    # made only where there is a reason, which is seldom.
+    reasons = _reasons(earliest, cut)
+    is_bad = reduce(Column.__or__, reasons.values())
+    all_reasons = F.concat_ws(_SEPARATOR, *(F.when(condition, reason) for reason, condition in reasons.items()))
+    found = F.when(F.col("flaw").isNotNull(), F.col("flaw")).when(is_bad, all_reasons).otherwise(F.lit(""))
     no_reasons = F.array().cast("array<string>")
     return inspected.select(
         *kept,
@@ -118,19 +121,20 @@ def _trimmed(value: Column) -> Column:
     return F.nullif(F.trim(value), F.lit(""))
 
 
-def _reasons(earliest: date, cut: date | None) -> list[Column]:
-    missing = [F.when(~F.col("given")[name], f"{name} is missing") for name in REQUIRED]
-    malformed = [F.when(F.col("given")[name] & F.col(name).isNull(), f"{name} is malformed") for name in FIELDS]
+def _reasons(earliest: date, cut: date | None) -> dict[str, Column]:
+    """Reason: the condition that is true where it holds, in the order in which they are named."""
+    missing = {f"{name} is missing": ~F.col("given")[name] for name in REQUIRED}
+    malformed = {f"{name} is malformed": F.col("given")[name] & F.col(name).isNull() for name in FIELDS}
     expired = F.lit(False) if cut is None else F.to_date("event_time") < F.lit(cut)
     latest = F.col("ingested_at") + F.expr("interval 1 day")
-    return [
-        *missing,
-        *malformed,
-        F.when(F.col("event_time") < F.lit(earliest).cast("timestamp"), f"event_time is before {earliest}"),
-        F.when(expired, f"event_time is before the lake's cut date {cut}"),
-        F.when(F.col("event_time") > latest, "event_time is in the future"),
-        F.when(~F.col("event_type").isin(*EVENT_TYPES), "event_type is unknown"),
-        F.when(F.col("product_id") <= 0, "product_id is not above 0"),
-        F.when(F.col("user_id") <= 0, "user_id is not above 0"),
-        F.when(F.col("price") < 0, "price is below 0"),
-    ]
+    return {
+        **missing,
+        **malformed,
+        f"event_time is before {earliest}": F.col("event_time") < F.lit(earliest).cast("timestamp"),
+        f"event_time is before the lake's cut date {cut}": expired,
+        "event_time is in the future": F.col("event_time") > latest,
+        "event_type is unknown": ~F.col("event_type").isin(*EVENT_TYPES),
+        "product_id is not above 0": F.col("product_id") <= 0,
+        "user_id is not above 0": F.col("user_id") <= 0,
+        "price is below 0": F.col("price") < 0,
+    }
