@@ -8,6 +8,7 @@ from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, product_demand, total_demand
+from lambda_spark.batch.refresh import compute, extent_of
 from lambda_spark.batch.trends import (
     growth,
     normal_tail,
@@ -259,26 +260,10 @@ def test_attributes_of_a_trend_are_the_newest_of_its_two_buckets(spark):
         ],
         EVENTS,
     )
-    demand = product_demand(demand_cells(events, Buckets(WEEKS)))
-    rows = trends(
-        demand,
-        total_demand(demand),
-        "product_id",
-        WEEKS,
-        first_bucket=F.lit(NOV_04),
-        newest_bucket=F.lit(NOV_18),
-        known_until=F.lit(NOV_18),
-        attributes=["category_code", "brand"],
-    )
-    assert_df_equality(
-        rows.select("bucket_start", "category_code", "brand"),
-        spark.createDataFrame(
-            [(NOV_11, "new.code", "bolt"), (NOV_18, None, "bolt")],
-            "bucket_start timestamp, category_code string, brand string",
-        ),
-        ignore_row_order=True,
-        ignore_nullable=True,
-    )
+    with compute(events, WEEKS, extent_of(events), F.lit(NOV_18)) as tables:
+        rows = tables.trends.collect()
+    found = sorted((row.bucket_start, row.category_code, row.brand) for row in rows)
+    assert found == [(NOV_11, "new.code", "bolt"), (NOV_18, None, "bolt")]
 
 
 def test_attributes_of_a_trend_are_those_of_the_product_whatever_the_signal(spark):
@@ -286,18 +271,9 @@ def test_attributes_of_a_trend_are_those_of_the_product_whatever_the_signal(spar
     events = spark.createDataFrame(
         [(NOV_04, "cart", 7, "old.code", "acme", 1), (NOV_11, "view", 7, "new.code", "bolt", 1)], EVENTS
     )
-    demand = product_demand(demand_cells(events, Buckets(WEEKS)))
-    rows = trends(
-        demand,
-        total_demand(demand),
-        "product_id",
-        WEEKS,
-        first_bucket=F.lit(NOV_04),
-        newest_bucket=F.lit(NOV_11),
-        known_until=F.lit(NOV_11),
-        attributes=["category_code", "brand"],
-    )
-    found = [(row.signal, row.current, row.previous, row.category_code, row.brand) for row in rows.collect()]
+    with compute(events, WEEKS, extent_of(events), F.lit(NOV_11)) as tables:
+        rows = tables.trends.collect()
+    found = [(row.signal, row.current, row.previous, row.category_code, row.brand) for row in rows]
     assert sorted(found) == [("cart", 0, 1, "new.code", "bolt"), ("view", 1, 0, "new.code", "bolt")]
 
 

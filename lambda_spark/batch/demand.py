@@ -12,6 +12,8 @@ from lambda_spark.settings import TrendSettings
 
 SIGNALS = ("view", "cart", "purchase")
 """The event types that are interactions; remove_from_cart is none."""
+ATTRIBUTES = ("category_code", "brand")
+_CALLED = ("product_id", "last_time", *ATTRIBUTES)
 
 
 class Buckets:
@@ -70,33 +72,38 @@ def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
 
 
 def product_demand(cells: DataFrame) -> DataFrame:
-    """Demand per product: bucket_start, signal, product_id, events, and the product's newest category and brand in the
-    bucket as structs (last_time, value), null where it has none. A signal without events has a row too, with 0: they
-    are the product's attributes whatever the signal."""
+    """Demand per product: bucket_start, signal, product_id, events, the last above 0."""
+    return _by_signal(cells, ["bucket_start", "product_id"])
+
+
+def newest_attributes(cells: DataFrame, buckets: Buckets) -> DataFrame:
+    """What a product is called in a bucket: bucket_start, product_id and its category_code and brand, each the newest
+    of this bucket and the one before, whatever the signal; null where it had none."""
     newest = [
         F.max(F.when(F.col(name).isNotNull(), F.struct("last_time", F.col(name).alias("value")))).alias(name)
-        for name in ("category_code", "brand")
+        for name in ATTRIBUTES
     ]
-    per_product = cells.groupBy("bucket_start", "product_id").agg(
-        *newest, *(F.sum(signal).alias(signal) for signal in SIGNALS)
+    start = F.col("bucket_start")
+    return (
+        cells.select(F.explode(F.array(start, buckets.next(start))).alias("bucket_start"), *_CALLED)
+        .groupBy("bucket_start", "product_id")
+        .agg(*newest)
+        .select("bucket_start", "product_id", *(F.col(name)["value"].alias(name) for name in ATTRIBUTES))
     )
-    return _by_signal(per_product, ["bucket_start", "product_id", "category_code", "brand"])
 
 
 def attribute_demand(cells: DataFrame, attribute: str) -> DataFrame:
     """Demand per category or brand: bucket_start, signal, the attribute, events; cells without it form no row."""
-    per_value = (
-        cells.where(F.col(attribute).isNotNull())
-        .groupBy("bucket_start", attribute)
-        .agg(*(F.sum(signal).alias(signal) for signal in SIGNALS))
-    )
-    return _by_signal(per_value, ["bucket_start", attribute]).where(F.col("events") > 0)
+    return _by_signal(cells.where(F.col(attribute).isNotNull()), ["bucket_start", attribute])
 
 
 def total_demand(demand: DataFrame) -> DataFrame:
     """All events of a bucket and signal: bucket_start, signal, events."""
-    return demand.where(F.col("events") > 0).groupBy("bucket_start", "signal").agg(F.sum("events").alias("events"))
+    return demand.groupBy("bucket_start", "signal").agg(F.sum("events").alias("events"))
 
 
-def _by_signal(counts: DataFrame, ids: Sequence[str]) -> DataFrame:
-    return counts.unpivot([F.col(name) for name in ids], [F.col(name) for name in SIGNALS], "signal", "events")
+def _by_signal(cells: DataFrame, ids: Sequence[str]) -> DataFrame:
+    """Cells added up by some columns, a row for each signal that has events."""
+    counts = cells.groupBy(*ids).agg(*(F.sum(signal).alias(signal) for signal in SIGNALS))
+    events = counts.unpivot([F.col(name) for name in ids], [F.col(name) for name in SIGNALS], "signal", "events")
+    return events.where(F.col("events") > 0)

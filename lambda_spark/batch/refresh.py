@@ -17,6 +17,7 @@ from lambda_spark.batch.demand import (
     attribute_demand,
     demand_cells,
     midnight,
+    newest_attributes,
     product_demand,
     total_demand,
 )
@@ -155,10 +156,11 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         newest_bucket=F.timestamp_micros(F.lit(buckets.start(buckets.number(extent.newest)))),
         known_until=known_until,
     )
-    product_trends = compare(products, key="product_id", attributes=["category_code", "brand"])
+    called = newest_attributes(cells, buckets)
+    product_trends = compare(products, key="product_id").join(called, on=["bucket_start", "product_id"], how="left")
     product_trends = product_trends.persist(StorageLevel.MEMORY_AND_DISK)
     tables = TrendTables(
-        demand=products.where(F.col("events") > 0),
+        demand=products,
         trends=product_trends,
         category_trends=compare(attribute_demand(cells, "category_code"), key="category_code"),
         brand_trends=compare(attribute_demand(cells, "brand"), key="brand"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -13,6 +12,7 @@ from lambda_spark.settings import TrendSettings
 
 MIN_PEERS = 10
 """With fewer keys than this in a bucket and signal nothing can be said about how counts there spread."""
+STEADY = "steady"
 
 
 def growth(current: Column, previous: Column) -> Column:
@@ -127,21 +127,18 @@ def trends(
     first_bucket: Column,
     newest_bucket: Column,
     known_until: Column,
-    attributes: Sequence[str] = (),
 ) -> DataFrame:
     """Compare each bucket with the one before it; a key missing from either counts 0 there.
 
-    `demand` has bucket_start, signal, the key, events, and the attributes as structs (last_time, value); `totals` has
-    bucket_start, signal and events. Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is
-    complete when it had ended at `known_until`. Returned are bucket_start, signal, the key, the attributes' newest
-    values, and the figures of the `trends` table.
+    `demand` has bucket_start, signal, the key and events; `totals` has bucket_start, signal and events. Buckets after
+    `first_bucket` and up to `newest_bucket` get rows; a bucket is complete when it had ended at `known_until`. Returned
+    are bucket_start, signal, the key, and the figures of the `trends` table.
     """
     buckets = Buckets(settings)
     keys = ["bucket_start", "signal", key]
     compared = (
-        _with_previous(demand, buckets, keys, attributes)
+        _with_previous(demand, buckets, keys)
         .where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket))
-        .where(F.col("current") + F.col("previous") > 0)
         .join(
             F.broadcast(
                 _with_previous(totals, buckets, ["bucket_start", "signal"]).select(
@@ -154,52 +151,60 @@ def trends(
     )
     current, previous = F.col("current"), F.col("previous")
     total, previous_total = F.col("total"), F.col("previous_total")
-    change = current - previous
     scored = compared.withColumns(
         {"size": current + previous, "z_score": z_score(current, previous, total, previous_total)}
     )
     # What has too few events for `min_change` is no trend anyhow: to test it would only raise the bar for the others.
-    is_tested = F.col("size") >= settings.min_change
-    in_common = F.broadcast(peers(scored.where(is_tested)))
-    dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
-    figures = (
-        scored.join(in_common, on=["bucket_start", "signal"], how="left")
-        .withColumn("overdispersion", F.when(is_tested, dispersion))
-        .select(
-            *keys,
-            *(F.col(name)["value"].alias(name) for name in attributes),
-            "current",
-            "previous",
-            change.alias("change"),
-            growth(current, previous).alias("growth"),
-            "z_score",
-            "overdispersion",
-            F.when(is_tested, p_value(current, previous, total, previous_total, F.col("overdispersion"))).alias(
-                "p_value"
-            ),
-            F.try_divide(F.lit(100) * change, previous).alias("change_pct"),
-            "tested",
-            "tested_up",
-        )
-        .transform(with_q_values)
-        .drop("tested", "tested_up")
+    # It is by far the most, and goes around all that sorts.
+    tested, untested = (
+        scored.where(F.col("size") >= settings.min_change),
+        scored.where(F.col("size") < settings.min_change),
     )
-    is_large = (F.abs("change") >= settings.min_change) & (F.abs("z_score") >= settings.min_z)
-    is_trend = is_large & (F.col("q_value") <= settings.max_false_share)
-    figures = figures.withColumn(
-        "direction",
-        F.when(is_trend & (F.col("z_score") > 0), "rising")
-        .when(is_trend & (F.col("z_score") < 0), "waning")
-        .otherwise("steady"),
-    )
-    same = Window.partitionBy("bucket_start", "signal", "direction")
-    strongest_first = same.orderBy(F.desc(F.abs("z_score")), F.desc(F.abs("change")), F.asc(key))
-    moves = F.col("direction") != "steady"
+    figures = _judged(tested, settings, key).unionByName(untested, allowMissingColumns=True)
+    change = current - previous
     return figures.select(
-        "*",
-        F.when(moves, F.try_divide(F.lit(100) * F.abs("change"), F.sum(F.abs("change")).over(same))).alias("trend_pct"),
-        F.when(moves, F.row_number().over(strongest_first)).alias("rank"),
+        *keys,
+        "current",
+        "previous",
+        change.alias("change"),
+        growth(current, previous).alias("growth"),
+        "z_score",
+        "overdispersion",
+        "p_value",
+        F.try_divide(F.lit(100) * change, previous).alias("change_pct"),
+        "q_value",
+        F.coalesce("direction", F.lit(STEADY)).alias("direction"),
+        "trend_pct",
+        "rank",
         (buckets.next(F.col("bucket_start")) <= known_until).alias("complete"),
+    )
+
+
+def _judged(tested: DataFrame, settings: TrendSettings, key: str) -> DataFrame:
+    """Tested keys with overdispersion, p_value, q_value, direction, trend_pct and rank."""
+    in_common = F.broadcast(peers(tested))
+    dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
+    current, previous, total, previous_total = (
+        F.col(name) for name in ("current", "previous", "total", "previous_total")
+    )
+    change = F.abs(current - previous)
+    is_large = (change >= settings.min_change) & (F.abs("z_score") >= settings.min_z)
+    is_trend = is_large & (F.col("q_value") <= settings.max_false_share)
+    direction = (
+        F.when(is_trend & (F.col("z_score") > 0), "rising").when(is_trend & (F.col("z_score") < 0), "waning")
+    ).otherwise(STEADY)
+    same = Window.partitionBy("bucket_start", "signal", "direction")
+    strongest_first = same.orderBy(F.desc(F.abs("z_score")), F.desc(change), F.asc(key))
+    moves = F.col("direction") != STEADY
+    return (
+        tested.join(in_common, on=["bucket_start", "signal"], how="inner")
+        .withColumn("overdispersion", dispersion)
+        .withColumn("p_value", p_value(current, previous, total, previous_total, F.col("overdispersion")))
+        .transform(with_q_values)
+        .withColumn("direction", direction)
+        .withColumn("trend_pct", F.when(moves, F.try_divide(F.lit(100) * change, F.sum(change).over(same))))
+        .withColumn("rank", F.when(moves, F.row_number().over(strongest_first)))
+        .drop("tested", "tested_up", "median_z2", "median_size")
     )
 
 
@@ -209,7 +214,7 @@ def user_trends(events: DataFrame, product_trends: DataFrame, settings: TrendSet
 
     Columns as in `user_trends`; only buckets that `product_trends` has.
     """
-    trending = product_trends.where(F.col("direction") != "steady").select(
+    trending = product_trends.where(F.col("direction") != STEADY).select(
         "bucket_start", "signal", "product_id", "direction"
     )
     compared_buckets = product_trends.select("bucket_start").distinct()
@@ -235,24 +240,19 @@ def user_trends(events: DataFrame, product_trends: DataFrame, settings: TrendSet
     )
 
 
-def _with_previous(demand: DataFrame, buckets: Buckets, keys: list[str], attributes: Sequence[str] = ()) -> DataFrame:
-    """Every key of a bucket or of the one before it, with `current` and `previous` events and the newest attributes.
+def _with_previous(demand: DataFrame, buckets: Buckets, keys: list[str]) -> DataFrame:
+    """Every key of a bucket or of the one before it, with `current` and `previous` events.
 
     A bucket's rows, moved on by one bucket, are the next one's `previous`: one aggregation, no join.
     """
-    current = demand.select(
-        *keys, *attributes, F.col("events").alias("current"), F.lit(0).cast("bigint").alias("previous")
+    nothing, events = F.lit(0).cast("bigint"), F.col("events")
+    here = F.struct("bucket_start", events.alias("current"), nothing.alias("previous"))
+    next_one = F.struct(
+        buckets.next(F.col("bucket_start")).alias("bucket_start"), nothing.alias("current"), events.alias("previous")
     )
-    moved = [buckets.next(F.col(name)).alias(name) if name == "bucket_start" else F.col(name) for name in keys]
-    previous = demand.select(
-        *moved, *attributes, F.lit(0).cast("bigint").alias("current"), F.col("events").alias("previous")
-    )
+    others = [name for name in keys if name != "bucket_start"]
     return (
-        current.union(previous)
+        demand.select(*others, F.inline(F.array(here, next_one)))
         .groupBy(*keys)
-        .agg(
-            F.sum("current").alias("current"),
-            F.sum("previous").alias("previous"),
-            *(F.max(name).alias(name) for name in attributes),
-        )
+        .agg(F.sum("current").alias("current"), F.sum("previous").alias("previous"))
     )
