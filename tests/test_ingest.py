@@ -6,12 +6,14 @@ import os
 from datetime import date
 
 import pytest
+from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
 from lambda_spark.events.files import is_excluded
 from lambda_spark.events.ingest import Account, ingest
 from lambda_spark.events.products import product_attributes
+from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
 
@@ -95,6 +97,30 @@ def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
     }
     assert files["a%20b,%7B1%7D.csv"] == (3, 3)
     assert all(lines == total for lines, total in files.values())
+
+
+def test_an_event_is_new_once_and_never_where_it_is_known(spark):
+    valid = spark.createDataFrame([("a", 1), ("b", 2), ("b", 2), ("c", 3)], "event_id string, n long")
+    known = spark.createDataFrame([("a",), ("x",)], "event_id string")
+    twice = twice_seen(valid, known)
+    assert twice.count() == 2
+    assert_df_equality(
+        distinct_new(valid, known, twice),
+        spark.createDataFrame([("b", 2), ("c", 3)], "event_id string, n long"),
+        ignore_row_order=True,
+    )
+
+
+@pytest.mark.parametrize("few_repeats", [100, 0])
+def test_a_large_delivery_is_accounted_for_like_a_small_one(lake, inbox, monkeypatch, few_repeats):
+    monkeypatch.setattr("lambda_spark.events.ingest._FEW_LINES", 0)
+    monkeypatch.setattr("lambda_spark.events.ingest._FEW_REPEATS", few_repeats)
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n{ONE}\n{ONE[:40]}\n")
+    assert counts(take(lake, inbox)) == (4, 2, 1, 1)
+    (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n{THREE}\n{THREE}\n")
+    assert counts(take(lake, inbox)) == (3, 1, 2, 0)
+    ids = [row.event_id for row in lake.read(EVENTS).collect()]
+    assert len(ids) == len(set(ids)) == 3
 
 
 def test_a_second_run_reads_nothing_and_a_second_delivery_adds_nothing(lake, inbox):
