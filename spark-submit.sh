@@ -96,7 +96,7 @@ use_environment
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 
 if [ "${1:-}" = benchmark ]; then
-    exec "$environment/bin/python" -m tests.benchmarks "${@:2}"
+    exec "$environment/bin/python" "$project/tests/benchmarks" "${@:2}"
 fi
 if [ "${1:-}" = test ]; then
     shift

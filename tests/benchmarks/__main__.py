@@ -20,6 +20,7 @@ from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
 from tests.benchmarks.environments import HERE, python_of
 from tests.benchmarks.report import Figures, markdown, summary, with_ratios
+from tests.sessions import PROJECT
 
 OURS = "lambda-spark"
 SIDES = {
@@ -43,27 +44,26 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="who is measured (default all)")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="folder for the results")
     chosen = parser.parse_args(arguments)
+    unknown = set(chosen.names) - {"layers", "growth"}
+    if unknown:
+        parser.error(f"there is no benchmark '{min(unknown)}'; there are layers and growth")
     chosen.out.mkdir(parents=True, exist_ok=True)
+    complaints = []
     for name in chosen.names or ["layers"]:
         with TemporaryDirectory(prefix="benchmark-") as folder:
             if name == "layers":
                 figures = layers(Path(folder), chosen.events, chosen.runs, chosen.sides)
-                rows = with_ratios(summary(figures), OURS)
-                disagreements = differing_sums(figures)
-            elif name == "growth":
-                figures = growth(Path(folder), chosen.events)
-                rows = with_ratios(summary(figures), OURS)
-                disagreements = []
             else:
-                parser.error(f"there is no benchmark '{name}'; there are layers and growth")
+                figures = growth(Path(folder), chosen.events)
+        found = [one["failed"] for one in figures if "failed" in one] + differing_sums(figures)
+        rows = with_ratios(summary(figures), OURS)
         title = f"{name}, {chosen.events:,} events, {os.cpu_count()} cores, Python {platform.python_version()}"
-        table = "\n\n".join([title, markdown(rows), *disagreements])
+        table = "\n\n".join([title, markdown(rows), *found])
         (chosen.out / f"{name}.json").write_text(json.dumps({"title": title, "rows": rows, "lines": figures}, indent=1))
         (chosen.out / f"{name}.md").write_text(f"{table}\n")
         print(table)
-        if disagreements:
-            return 1
-    return 0
+        complaints += found
+    return 1 if complaints else 0
 
 
 def layers(folder: Path, events: int, runs: int, sides: Sequence[str]) -> list[Figures]:
@@ -83,7 +83,7 @@ def layers(folder: Path, events: int, runs: int, sides: Sequence[str]) -> list[F
         elif environment == "single-machine":
             command = [python_of(environment), HERE / "single_machine.py", side, folder / "parquet", runs]
         else:
-            command = [python_of(environment), HERE / "spark_peers.py", side, folder / "parquet", folder / side]
+            command = [python_of(environment), HERE / "spark_peers.py", side, folder / "parquet", folder / side, runs]
         figures += lines_of(command)
     return figures
 
@@ -101,14 +101,18 @@ def growth(folder: Path, events: int) -> list[Figures]:
 
 
 def lines_of(command: Sequence[object]) -> list[Figures]:
-    """What a side printed as JSON, its own words apart. Raises CalledProcessError where it failed."""
+    """What a side printed as JSON, its own words apart; where it failed, also a line that says so."""
     environment = {**os.environ}
     if str(command[0]) != sys.executable:
         # The peers bring their own Spark.
         environment = {key: value for key, value in environment.items() if key not in ("SPARK_HOME", "PYTHONPATH")}
         environment["PYSPARK_PYTHON"] = str(command[0])
-    process = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    words = [str(word) for word in command]
+    process = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, env=environment, cwd=PROJECT)
+    figures = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    if process.returncode != 0:
+        figures.append({"failed": f"{' '.join(words[1:4])} ended with exit code {process.returncode}"})
+    return figures
 
 
 def differing_sums(figures: Sequence[Figures]) -> list[str]:

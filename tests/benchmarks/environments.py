@@ -20,7 +20,7 @@ def python_of(name: str) -> Path:
     python, stamp = folder / "bin" / "python", folder / "requirements.stamp"
     if not stamp.exists() or stamp.read_bytes() != requirements.read_bytes():
         print(f"benchmark: installing {requirements.name} into {folder.relative_to(PROJECT)}", file=sys.stderr)
-        venv.create(folder, clear=True, with_pip=True)
+        venv.create(folder, clear=True, symlinks=True, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
         stamp.write_bytes(requirements.read_bytes())
     return python

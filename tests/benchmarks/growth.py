@@ -2,21 +2,25 @@
 
     python -m tests.benchmarks.growth FOLDER EVENTS_A_DAY DAYS MICRO_BATCHES
 
-A lake takes in DAYS days; then MICRO_BATCHES deliveries of 10,000 events of the next day come, one file each. Prints a
-line of JSON for each micro-batch of ingestion and of the speed layer, and for the renewal of `similar_items`.
+A lake takes in DAYS days; then the next day comes in MICRO_BATCHES deliveries of 10,000 events, or of an equal share of
+the day where it has not so many. Prints a line of JSON for each micro-batch of ingestion and of the speed layer, and
+for the renewal of `similar_items`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.dataset import dataset, field
 
 from lambda_spark.events.ingest import ingest
 from lambda_spark.lake import Lake
@@ -28,14 +32,15 @@ from tests.benchmarks.measure import bytes_read_by, cpu_seconds_of, print_peak
 from tests.sessions import start_session
 
 EVENTS = 10_000
-"""In one delivery."""
+"""In one delivery, at most."""
+FEWEST_DAYS = 21
+"""A made-up store has no fewer."""
 
 
 def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
     who = f"{days} days"
-    store = StoreSettings(events=events_a_day * (days + 1), days=days + 1, seed=days, weekly_growth=0.0, late_share=0.0)
-    write_store(store, folder / "history", "parquet", plants_file=folder / "plants.json")
-    last_day = sorted((folder / "history").iterdir())[-1].rename(folder / "last-day.parquet")
+    last_day = write_days(folder, events_a_day, days)
+    size = min(EVENTS, last_day.num_rows // deliveries)
 
     spark = start_session("growth", folder / "spark.log")
     jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
@@ -46,10 +51,13 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
         """Prints what went by since it was last asked."""
 
         def __init__(self) -> None:
+            self.start()
+
+        def start(self) -> None:
             self.seen = self._now()
 
         def _now(self) -> tuple[float, float, int]:
-            return time.perf_counter(), cpu_seconds_of("self", jvm), bytes_read_by(jvm)
+            return perf_counter(), cpu_seconds_of("self", jvm), bytes_read_by(jvm)
 
         def lap(self, work: str) -> None:
             before, self.seen = self.seen, self._now()
@@ -70,9 +78,8 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
     update(lake, settings.similarity, progress=silent)
     clock.lap("similarity of history")
 
-    rows = pq.read_table(last_day)
     for number in range(deliveries):
-        pq.write_table(rows.slice(number * EVENTS, EVENTS), inbox / f"{number:04}.parquet")
+        pq.write_table(last_day.slice(number * size, size), inbox / f"{number:04}.parquet")
         take_in(progress=each_micro_batch("micro-batch of ingest"))
     one_file_each = replace(settings.similarity, max_bytes_per_batch="1b")
     lapping, clock = each_micro_batch("micro-batch of similarity"), Clock()
@@ -80,12 +87,28 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
     def told(said: str) -> None:
         lapping(said)
         if said.startswith("renewing"):
-            clock.seen = clock._now()
+            clock.start()
 
     update(lake, one_file_each, progress=told)
     clock.lap("renewal of similar_items")
     print_peak(who, jvm)
     spark.stop()
+
+
+def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
+    """Write the days before the last one into `history`, a file each; returns the events of the last day."""
+    all_days = max(FEWEST_DAYS, days + 1)
+    store = StoreSettings(events=events_a_day * all_days, days=all_days, seed=1, weekly_growth=0.0, late_share=0.0)
+    write_store(store, folder / "store", "parquet", plants_file=folder / "plants.json")
+    events = dataset(folder / "store")
+    (folder / "history").mkdir()
+    for number in range(all_days - days - 1, all_days):
+        start = datetime.combine(store.start, time(), UTC) + timedelta(days=number)
+        moment = field("event_time")
+        day = events.to_table(filter=(moment >= start) & (moment < start + timedelta(days=1)))
+        if number < all_days - 1:
+            pq.write_table(day, folder / "history" / f"{start:%Y-%m-%d}.parquet")
+    return day
 
 
 def silent(_: str) -> None:

@@ -3,9 +3,10 @@
     python single_machine.py WHO STORE_PARQUET RUNS
 
 WHO is duckdb, polars or implicit. Runs in an environment of its own; prints a line of JSON for each measured piece.
-DuckDB works by this project's definitions and prints sums of its rows, which must be those of our tables; it leaves out
-overdispersion and false discoveries, attributes, fillers and reasons. implicit's pairs are those within the last 50
-products of each user.
+DuckDB works by this project's definitions and prints sums of its rows, which must be those of our tables. It leaves out
+the trends of categories, brands and users, overdispersion, false discoveries, directions and ranks, attributes, the
+trend in a score, products bought before, fillers and reasons. Polars counts trends without z. implicit's pairs are
+those within the last 50 products of each user.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 
 from measure import measured, print_peak
 
@@ -112,6 +113,7 @@ def duckdb(store: str, runs: int) -> None:
 
     connection = duckdb.connect()
     connection.execute(f"set threads = {THREADS}")
+    connection.execute("set TimeZone = 'UTC'")
     connection.execute(f"create view store as from read_parquet('{store}/*.parquet')")
     for work, statements in (
         ("trends", [TRENDS]),
@@ -131,11 +133,12 @@ def duckdb(store: str, runs: int) -> None:
 
 
 def polars(store: str, runs: int) -> None:
+    os.environ["POLARS_MAX_THREADS"] = str(THREADS)
     import polars as pl
 
     store_events = pl.scan_parquet(f"{store}/*.parquet")
     is_interaction = pl.col("event_type").is_in(["view", "cart", "purchase"])
-    origin = datetime(1970, 1, 5)
+    origin = datetime(1970, 1, 5, tzinfo=UTC)
     demand = (
         store_events.filter(is_interaction)
         .group_by(
@@ -164,6 +167,7 @@ def polars(store: str, runs: int) -> None:
 def implicit(store: str, runs: int) -> None:
     # Its own threads are enough: the ones of the linear algebra beneath would only stand in their way.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["POLARS_MAX_THREADS"] = str(THREADS)
     import numpy as np
     import polars as pl
     from implicit.nearest_neighbours import ItemItemRecommender
@@ -190,5 +194,6 @@ def implicit(store: str, runs: int) -> None:
 
 
 if __name__ == "__main__":
-    {"duckdb": duckdb, "polars": polars, "implicit": implicit}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
-    print_peak(sys.argv[1])
+    side = {"duckdb": duckdb, "polars": polars, "implicit": implicit}[sys.argv[1]]
+    side(sys.argv[2], int(sys.argv[3]))
+    print_peak({"duckdb": "DuckDB", "polars": "Polars", "implicit": "implicit"}[sys.argv[1]])

@@ -1,6 +1,6 @@
 """What the Spark recommenders that one would otherwise take need for the same work, from a store's Parquet files.
 
-    python spark_peers.py WHO STORE_PARQUET FOLDER
+    python spark_peers.py WHO STORE_PARQUET FOLDER RUNS
 
 WHO is replay or sar. Runs in an environment of its own, with the Spark that both were made for; prints a line of JSON
 for each measured piece. The pairs are those within the last 50 products of each user: neither knows sessions.
@@ -19,6 +19,8 @@ from pyspark.sql import functions as F
 LAST = 50
 NEIGHBOURS = 20
 LIST = 10
+
+KNN, RULES, SAR = "RePlay ItemKNN", "RePlay AssociationRules", "SARplus"
 
 
 def open_session(folder: Path) -> SparkSession:
@@ -58,12 +60,13 @@ def last_items(spark: SparkSession, store: str) -> DataFrame:
     return numbered.select("user_idx", "item_idx", "timestamp", F.lit(1.0).alias("relevance"))
 
 
-def replay(spark: SparkSession, items: DataFrame, cpu: partial[float]) -> None:
+def replay(spark: SparkSession, items: DataFrame, runs: int) -> None:
     from replay.data import Dataset, FeatureHint, FeatureInfo, FeatureSchema, FeatureType
     from replay.models import AssociationRulesItemRec, ItemKNN
     from replay.utils.session_handler import State
 
     State(spark)
+    cpu = partial(cpu_seconds_of, "self", jvm_of(spark))
     schema = FeatureSchema(
         [
             FeatureInfo("user_idx", FeatureType.CATEGORICAL, FeatureHint.QUERY_ID),
@@ -73,43 +76,46 @@ def replay(spark: SparkSession, items: DataFrame, cpu: partial[float]) -> None:
         ]
     )
     dataset = Dataset(schema, items, check_consistency=False, categorical_encoded=True)
-    knn = ItemKNN(num_neighbours=NEIGHBOURS)
+
+    def lists(model: ItemKNN) -> None:
+        model.predict(dataset, k=LIST).write.format("noop").mode("overwrite").save()
 
     def fit(model: ItemKNN | AssociationRulesItemRec) -> None:
         model.fit(dataset)
         model.similarity.write.format("noop").mode("overwrite").save()
 
-    measured("RePlay ItemKNN", "neighbours", lambda: fit(knn), cpu)
-    lists = lambda: knn.predict(dataset, k=LIST).write.format("noop").mode("overwrite").save()  # noqa: E731
-    measured("RePlay ItemKNN", "recommend", lists, cpu)
-    rules = AssociationRulesItemRec(min_item_count=1, min_pair_count=1, num_neighbours=NEIGHBOURS)
-    measured("RePlay AssociationRules", "neighbours", lambda: fit(rules), cpu)
+    for _ in range(runs):
+        knn = ItemKNN(num_neighbours=NEIGHBOURS)
+        measured(KNN, "neighbours", partial(fit, knn), cpu)
+        measured(KNN, "recommend", partial(lists, knn), cpu)
+        rules = AssociationRulesItemRec("user_idx", min_item_count=1, min_pair_count=1, num_neighbours=NEIGHBOURS)
+        measured(RULES, "neighbours", partial(fit, rules), cpu)
+    for who in (KNN, RULES):
+        print_peak(who, jvm_of(spark))
 
 
-def sar(spark: SparkSession, items: DataFrame, cpu: partial[float]) -> None:
+def sar(spark: SparkSession, items: DataFrame, runs: int) -> None:
     from pysarplus import SARPlus
 
-    model = SARPlus(
-        spark,
-        col_user="user_idx",
-        col_item="item_idx",
-        col_rating="relevance",
-        col_timestamp="timestamp",
-        similarity_type="jaccard",
-    )
-    measured("SARplus", "neighbours", lambda: model.fit(items), cpu)
+    cpu = partial(cpu_seconds_of, "self", jvm_of(spark))
+    columns = {"col_user": "user_idx", "col_item": "item_idx", "col_rating": "relevance", "col_timestamp": "timestamp"}
+    for _ in range(runs):
+        model = SARPlus(spark, **columns, similarity_type="jaccard")
+        measured(SAR, "neighbours", partial(model.fit, items), cpu)
+    print_peak(SAR, jvm_of(spark))
 
 
-def main(who: str, store: str, folder: Path) -> None:
+def jvm_of(spark: SparkSession) -> int:
+    return int(spark.sparkContext._jvm.ProcessHandle.current().pid())
+
+
+def main(who: str, store: str, folder: Path, runs: int) -> None:
     spark = open_session(folder)
-    jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
-    cpu = partial(cpu_seconds_of, "self", jvm)
     items = last_items(spark, store).cache()
-    measured("Spark 3.5", "last 50 products of each user", items.count, cpu)
-    {"replay": replay, "sar": sar}[who](spark, items, cpu)
-    print_peak(who, jvm)
+    items.count()
+    {"replay": replay, "sar": sar}[who](spark, items, runs)
     spark.stop()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
