@@ -13,6 +13,7 @@ from lambda_spark.settings import TrendSettings
 SIGNALS = ("view", "cart", "purchase")
 """The event types that are interactions; remove_from_cart is none."""
 ATTRIBUTES = ("category_code", "brand")
+"""What a product is called by, and demand is added up by."""
 _CALLED = ("product_id", "last_time", *ATTRIBUTES)
 
 

@@ -13,6 +13,7 @@ from lambda_spark.settings import TrendSettings
 MIN_PEERS = 10
 """With fewer keys than this in a bucket and signal nothing can be said about how counts there spread."""
 STEADY = "steady"
+"""The direction of what is no trend."""
 
 
 def growth(current: Column, previous: Column) -> Column:
@@ -130,9 +131,9 @@ def trends(
 ) -> DataFrame:
     """Compare each bucket with the one before it; a key missing from either counts 0 there.
 
-    `demand` has bucket_start, signal, the key and events; `totals` has bucket_start, signal and events. Buckets after
-    `first_bucket` and up to `newest_bucket` get rows; a bucket is complete when it had ended at `known_until`. Returned
-    are bucket_start, signal, the key, and the figures of the `trends` table.
+    `demand` has bucket_start, signal, the key and events, above 0; `totals` has bucket_start, signal and events.
+    Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is complete when it had ended at
+    `known_until`. Returned are bucket_start, signal, the key, and the figures of the `trends` table.
     """
     buckets = Buckets(settings)
     keys = ["bucket_start", "signal", key]
@@ -156,11 +157,9 @@ def trends(
     )
     # What has too few events for `min_change` is no trend anyhow: to test it would only raise the bar for the others.
     # It is by far the most, and goes around all that sorts.
-    tested, untested = (
-        scored.where(F.col("size") >= settings.min_change),
-        scored.where(F.col("size") < settings.min_change),
-    )
-    figures = _judged(tested, settings, key).unionByName(untested, allowMissingColumns=True)
+    is_tested = F.col("size") >= settings.min_change
+    judged = _judged(scored.where(is_tested), settings, key)
+    figures = judged.unionByName(scored.where(~is_tested), allowMissingColumns=True)
     change = current - previous
     return figures.select(
         *keys,

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.trends import trends
+from lambda_spark.batch.trends import STEADY, trends
 from lambda_spark.errors import UsageError
 from lambda_spark.evaluation.planted_demand import PlantedDemand, planted_demand, trend_store, true_changes
 from lambda_spark.report.text import table
@@ -183,7 +183,7 @@ def _called(
     starts = [day for one in demands.values() for day in _bucket_starts(one, shift)]
     first, newest = (F.timestamp_micros(F.lit(_micros(day))) for day in (min(starts), max(starts)))
     rows = trends(demand, totals, "key", settings, first_bucket=first, newest_bucket=newest, known_until=newest)
-    return rows.where(F.col("direction") != "steady").select("signal", "bucket_start", "key", "direction", "rank")
+    return rows.where(F.col("direction") != STEADY).select("signal", "bucket_start", "key", "direction", "rank")
 
 
 def _counted(spark: SparkSession, columns: Iterator[tuple[str, np.datetime64, Ints, Ints]]) -> DataFrame:

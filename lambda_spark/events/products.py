@@ -21,7 +21,7 @@ def product_attributes(events: DataFrame) -> DataFrame:
 
     Each value comes with its time; of two equally new ones the greater counts. Columns as in `products`.
     """
-    # First over numbers alone, which Spark aggregates in a hash table; a text as an aggregate would sort all events.
+    # First with the texts as keys, for which Spark has a hash table; a text as an aggregate would sort all events.
     alike = events.groupBy("product_id", *ATTRIBUTES).agg(
         F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.batch.trends import STEADY
 from lambda_spark.serving.predicate import predicate
 from lambda_spark.settings import RecommendationSettings
 
@@ -33,7 +34,7 @@ def category() -> Column:
 
 def moving_products(trends: DataFrame) -> DataFrame:
     """Products whose `view` trend is not steady: product_id, direction, growth, current, previous, rank."""
-    moving = (F.col("signal") == "view") & (F.col("direction") != "steady")
+    moving = (F.col("signal") == "view") & (F.col("direction") != STEADY)
     return trends.where(moving).select("product_id", "direction", "growth", "current", "previous", "rank")
 
 
