@@ -223,6 +223,12 @@ def test_a_filter_that_is_none_or_would_do_more_is_refused(spark, predicate):
         for_active_users(world, RecommendationSettings(filter=predicate))
 
 
+def test_what_is_left_out_is_not_recommended_again_either(spark):
+    world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5)])
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, deny=(10,), repeat="own-row")).collect()
+    assert [row.product_id for row in rows] == [30]
+
+
 def test_at_most_so_many_of_one_category(spark):
     similar = [(10, 31, 0.9), (10, 32, 0.8), (10, 33, 0.7), (10, 41, 0.1)]
     world = views(spark, [(1, 10, "view", 5)], similar, demand=[(34, 50), (42, 40), (43, 30)])
@@ -292,11 +298,11 @@ def test_a_profile_is_the_latest_distinct_items(spark):
         [(1, 10, "view", 5), (1, 20, "view", 5), (1, 10, "view", 50), (1, 30, "purchase", 60), (1, 40, "view", 70)],
     )
     settings = RecommendationSettings(profile_items=2, profile_decay=0.5, purchase_weight=3)
-    items = profiles(world.events, settings).select(F.explode("items").alias("item")).select("item.*").collect()
+    items = profiles(world.events, settings).drop("user_id").collect()
     assert [tuple(item) for item in items] == [
-        (0, 10, "view", 1.0, False),
-        (1, 20, "view", 0.5, False),
-        (None, 30, "purchase", None, True),
+        (0, 10, 1, 1.0, False),
+        (1, 20, 1, 0.5, False),
+        (None, 30, 3, None, True),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -38,86 +40,99 @@ def moving_products(trends: DataFrame) -> DataFrame:
     return trends.where(moving).select("product_id", "direction", "growth", "current", "previous", "rank")
 
 
-def neighbour_lists(products: DataFrame, eligible: DataFrame, similar_items: DataFrame, moving: DataFrame) -> DataFrame:
-    """Per product its category and its neighbours: product_id, category, neighbours (array of structs product_id,
-    category_code, similarity, growth, current, previous); the neighbours are those that may be recommended, and the
-    last two are null where the product does not rise."""
-    rises = F.col("direction") == "rising"
-    candidates = eligible.join(moving, on="product_id", how="left").select(
-        F.col("product_id").alias("similar_product_id"),
-        "category_code",
-        "growth",
-        F.when(rises, F.col("current")).alias("current"),
-        F.when(rises, F.col("previous")).alias("previous"),
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What recommending needs to know of products. Each is broadcast."""
+
+    neighbours: DataFrame
+    """Per product: product_id, eligible (whether it may be recommended), candidates: an array of structs product_id,
+    similarity: first itself, with null, then its neighbours that may be recommended."""
+    growths: DataFrame
+    """Of products whose trend is not steady: product_id, growth."""
+    categories: DataFrame
+    """Per product: product_id, category (what says that two are of a kind)."""
+    near: DataFrame
+    """Per category two arrays of its products: category, `near_rising`, `near_popular`, ordered as in `store` and at
+    most CATEGORY_FILL_DEPTH long."""
+    store: DataFrame
+    """One row with two arrays of products: `rising`, by trend rank, and `popular`, by views in the bucket; both then by
+    product id, and at most FILL_DEPTH long."""
+    attributes: DataFrame
+    """Per product: product_id, category_code, brand, price, growth, direction, current, previous (null where steady),
+    views (in the bucket)."""
+
+
+def catalogue(
+    products: DataFrame,
+    similar_items: DataFrame,
+    trends: DataFrame,
+    demand: DataFrame,
+    settings: RecommendationSettings,
+) -> Catalogue:
+    """All of it, from the tables of those names; `trends` and `demand` with one bucket's rows."""
+    eligible = eligible_products(products, settings)
+    moving = moving_products(trends)
+    views = demand.where(F.col("signal") == "view").select("product_id", F.col("events").alias("views"))
+    known = (
+        eligible.select("product_id", category().alias("category"))
+        .join(moving.select("product_id", "direction", "rank"), on="product_id", how="left")
+        .join(views, on="product_id", how="left")
     )
+    rising = known.where(F.col("direction") == "rising").withColumn("worth", -F.col("rank").cast("bigint"))
+    popular = known.where(F.col("views") > 0).withColumn("worth", F.col("views"))
+    return Catalogue(
+        neighbours=_neighbours(products, eligible, similar_items),
+        growths=moving.select("product_id", "growth"),
+        categories=products.select("product_id", category().alias("category")),
+        near=_first_by_category(rising, "near_rising").join(
+            _first_by_category(popular, "near_popular"), on="category", how="full"
+        ),
+        store=_first(rising, "rising").crossJoin(F.broadcast(_first(popular, "popular"))),
+        attributes=products.select("product_id", "category_code", "brand", "price")
+        .join(moving.drop("rank"), on="product_id", how="left")
+        .join(views, on="product_id", how="left"),
+    )
+
+
+def _neighbours(products: DataFrame, eligible: DataFrame, similar_items: DataFrame) -> DataFrame:
+    candidates = eligible.select(F.col("product_id").alias("similar_product_id"))
     lists = (
         similar_items.where(F.col("relation") == "viewed")
-        .join(candidates, on="similar_product_id", how="inner")
+        .join(F.broadcast(candidates), on="similar_product_id", how="left_semi")
         .groupBy("product_id")
-        .agg(
-            F.collect_list(
-                F.struct(
-                    F.col("similar_product_id").alias("product_id"),
-                    "category_code",
-                    F.col("score").alias("similarity"),
-                    F.coalesce("growth", F.lit(0.0)).alias("growth"),
-                    "current",
-                    "previous",
-                )
-            ).alias("neighbours")
+        .agg(F.collect_list(_candidate(F.col("similar_product_id"), F.col("score"))).alias("neighbours"))
+    )
+    itself = F.array(_candidate(F.col("product_id"), F.lit(None).cast("double")))
+    return (
+        products.select("product_id")
+        .join(eligible.select("product_id", F.lit(True).alias("eligible")), on="product_id", how="left")
+        .join(lists, on="product_id", how="left")
+        .select(
+            "product_id",
+            F.coalesce("eligible", F.lit(False)).alias("eligible"),
+            F.when(F.col("neighbours").isNull(), itself).otherwise(F.concat(itself, "neighbours")).alias("candidates"),
         )
     )
-    return products.select("product_id", category().alias("category")).join(lists, on="product_id", how="left")
 
 
-def fillers(eligible: DataFrame, moving: DataFrame, demand: DataFrame) -> DataFrame:
-    """One row with two arrays of structs (place, product_id, category, category_code, growth, current, previous):
-    `rising`, by trend rank, and `popular`, by views in the bucket; both then by product id, and at most FILL_DEPTH
-    long.
-
-    `demand` has one bucket's rows of the `demand` table.
-    """
-    known = _in_demand(eligible, moving, demand)
-    rising = known.where(F.col("direction") == "rising").withColumn("place", F.col("rank").cast("bigint"))
-    popular = known.where(F.col("views") > 0).withColumn("place", -F.col("views"))
-    return _first(rising, "rising").crossJoin(F.broadcast(_first(popular, "popular")))
+def _candidate(product_id: Column, similarity: Column) -> Column:
+    return F.struct(product_id.alias("product_id"), similarity.alias("similarity"))
 
 
-def category_fillers(eligible: DataFrame, moving: DataFrame, demand: DataFrame) -> DataFrame:
-    """Per category its products in demand: category, `near` (array of structs as in `fillers`), by views in the bucket,
-    then product id, at most CATEGORY_FILL_DEPTH long; place is 1 for the first."""
-    most_viewed = Window.partitionBy("category").orderBy(F.desc("views"), F.asc("product_id"))
+def _first_by_category(products: DataFrame, name: str) -> DataFrame:
+    best_first = Window.partitionBy("category").orderBy(F.desc("worth"), F.asc("product_id"))
     return (
-        _in_demand(eligible, moving, demand)
-        .where((F.col("views") > 0) & F.col("category").isNotNull())
-        .withColumn("place", F.row_number().over(most_viewed).cast("bigint"))
+        products.where(F.col("category").isNotNull())
+        .withColumn("place", F.row_number().over(best_first))
         .where(F.col("place") <= CATEGORY_FILL_DEPTH)
         .groupBy("category")
-        .agg(F.array_sort(F.collect_list(_entry())).alias("near"))
-    )
-
-
-def _in_demand(eligible: DataFrame, moving: DataFrame, demand: DataFrame) -> DataFrame:
-    views = demand.where(F.col("signal") == "view").select("product_id", F.col("events").alias("views"))
-    return (
-        eligible.select("product_id", category().alias("category"), "category_code")
-        .join(moving, on="product_id", how="left")
-        .join(views, on="product_id", how="left")
+        .agg(_ids_by_worth().alias(name))
     )
 
 
 def _first(products: DataFrame, name: str) -> DataFrame:
-    first = products.orderBy("place", "product_id").limit(FILL_DEPTH)
-    return first.agg(F.array_sort(F.collect_list(_entry())).alias(name))
+    return products.orderBy(F.desc("worth"), F.asc("product_id")).limit(FILL_DEPTH).agg(_ids_by_worth().alias(name))
 
 
-def _entry() -> Column:
-    return F.struct(
-        "place",
-        "product_id",
-        "category",
-        "category_code",
-        F.coalesce("growth", F.lit(0.0)).alias("growth"),
-        F.coalesce("current", "views").alias("current"),
-        "previous",
-    )
+def _ids_by_worth() -> Column:
+    return F.array_sort(F.collect_list(F.struct((-F.col("worth")).alias("place"), "product_id")))["product_id"]

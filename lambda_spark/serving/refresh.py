@@ -12,13 +12,7 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError, UsageError
 from lambda_spark.lake import Lake
-from lambda_spark.serving.catalogue import (
-    category_fillers,
-    eligible_products,
-    fillers,
-    moving_products,
-    neighbour_lists,
-)
+from lambda_spark.serving.catalogue import Catalogue, catalogue
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.recommendations import recommend
 from lambda_spark.session import literal_rows
@@ -145,30 +139,18 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> Da
 
 
 def lists_for(users: DataFrame, views: Views, settings: RecommendationSettings) -> DataFrame:
-    """The lists of some users, given as `profiles` gives them; `items` is null for a user without any."""
-    eligible = _eligible(views.products, settings)
-    moving = moving_products(views.trends)
-    lists = recommend(
-        users,
-        neighbour_lists(views.products, eligible, views.similar_items, moving),
-        fillers(eligible, moving, views.demand),
-        category_fillers(eligible, moving, views.demand),
-        settings,
-        when=views.when,
-    )
-    attributes = views.products.select("product_id", "category_code", "brand", "price")
+    """The lists of some users, given by their profiles; a user whose row has nulls has none."""
+    lists = recommend(users, _catalogue(views, settings), settings, when=views.when)
     versions: list[Column] = [
         F.lit(views.versions[name]).cast("bigint").alias(f"{name}_version")
         for name in ("events", "products", "similar_items", "trends")
     ]
-    return lists.join(F.broadcast(attributes), on="product_id", how="left").select(
-        *(name for name in RECOMMENDATIONS.column_names if not name.endswith("_version")), *versions
-    )
+    return lists.select(*(name for name in RECOMMENDATIONS.column_names if not name.endswith("_version")), *versions)
 
 
-def _eligible(products: DataFrame, settings: RecommendationSettings) -> DataFrame:
+def _catalogue(views: Views, settings: RecommendationSettings) -> Catalogue:
     try:
-        return eligible_products(products, settings)
+        return catalogue(views.products, views.similar_items, views.trends, views.demand, settings)
     except (AnalysisException, ParseException) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"recommendations.filter is no predicate over products: {reason}") from error

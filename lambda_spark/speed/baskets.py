@@ -8,16 +8,18 @@ from pyspark.sql import functions as F
 BASKET = ["event_date", "relation", "user_id", "user_session"]
 """What identifies a basket."""
 
+EVENT_COLUMNS = ["event_date", "event_time", "event_type", "product_id", "user_id", "user_session"]
+"""What a basket needs of an event."""
+
 VIEWED, BOUGHT = "viewed", "bought"
 _INTERACTIONS = ("view", "cart", "purchase")
 
 
-def basket_items(events: DataFrame) -> DataFrame:
-    """The distinct items of each basket: event_date, relation, user_id, user_session, product_id, first_time.
+def touches(events: DataFrame) -> DataFrame:
+    """Every interaction as an item of its baskets: event_date, relation, user_id, user_session, product_id, first_time.
 
     A `viewed` basket holds every interaction of a session, a `bought` one the purchases of a user on a date. The
-    session is `''` where an event has none, never null: a join on null finds nothing. Rows are partitioned by date
-    and user.
+    session is `''` where an event has none, never null: a join on null finds nothing.
     """
     is_purchase = F.col("event_type") == "purchase"
     relations = F.when(is_purchase, F.array(F.lit(VIEWED), F.lit(BOUGHT))).otherwise(F.array(F.lit(VIEWED)))
@@ -27,8 +29,22 @@ def basket_items(events: DataFrame) -> DataFrame:
         .select(
             "event_date", "user_id", "user_session", "product_id", "event_time", F.explode(relations).alias("relation")
         )
-        .withColumn("user_session", session)
+        .select(
+            "event_date",
+            "relation",
+            "user_id",
+            session.alias("user_session"),
+            "product_id",
+            F.col("event_time").alias("first_time"),
+        )
+    )
+
+
+def basket_items(events: DataFrame) -> DataFrame:
+    """The distinct items of each basket, with the columns of `touches`. Rows are partitioned by date and user."""
+    return (
+        touches(events)
         .repartition("event_date", "user_id")
         .groupBy(*BASKET, "product_id")
-        .agg(F.min("event_time").alias("first_time"))
+        .agg(F.min("first_time").alias("first_time"))
     )

@@ -78,8 +78,9 @@ def total_counts(counts: DataFrame) -> DataFrame:
 def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -> DataFrame:
     """Known and new items of the same baskets, side by side: a basket's columns, product_id, known_time, new_time.
 
-    Either time is null where the item is not on that side. Rows are partitioned by date and user, or with
-    `by_date` by date only: few rows then stay together to their one file per date, without another exchange.
+    Both sides have a basket's columns, product_id and first_time, of which the smallest counts. Either time is null
+    where the item is not on that side. Rows are partitioned by date and user, or with `by_date` by date only: they then
+    stay together to their one file per date, without another exchange.
     """
     missing = F.lit(None).cast("timestamp")
     sides = known.select(

@@ -15,11 +15,14 @@ WEIGHT_ONE = 2**20
 
 
 def date_weight(event_date: Column, newest: date | None, half_life_days: float) -> Column:
-    """round(2²⁰ · 2^(-age / half_life)), age in days before the newest date; the same for all where half_life is 0."""
+    """2²⁰ · 2^(-age / half_life) to the nearest integer, age in days before the newest date; the same for all where
+    half_life is 0."""
     if half_life_days == 0:
         return F.lit(WEIGHT_ONE).cast("bigint")
     age = F.date_diff(F.lit(newest), event_date)
-    return F.round(F.lit(float(WEIGHT_ONE)) * F.pow(F.lit(2.0), -age / F.lit(float(half_life_days)))).cast("bigint")
+    weight = F.lit(float(WEIGHT_ONE)) * F.pow(F.lit(2.0), -age / F.lit(float(half_life_days)))
+    # Not `round`, which goes by way of a decimal's text.
+    return F.floor(weight + F.lit(0.5))
 
 
 def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both: Column) -> Column:
@@ -85,12 +88,12 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
         totals.where(is_pair & (F.col("baskets") >= settings.min_baskets))
         .join(
             counts.select("relation", F.col("item").alias("item_a"), F.col("n").alias("n_a")),
-            on=["relation", "item_a"],
+            on=["item_a", "relation"],
             how="inner",
         )
         .join(
             counts.select("relation", F.col("item").alias("item_b"), F.col("n").alias("n_b")),
-            on=["relation", "item_b"],
+            on=["item_b", "relation"],
             how="inner",
         )
         .join(
@@ -126,5 +129,5 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
         )
         .where(F.col("score") > 0)
     )
-    best_first = Window.partitionBy("relation", "product_id").orderBy(F.desc("score"), F.asc("similar_product_id"))
+    best_first = Window.partitionBy("product_id", "relation").orderBy(F.desc("score"), F.asc("similar_product_id"))
     return scored.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= settings.k)

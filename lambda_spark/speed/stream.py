@@ -9,13 +9,14 @@ killed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from datetime import date
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import CheckpointError, UsageError
@@ -30,8 +31,8 @@ from lambda_spark.operations.checkpoints import (
 )
 from lambda_spark.operations.triggers import AVAILABLE_NOW
 from lambda_spark.settings import SimilaritySettings, recorded, size_in_bytes
-from lambda_spark.speed.baskets import BASKET, basket_items
-from lambda_spark.speed.contributions import basket_changes, changed_contributions, known_items, new_items
+from lambda_spark.speed.baskets import BASKET, EVENT_COLUMNS, VIEWED, touches
+from lambda_spark.speed.contributions import basket_changes, changed_contributions, new_items
 from lambda_spark.speed.scores import similar_items
 from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS, Table
 
@@ -72,7 +73,7 @@ def update(
             count = absorb(lake, checkpoint, settings.window, batch, batch_id)
         run.micro_batches += 1
         run.seconds.append(time.monotonic() - started)
-        progress(f"micro-batch {batch_id}: {count:,} basket items in {run.seconds[-1]:.1f} s")
+        progress(f"micro-batch {batch_id}: {count:,} interactions in {run.seconds[-1]:.1f} s")
 
     def idle() -> None:
         nonlocal refreshed_at
@@ -82,7 +83,7 @@ def update(
 
     events = lake.stream(
         EVENTS, max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch")
-    )
+    ).select(*EVENT_COLUMNS)
     run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
     run.refreshed = refresh_similar_items(lake, settings, progress)
     return run
@@ -98,18 +99,16 @@ def _create_tables(lake: Lake, settings: SimilaritySettings) -> None:
 
 
 def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, batch_id: int) -> int:
-    """Add one micro-batch of events to `baskets` and `co_interactions`; returns its number of basket items."""
-    new = basket_items(batch).persist(StorageLevel.MEMORY_AND_DISK)
-    items = {row.event_date: row["count"] for row in new.groupBy("event_date").count().collect()}
-    # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
-    known = (
-        lake.read(BASKETS, lake.version(BASKETS))
-        .where(F.col("event_date").isin(sorted(items)) & (F.col("batch_id") != batch_id))
-        .join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
+    """Add one micro-batch of events to `baskets` and `co_interactions`; returns its number of interactions."""
+    new = touches(batch).persist(StorageLevel.MEMORY_AND_DISK)
+    counted = new.groupBy("event_date").agg(
+        F.count("*").alias("items"), F.count_if(F.col("relation") == VIEWED).alias("interactions")
     )
-    # Few items are one file for each date; many are spread.
-    by_date = sum(items.values()) <= _FEW_ITEMS
-    changes = basket_changes(known_items(known), new, by_date=by_date).persist(StorageLevel.MEMORY_AND_DISK)
+    found = counted.collect()
+    items = {row.event_date: row.items for row in found}
+    changes = basket_changes(
+        _known_items(lake, new, items, batch_id), new, by_date=_are_even(items, lake.spark)
+    ).persist(StorageLevel.MEMORY_AND_DISK)
     note = {"job": "similarity", "offset": source_offset(lake, checkpoint, batch_id)}
 
     def append(table: Table, rows: DataFrame) -> None:
@@ -128,10 +127,28 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
             ]
         for one in appended:
             one.result()
-        return sum(items.values())
+        return sum(row.interactions for row in found)
     finally:
         changes.unpersist()
         new.unpersist()
+
+
+def _known_items(lake: Lake, new: DataFrame, items: Mapping[date, int], batch_id: int) -> DataFrame:
+    """What was known before this micro-batch of the baskets that it has items of."""
+    # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
+    known = lake.read(BASKETS, lake.version(BASKETS)).where(
+        F.col("event_date").isin(sorted(items)) & (F.col("batch_id") != batch_id)
+    )
+    if sum(items.values()) <= _FEW_ITEMS:
+        return known.join(F.broadcast(new.select(*BASKET)), on=BASKET, how="left_semi")
+    # Most of a backlog's dates are new: to look is cheaper than to compare.
+    return known.limit(0) if known.isEmpty() else known.join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
+
+
+def _are_even(items: Mapping[date, int], spark: SparkSession) -> bool:
+    """Whether dates alone divide the items: they are few, or no date has more of them than its share of a core's."""
+    share = sum(items.values()) // (2 * spark.sparkContext.defaultParallelism)
+    return max(items.values(), default=0) <= max(_FEW_ITEMS, share)
 
 
 def refresh_similar_items(lake: Lake, settings: SimilaritySettings, progress: Progress) -> str:

@@ -32,7 +32,6 @@ from lambda_spark.speed.contributions import (
     all_contributions,
     basket_changes,
     changed_contributions,
-    known_items,
     new_items,
 )
 from lambda_spark.speed.scores import similar_items
@@ -129,7 +128,7 @@ def test_micro_batches_add_up_to_what_all_events_give_at_once(spark, stores, win
         .where(step + F.col("later") < steps)
         .withColumn("event_date", F.date_add("event_date", F.col("later") * F.lit(WORLD.days)))
     )
-    changes = basket_changes(known_items(known), arrived).persist()
+    changes = basket_changes(known, arrived).persist()
     at_once = all_contributions(basket_items(events.withColumn("event_date", F.col("date_in_store"))), window=window)
     added = by_store(changed_contributions(changes, window=window), steps)
     batch = by_store(at_once, steps)
