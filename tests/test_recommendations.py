@@ -276,6 +276,17 @@ def test_a_short_list_is_filled_from_the_profiles_categories_then_from_the_store
     ]
 
 
+def test_what_rises_in_the_profiles_categories_comes_by_rank_and_what_is_in_demand_by_the_profile(spark):
+    world = views(
+        spark,
+        [(1, 10, "view", 5), (1, 20, "view", 9)],
+        moving=[(21, "rising", 0.9, 1, 40, 1), (11, "rising", 0.5, 5, 30, 2)],
+        demand=[(21, 40), (11, 30), (12, 3), (22, 7)],
+    )
+    rows = for_active_users(world, RecommendationSettings(**PLAIN)).orderBy("rank").collect()
+    assert [row.product_id for row in rows] == [21, 11, 12, 22]
+
+
 def test_a_user_never_seen_gets_what_rises_and_what_is_in_demand(spark):
     world = views(spark, [(1, 10, "view", 5)], moving=[(71, "rising", 0.9, 1, 40, 1)], demand=[(80, 60)])
     rows = for_user(world, RecommendationSettings(), 999).orderBy("rank").collect()

@@ -248,8 +248,9 @@ class _MicroBatch:
 
     def _append_events(self, inspected: DataFrame, lines: list[Row], dates: list[date], note: dict[str, str]) -> bool:
         valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
+        # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
         known = (
-            self.lake.read(EVENTS)
+            self.lake.read(EVENTS, self.lake.version(EVENTS))
             .where(F.col("event_date").isin(dates) & (F.col("ingest_batch") != self.name))
             .select("event_id")
         )

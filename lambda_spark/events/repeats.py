@@ -24,14 +24,12 @@ def twice_seen(valid: DataFrame, known: DataFrame) -> DataFrame:
 def distinct_new(valid: DataFrame, known: DataFrame, twice: DataFrame) -> DataFrame:
     """The valid events that are not known, each once; `twice` is what `twice_seen` returns, and small.
 
-    Most events are passed through where they are; those few alone are exchanged and compared by their whole ids.
+    Most events are passed through where they are; those few alone are exchanged and compared by their whole ids, and
+    then lie together by date, so that they make few files.
     """
     keyed, known = valid.withColumn("key", F.xxhash64("event_id")), known.withColumn("key", F.xxhash64("event_id"))
     twice = F.broadcast(twice)
     in_doubt = keyed.join(twice, on="key", how="left_semi").dropDuplicates(["event_id"])
     known_in_doubt = known.join(twice, on="key", how="left_semi").select("event_id")
-    return (
-        keyed.join(twice, on="key", how="left_anti")
-        .unionByName(in_doubt.join(known_in_doubt, on="event_id", how="left_anti"))
-        .drop("key")
-    )
+    kept = in_doubt.join(known_in_doubt, on="event_id", how="left_anti").repartition("event_date")
+    return keyed.join(twice, on="key", how="left_anti").unionByName(kept).drop("key")

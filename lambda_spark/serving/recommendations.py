@@ -129,15 +129,7 @@ def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSett
         .crossJoin(F.broadcast(catalogue.store))
     )
 
-    def fill(name: str, tier: int, position: Column) -> Column:
-        wanted = F.array_except(F.coalesce(name, F.array().cast("array<bigint>")), "unwanted")
-        if not settings.max_per_category:
-            wanted = F.slice(wanted, 1, settings.k)
-        return F.transform(wanted, lambda product, place: _fill(product, _order(tier, position, place)))
-
-    near_position = F.coalesce("of.position", F.lit(0))
-    near = F.concat(fill("near_rising", RISING_NEAR, near_position), fill("near_popular", POPULAR_NEAR, near_position))
-    store = F.concat(fill("rising", RISING, F.lit(0)), fill("popular", POPULAR, F.lit(0)))
+    store, near = _fills(settings)
     is_first = F.coalesce("nth", F.lit(0)) == 0
     entries = (
         F.when(is_first & F.col("is_short"), F.concat("scored", store, near))
@@ -178,6 +170,27 @@ def _fill(product_id: Column, order: Column) -> Column:
         F.lit(False).alias("own"),
         order.alias("order"),
     )
+
+
+def _fills(settings: RecommendationSettings) -> tuple[Column, Column]:
+    """What fills up a list, as arrays of entries: from the store, and from the category of one item of the profile."""
+
+    def wanted(ids: Column) -> Column:
+        left = F.array_except(ids, "unwanted")
+        return left if settings.max_per_category else F.slice(left, 1, settings.k)
+
+    def entries(ids: Column, tier: int, position: Column) -> Column:
+        return F.transform(wanted(ids), lambda product, place: _fill(product, _order(tier, position, place)))
+
+    nothing, none = F.array().cast("array<bigint>"), F.lit(0)
+    # By rank in the store, whichever item's category it is.
+    rising_near = F.transform(
+        wanted(F.array_intersect("rising", F.coalesce("near_rising", nothing))),
+        lambda product: _fill(product, _order(RISING_NEAR, none, F.array_position("rising", product))),
+    )
+    popular_near = entries(F.coalesce("near_popular", nothing), POPULAR_NEAR, F.coalesce("of.position", none))
+    store = F.concat(entries(F.col("rising"), RISING, none), entries(F.col("popular"), POPULAR, none))
+    return store, F.concat(rising_near, popular_near)
 
 
 def _order(tier: int, position: Column, place: Column) -> Column:
