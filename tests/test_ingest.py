@@ -100,13 +100,14 @@ def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
 
 
 def test_an_event_is_new_once_and_never_where_it_is_known(spark):
-    valid = spark.createDataFrame([("a", 1), ("b", 2), ("b", 2), ("c", 3)], "event_id string, n long")
+    day, schema = date(2019, 10, 1), "event_id string, event_date date"
+    valid = spark.createDataFrame([("a", day), ("b", day), ("b", day), ("c", day)], schema)
     known = spark.createDataFrame([("a",), ("x",)], "event_id string")
     twice = twice_seen(valid, known)
     assert twice.count() == 2
     assert_df_equality(
         distinct_new(valid, known, twice),
-        spark.createDataFrame([("b", 2), ("c", 3)], "event_id string, n long"),
+        spark.createDataFrame([("b", day), ("c", day)], schema),
         ignore_row_order=True,
     )
 
