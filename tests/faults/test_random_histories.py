@@ -232,7 +232,10 @@ def assert_same_trends(rows, events, settings):
         }
         assert found.keys() == expected.keys()
         for name, figures in expected.items():
-            assert found[name] == pytest.approx(tuple(figures), rel=1e-12), (table.name, name)
+            for field, figure, expected_figure in zip(oracle.Trend._fields, found[name], figures, strict=True):
+                is_number = isinstance(expected_figure, int | float) and not isinstance(expected_figure, bool)
+                wanted = pytest.approx(expected_figure, rel=1e-12) if is_number else expected_figure
+                assert figure == wanted, (table.name, name, field)
     for attribute, column in (("category", "category_code"), ("brand", "brand")):
         newest = oracle.newest_in_two_buckets(events, *grid, attribute)
         for r in rows[TRENDS.name]:
