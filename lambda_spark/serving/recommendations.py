@@ -90,7 +90,8 @@ def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
     best_first = Window.partitionBy("user_id").orderBy(F.desc("score"), F.asc("product_id"))
     placed = scored.withColumn("place", F.when(F.col("score").isNotNull(), F.row_number().over(best_first)))
     is_listed = F.col("place") <= settings.k
-    entry = F.struct("place", "product_id", "score", "speaker", "own", F.lit(None).cast("bigint").alias("order"))
+    order = _order(SCORED, F.lit(0), F.col("place"))
+    entry = F.struct(order.alias("order"), "product_id", "score", "speaker", "own")
     item = F.struct("position", "product_id", "strength")
     return (
         placed.where(is_listed | F.col("barred") | F.col("position").isNotNull())
@@ -143,7 +144,7 @@ def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSett
         .select(
             "user_id",
             "entry.product_id",
-            F.coalesce("entry.order", _order(SCORED, F.lit(0), F.col("entry.place"))).alias("order"),
+            "entry.order",
             "entry.score",
             speaker["product_id"].alias("because_of"),
             speaker["strength"].alias("strength"),
@@ -163,12 +164,11 @@ def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSett
 def _fill(product_id: Column, order: Column) -> Column:
     """An entry of a list that is there to fill it up."""
     return F.struct(
-        F.lit(None).cast("int").alias("place"),
+        order.alias("order"),
         product_id.alias("product_id"),
         F.lit(None).cast("double").alias("score"),
         F.lit(None).cast("bigint").alias("speaker"),
         F.lit(False).alias("own"),
-        order.alias("order"),
     )
 
 

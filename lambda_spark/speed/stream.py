@@ -107,7 +107,7 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
     found = counted.collect()
     items = {row.event_date: row.items for row in found}
     changes = basket_changes(
-        _known_items(lake, new, items, batch_id), new, by_date=_are_even(items, lake.spark)
+        _known_before(lake, new, items, batch_id), new, by_date=_are_even(items, lake.spark)
     ).persist(StorageLevel.MEMORY_AND_DISK)
     note = {"job": "similarity", "offset": source_offset(lake, checkpoint, batch_id)}
 
@@ -133,7 +133,7 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
         new.unpersist()
 
 
-def _known_items(lake: Lake, new: DataFrame, items: Mapping[date, int], batch_id: int) -> DataFrame:
+def _known_before(lake: Lake, new: DataFrame, items: Mapping[date, int], batch_id: int) -> DataFrame:
     """What was known before this micro-batch of the baskets that it has items of."""
     # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
     known = lake.read(BASKETS, lake.version(BASKETS)).where(
