@@ -1,5 +1,6 @@
 """The definitions of the serving layer, by literal examples."""
 
+import random
 from datetime import datetime, timedelta
 
 import pytest
@@ -7,8 +8,9 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
 from lambda_spark.serving.catalogue import eligible_products
+from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.profiles import profiles
-from lambda_spark.serving.refresh import Views, bucket_words, for_active_users, for_user
+from lambda_spark.serving.refresh import Views, bucket_words, for_active_users
 from lambda_spark.settings import RecommendationSettings
 
 NOV_10 = datetime(2019, 11, 10, 12)
@@ -139,12 +141,13 @@ def test_repeats_are_a_choice(spark, repeat, expected):
 
 
 @pytest.mark.parametrize("repeat", ["allow", "own-row"])
-def test_what_was_bought_is_never_recommended(spark, repeat):
+@pytest.mark.parametrize("profile_items", [1, 5])
+def test_what_was_bought_is_never_recommended(spark, repeat, profile_items):
     # 10 was bought long ago: no longer in a profile of one item, and still left out.
     world = views(
         spark, [(1, 20, "view", 5), (1, 10, "purchase", 90)], [(20, 10, 0.9), (20, 30, 0.1)], demand=[(10, 99)]
     )
-    settings = RecommendationSettings(**PLAIN, profile_items=1, repeat=repeat)
+    settings = RecommendationSettings(**PLAIN, profile_items=profile_items, repeat=repeat)
     assert 10 not in {row.product_id for row in for_active_users(world, settings).collect()}
 
 
@@ -289,7 +292,7 @@ def test_what_rises_in_the_profiles_categories_comes_by_rank_and_what_is_in_dema
 
 def test_a_user_never_seen_gets_what_rises_and_what_is_in_demand(spark):
     world = views(spark, [(1, 10, "view", 5)], moving=[(71, "rising", 0.9, 1, 40, 1)], demand=[(80, 60)])
-    rows = for_user(world, RecommendationSettings(), 999).orderBy("rank").collect()
+    rows = for_user(world, RecommendationSettings(), 999)
     assert [(row.user_id, row.product_id, row.score) for row in rows] == [(999, 71, None), (999, 80, None)]
 
 
@@ -300,7 +303,39 @@ def test_only_active_users_get_a_list_and_anyone_may_ask(spark):
     )
     settings = RecommendationSettings(**PLAIN, active_days=30)
     assert set(lists(for_active_users(world, settings))) == {1, 3}
-    assert lists(for_user(world, settings, 2)) == {2: [(30, 0.5)]}
+    assert [(row.product_id, row.score) for row in for_user(world, settings, 2)] == [(30, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        RecommendationSettings(trend_weight=1.0, profile_items=4),
+        RecommendationSettings(repeat="own-row", max_per_category=2, k=20),
+        RecommendationSettings(repeat="allow", filter="price > 12 and product_id <> 13", deny=(20, 31), k=40),
+        RecommendationSettings(max_per_category=3, k=40, allow=tuple(range(20, 45))),
+    ],
+    ids=["plain", "own-row", "left out", "filled"],
+)
+def test_one_user_is_given_the_list_that_is_written_for_all(spark, settings):
+    dice = random.Random(4)
+    events = [
+        (user, dice.randint(10, 39), dice.choice(["view", "view", "cart", "purchase"]), dice.randint(1, 90))
+        for user in range(1, 8)
+        for _ in range(user * 3)
+    ]
+    similar = [(one, other, 1 / dice.randint(1, 9)) for one in range(10, 40, 2) for other in range(11, 40, 4)]
+    products = [
+        (one, dice.choice([None, 7, 8]), dice.choice([None, "a", "b"]), "brand", float(one)) for one in range(10, 50)
+    ]
+    moving = [
+        (12, "waning", -0.5, 30, 10, 1),
+        *((one, "rising", 0.1 * at, at, 3 * at, at) for at, one in enumerate(range(22, 27), 1)),
+    ]
+    demand = [(one, dice.randint(1, 5)) for one in range(10, 50, 2)]
+    world = views(spark, events, similar, products, moving, demand)
+    written = for_active_users(world, settings).orderBy("user_id", "rank").collect()
+    for user in range(1, 8, 3):
+        assert for_user(world, settings, user) == [row for row in written if row.user_id == user]
 
 
 def test_a_profile_is_the_latest_distinct_items(spark):

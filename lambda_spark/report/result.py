@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 
 from lambda_spark.lake import Lake
 from lambda_spark.report.text import table
-from lambda_spark.serving.refresh import Views, bucket_words, for_user, is_up_to_date, newest_bucket, pin_views
+from lambda_spark.serving.one_user import for_user
+from lambda_spark.serving.refresh import Views, bucket_words, is_up_to_date, newest_bucket, pin_views
 from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings, recorded
 from lambda_spark.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_TRENDS
 
@@ -117,7 +118,7 @@ def _list_of(lake: Lake, views: Views, settings: RecommendationSettings, user_id
         written = lake.read(RECOMMENDATIONS).where(F.col("user_id") == user_id).orderBy("rank").collect()
         if written:
             return written
-    return for_user(views, settings, user_id).orderBy("rank").collect()
+    return for_user(views, settings, user_id)
 
 
 def _similar(views: Views, product_ids: list[int]) -> list[Row]:

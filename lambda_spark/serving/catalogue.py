@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.trends import STEADY
@@ -17,16 +17,21 @@ CATEGORY_FILL_DEPTH = 50
 """Products in demand held ready per category."""
 
 
+def is_eligible(spark: SparkSession, settings: RecommendationSettings) -> Column:
+    """Whether a row of `products` may be recommended; null, like false, where it may not."""
+    condition = F.lit(True)
+    if settings.filter:
+        condition &= predicate(spark, settings.filter)
+    if settings.allow:
+        condition &= F.col("product_id").isin(*settings.allow)
+    if settings.deny:
+        condition &= ~F.col("product_id").isin(*settings.deny)
+    return condition
+
+
 def eligible_products(products: DataFrame, settings: RecommendationSettings) -> DataFrame:
     """The products that may be recommended, with the columns of `products`."""
-    chosen = products
-    if settings.filter:
-        chosen = chosen.where(predicate(products.sparkSession, settings.filter))
-    if settings.allow:
-        chosen = chosen.where(F.col("product_id").isin(*settings.allow))
-    if settings.deny:
-        chosen = chosen.where(~F.col("product_id").isin(*settings.deny))
-    return chosen
+    return products.where(is_eligible(products.sparkSession, settings))
 
 
 def category() -> Column:

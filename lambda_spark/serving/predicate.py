@@ -31,11 +31,12 @@ def predicate(spark: SparkSession, text: str) -> Column:
     of its arguments alone. So it cannot read a table or a file, call Java, look at the clock or throw dice. Raises
     UsageError for anything else.
     """
+    nothing = spark.range(0).select(*(F.lit(None).cast(one.type).alias(one.name) for one in PRODUCTS.columns))
     try:
-        parsed = spark._jsparkSession.sessionState().sqlParser().parseExpression(text)
+        _check(spark._jsparkSession.sessionState().sqlParser().parseExpression(text))
+        nothing.where(F.expr(text))
     except (AnalysisException, ParseException) as error:
         raise _refused(next(line for line in str(error).splitlines() if line.strip())) from error
-    _check(parsed)
     return F.expr(text)
 
 

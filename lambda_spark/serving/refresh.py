@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.errors import LakeError
 from lambda_spark.lake import Lake
-from lambda_spark.serving.catalogue import Catalogue, catalogue
+from lambda_spark.serving.catalogue import catalogue
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.recommendations import recommend
-from lambda_spark.session import literal_rows
 from lambda_spark.settings import RecommendationSettings, recorded
 from lambda_spark.tables import DEMAND, EVENTS, PRODUCTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, USER_TRENDS, Table
 
@@ -38,6 +36,11 @@ class Views:
     """First moment of the bucket that trends and demand are from."""
     when: str
     """The bucket of the trends, in words."""
+
+    @property
+    def version_columns(self) -> dict[str, int]:
+        """What a row of `recommendations` says of them."""
+        return {f"{name}_version": self.versions[name] for name in ("events", "products", "similar_items", "trends")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,30 +133,12 @@ def for_active_users(views: Views, settings: RecommendationSettings) -> DataFram
     return lists_for(profiles(views.events, settings, active_since=since), views, settings)
 
 
-def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> DataFrame:
-    """The list of one user, active or not; one who was never seen gets what is rising and in demand."""
-    spark = views.events.sparkSession
-    known = profiles(views.events.where(F.col("user_id") == user_id), settings)
-    asked = literal_rows(spark, [{"user_id": user_id}], "user_id: bigint")
-    return lists_for(asked.join(known, on="user_id", how="left"), views, settings)
-
-
 def lists_for(users: DataFrame, views: Views, settings: RecommendationSettings) -> DataFrame:
     """The lists of some users, given by their profiles; a user whose row has nulls has none."""
-    lists = recommend(users, _catalogue(views, settings), settings, when=views.when)
-    versions: list[Column] = [
-        F.lit(views.versions[name]).cast("bigint").alias(f"{name}_version")
-        for name in ("events", "products", "similar_items", "trends")
-    ]
-    return lists.select(*(name for name in RECOMMENDATIONS.column_names if not name.endswith("_version")), *versions)
-
-
-def _catalogue(views: Views, settings: RecommendationSettings) -> Catalogue:
-    try:
-        return catalogue(views.products, views.similar_items, views.trends, views.demand, settings)
-    except (AnalysisException, ParseException) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"recommendations.filter is no predicate over products: {reason}") from error
+    known = catalogue(views.products, views.similar_items, views.trends, views.demand, settings)
+    lists = recommend(users, known, settings, when=views.when)
+    versions = {name: F.lit(version).cast("bigint") for name, version in views.version_columns.items()}
+    return lists.withColumns(versions).select(*RECOMMENDATIONS.column_names)
 
 
 def newest_bucket(trends: DataFrame) -> datetime | None:

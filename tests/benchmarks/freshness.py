@@ -19,7 +19,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from lambda_spark.lake import Lake
-from lambda_spark.serving.refresh import for_user, pin_views
+from lambda_spark.serving.one_user import for_user
+from lambda_spark.serving.refresh import pin_views
 from lambda_spark.settings import RecommendationSettings
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
@@ -80,7 +81,7 @@ def test_freshness(spark, broker, tmp_path):
             while True:
                 seen = opened.version(EVENTS)
                 asking = time.monotonic()
-                rows = for_user(pin_views(opened), RecommendationSettings(), user).collect()
+                rows = for_user(pin_views(opened), RecommendationSettings(), user)
                 asked.append(time.monotonic() - asking)
                 if any(row.because_of == product for row in rows):
                     break

@@ -20,7 +20,8 @@ from lambda_spark.batch.refresh import TREND_TABLES
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.events.ingest import ingest
 from lambda_spark.lake import Lake
-from lambda_spark.serving.refresh import for_user, pin_views
+from lambda_spark.serving.one_user import for_user
+from lambda_spark.serving.refresh import pin_views
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.session import fit_partitions
 from lambda_spark.settings import load_settings
@@ -68,7 +69,7 @@ def main(store: Path, folder: Path, runs: int) -> None:
         measured(WHO, "recommend", recommend, cpu)
     for row in lake.read(RECOMMENDATIONS).where("rank = 1").select("user_id").limit(5).collect():
         one = partial(for_user, settings=settings.recommendations, user_id=row.user_id)
-        measured(WHO, "one user", lambda one=one: one(pin_views(lake)).collect(), cpu)
+        measured(WHO, "one user", lambda one=one: one(pin_views(lake)), cpu)
     for table, columns in SUMS:
         rows = lake.read(table)
         rows = total_counts(rows) if table is CO_INTERACTIONS else rows
