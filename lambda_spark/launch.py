@@ -20,6 +20,8 @@ from lambda_spark.settings import load_settings
 
 KAFKA_CONF = PROJECT / "conf" / "kafka.conf"
 KAFKA_JARS = "kafka-ivy"
+LOGGING = f'"-Dlog4j2.configurationFile={(PROJECT / "conf" / "log4j2.properties").as_uri()}"'
+"""What tells Java where a job's log goes: quoted, since the project's folder may have spaces in its name."""
 
 
 def main(arguments: list[str]) -> None:
@@ -56,6 +58,7 @@ def _check_sources(sources: list[str]) -> None:
 def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> None:
     environment = Path(sys.executable).parent
     log = _log_file(job, parsed.lake)
+    # Not among Java's options: a lake's folder may have quotes in its name.
     os.environ["LAMBDA_SPARK_LOG"] = str(log)
     os.environ["LAMBDA_SPARK_HOME"] = str(PROJECT)
     # Executors run no Python, but Spark asks for the driver's interpreter by name.
@@ -70,8 +73,7 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
         "--py-files",
         str(_package(environment)),
         "--driver-java-options",
-        # Quoted, and the log's path in the environment: either folder may have spaces and quotes in its name.
-        f'"-Dlog4j2.configurationFile={(PROJECT / "conf" / "log4j2.properties").as_uri()}"',
+        LOGGING,
         "--conf",
         f"spark.ui.showConsoleProgress={str(sys.stderr.isatty()).lower()}",
         *spark_jars(environment.parent, with_kafka=reads_kafka(parsed)),

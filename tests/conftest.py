@@ -24,10 +24,8 @@ needs_real_data = pytest.mark.skipif(not OCTOBER.exists(), reason="the real even
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     folder = tmp_path_factory.mktemp("spark")
     fetch_jars(KAFKA_CONF, Path(sys.prefix), KAFKA_JARS)
-    # Both compilers: in a session this long what the second costs is soon won back (measured: 372 s to 286 s).
-    java = "-XX:ReservedCodeCacheSize=240m"
     tuned = {"spark.sql.shuffle.partitions": "2", "spark.databricks.delta.snapshotPartitions": "1"}
-    opened = start_session("tests", folder / "spark.log", memory="2g", java=java, with_kafka=True, tuned=tuned)
+    opened = start_session("tests", folder / "spark.log", memory="2g", with_kafka=True, tuned=tuned)
     yield opened
     opened.stop()
 

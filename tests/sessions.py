@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from lambda_spark.launch import spark_jars
+from lambda_spark.launch import LOGGING, spark_jars
 from lambda_spark.session import open_session
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -21,7 +22,6 @@ def start_session(
     *,
     master: str = "local[2]",
     memory: str = "4g",
-    java: str = "",
     with_kafka: bool = False,
     tuned: Mapping[str, str] | None = None,
 ) -> SparkSession:
@@ -29,7 +29,6 @@ def start_session(
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["LAMBDA_SPARK_LOG"] = str(log)
-    java = f"-Dlog4j2.configurationFile=file:{PROJECT}/conf/log4j2.properties {java}"
     properties = {
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.warehouse.dir": str(log.parent / "warehouse"),
@@ -38,8 +37,8 @@ def start_session(
     options = [
         "--master", master, "--driver-memory", memory,
         "--properties-file", str(PROJECT / "conf" / "spark-defaults.conf"),
-        "--driver-java-options", f"'{java}'", *spark_jars(Path(sys.prefix), with_kafka=with_kafka),
+        "--driver-java-options", LOGGING, *spark_jars(Path(sys.prefix), with_kafka=with_kafka),
         *(part for key, value in properties.items() for part in ("--conf", f"{key}={value}")),
     ]  # fmt: skip
-    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*options, "pyspark-shell"])
+    os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*options, "pyspark-shell"])
     return open_session(name)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
@@ -29,8 +28,8 @@ from lambda_spark.tables import (
     TRENDS,
 )
 from tests.in_session import do
+from tests.sessions import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 PLANTS = json.loads((PROJECT / "data" / "plants.json").read_text())
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 

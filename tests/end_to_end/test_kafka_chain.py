@@ -3,7 +3,6 @@
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from pyspark.sql import functions as F
@@ -20,7 +19,6 @@ from tests.commands import Command, ended_at_last
 from tests.conftest import OCTOBER
 from tests.kafka_broker import Broker
 
-PROJECT = Path(__file__).resolve().parents[2]
 WITHIN = 400
 """Seconds for one step of the way: a machine that is busy with other things may need some."""
 
