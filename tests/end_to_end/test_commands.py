@@ -257,7 +257,9 @@ def test_the_shell_has_every_table(demo):
         [str(PROJECT / "spark-submit.sh"), "shell"],
         cwd=folder,
         input="print('rows:', spark.table('events').count())\n"
-        "from lambda_spark.operations.locks import _readers\nprint('readers:', len(_readers))\nexit()\n",
+        "from lambda_spark.operations.locks import _readers\nprint('readers:', len(_readers))\n"
+        "java = spark._jvm.java.lang.ProcessHandle.current().pid()\n"
+        "print('archives:', open(f'/proc/{java}/maps').read().count('/.venv/classes-') > 0)\nexit()\n",
         capture_output=True,
         text=True,
         timeout=300,
@@ -265,6 +267,7 @@ def test_the_shell_has_every_table(demo):
     )
     assert f"rows: {PLANTS['counts']['events']}" in done.stdout
     assert "readers: 1" in done.stdout, "no vacuum takes its files away"
+    assert "archives: True" in done.stdout, "Java has Spark's classes ready"
     assert "Traceback" not in done.stdout + done.stderr
 
 
