@@ -135,6 +135,7 @@ if [ -s "$classes" ] && [[ "${SPARK_SUBMIT_OPTS:-}" != *SharedArchiveFile* ]]; t
     # What does not fit, say with another class path, Java loads as ever, and says nothing of it.
     export SPARK_SUBMIT_OPTS="\"-XX:SharedArchiveFile=$classes\" -Xlog:cds=off ${SPARK_SUBMIT_OPTS:-}"
 fi
+export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 
 if [ "${1:-}" = benchmark ]; then
     exec "$environment/bin/python" "$project/tests/benchmarks" "${@:2}"
