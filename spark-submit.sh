@@ -84,7 +84,9 @@ set_up() {
 keep_classes() {
     local folder
     echo "spark-submit.sh: keeping Spark's classes ready for this Java (half a minute, once)"
-    folder=$(mktemp -d "$environment/classes.XXXXXX")
+    folder="$environment/classes.new"
+    rm -rf "$folder"
+    mkdir "$folder"
     cat >"$folder/usual.py" <<'PYTHON'
 import sys
 
