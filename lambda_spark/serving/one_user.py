@@ -48,13 +48,13 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> li
     """
     with ThreadPoolExecutor(1) as beside:
         # Meanwhile: most of a small query is planning, which leaves the cores idle.
-        moves = beside.submit(copy_context().run, moving_products(views.trends).collect)
+        moving_rows = beside.submit(copy_context().run, moving_products(views.trends).collect)
         touched = profiles(views.events.where(F.col("user_id") == user_id), settings).collect()
         items = sorted((row for row in touched if row.position is not None), key=lambda row: int(row.position))
         similar = _similar(views, items)
         asked = {row.product_id for row in touched} | {row.similar_product_id for row in similar}
         products = _products(views, settings, asked)
-    moving = {row.product_id: row for row in moves.result()}
+    moving = {row.product_id: row for row in moving_rows.result()}
 
     barred = {row.product_id for row in touched if row.bought or settings.repeat == "exclude"}
     barred |= {one for one, product in products.items() if not product.eligible}
@@ -73,8 +73,10 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> li
         entries = _within(entries, products, settings)[: settings.k]
 
     own = {item.product_id for item in items} if settings.repeat == "own-row" else set()
-    return [
-        Row(
+    lines = []
+    for rank, entry in enumerate(entries, 1):
+        product, moves = products[entry.product_id], moving.get(entry.product_id)
+        line = Row(
             user_id=user_id,
             rank=rank,
             product_id=entry.product_id,
@@ -87,9 +89,8 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> li
             trend_growth=moves.growth if moves else 0.0,
             **views.version_columns,
         )
-        for rank, entry in enumerate(entries, 1)
-        for product, moves in [(products[entry.product_id], moving.get(entry.product_id))]
-    ]
+        lines.append(line)
+    return lines
 
 
 def _similar(views: Views, items: list[Row]) -> list[Row]:
