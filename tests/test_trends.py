@@ -327,4 +327,5 @@ def test_user_trends_are_the_percent_of_interactions_by_their_own_signal(spark):
         (NOV_11, "remove_from_cart", 7),
     ]
     events = spark.createDataFrame([(*one, None, None, 1) for one in touched], EVENTS)
-    assert [tuple(row) for row in user_trends(events, moving, WEEKS).collect()] == [(NOV_11, 1, 4, 25.0, 25.0)]
+    span = {"first_bucket": F.lit(NOV_04), "newest_bucket": F.lit(NOV_11)}
+    assert [tuple(row) for row in user_trends(events, moving, WEEKS, **span).collect()] == [(NOV_11, 1, 4, 25.0, 25.0)]

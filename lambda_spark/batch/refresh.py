@@ -148,12 +148,15 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     cells = demand_cells(events, buckets).persist(StorageLevel.MEMORY_AND_DISK)
     products = product_demand(cells)
     totals = total_demand(products)
+    first_bucket, newest_bucket = (
+        F.timestamp_micros(F.lit(buckets.start(buckets.number(moment)))) for moment in (extent.first, extent.newest)
+    )
     compare = partial(
         trends,
         totals=totals,
         settings=settings,
-        first_bucket=F.timestamp_micros(F.lit(buckets.start(buckets.number(extent.first)))),
-        newest_bucket=F.timestamp_micros(F.lit(buckets.start(buckets.number(extent.newest)))),
+        first_bucket=first_bucket,
+        newest_bucket=newest_bucket,
         known_until=known_until,
     )
     called = newest_attributes(cells, buckets)
@@ -164,7 +167,9 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         trends=product_trends,
         category_trends=compare(attribute_demand(cells, "category_code"), key="category_code"),
         brand_trends=compare(attribute_demand(cells, "brand"), key="brand"),
-        user_trends=user_trends(events, product_trends, settings),
+        user_trends=user_trends(
+            events, product_trends, settings, first_bucket=first_bucket, newest_bucket=newest_bucket
+        ),
     )
     try:
         yield tables

@@ -207,16 +207,22 @@ def _judged(tested: DataFrame, settings: TrendSettings, key: str) -> DataFrame:
     )
 
 
-def user_trends(events: DataFrame, product_trends: DataFrame, settings: TrendSettings) -> DataFrame:
+def user_trends(
+    events: DataFrame,
+    product_trends: DataFrame,
+    settings: TrendSettings,
+    *,
+    first_bucket: Column,
+    newest_bucket: Column,
+) -> DataFrame:
     """Per bucket and user the percent of interactions with products that were rising, and waning, by the
     interaction's signal.
 
-    Columns as in `user_trends`; only buckets that `product_trends` has.
+    Columns as in `user_trends`, for the buckets that `trends` has: after `first_bucket` and up to `newest_bucket`.
     """
     trending = product_trends.where(F.col("direction") != STEADY).select(
         "bucket_start", "signal", "product_id", "direction"
     )
-    compared_buckets = product_trends.select("bucket_start").distinct()
     interacted = interactions(events).select(
         Buckets(settings).start_of(F.col("event_time")).alias("bucket_start"),
         F.col("event_type").alias("signal"),
@@ -228,7 +234,7 @@ def user_trends(events: DataFrame, product_trends: DataFrame, settings: TrendSet
         return F.lit(100) * F.count_if(F.col("direction") == direction) / F.count("*")
 
     return (
-        interacted.join(F.broadcast(compared_buckets), on="bucket_start", how="left_semi")
+        interacted.where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket))
         .join(F.broadcast(trending), on=["bucket_start", "signal", "product_id"], how="left")
         .groupBy("bucket_start", "user_id")
         .agg(
