@@ -15,6 +15,7 @@ from lambda_spark.settings import RecommendationSettings
 
 NOV_10 = datetime(2019, 11, 10, 12)
 WHEN = "in the week from 2019-11-04"
+SINCE = "since 2019-09-23"
 PLAIN = {"trend_weight": 0.0, "profile_decay": 0.5}
 
 
@@ -50,9 +51,13 @@ def views(spark, events, similar=(), products=None, moving=(), demand=()):
             trends,
             "signal string, product_id long, direction string, growth double, current long, previous long, rank int",
         ),
-        demand=spark.createDataFrame([("view", *one) for one in demand], "signal string, product_id long, events long"),
+        demand=spark.createDataFrame(
+            [(product, count, *(age or [0])) for product, count, *age in demand],
+            "product_id long, events long, age int",
+        ),
         bucket=F.lit(None),
         when=WHEN,
+        since=SINCE,
     )
 
 
@@ -264,36 +269,44 @@ def test_a_short_list_is_filled_from_the_profiles_categories_then_from_the_store
         (11, True, None),
         (14, True, None),
         (13, True, None),
-        (71, True, None),
         (80, True, None),
         (90, True, None),
+        (71, True, None),
     ]
     assert [row.reason for row in rows] == [
         f"because you viewed 10; rising: 5 → 20 views {WHEN}",
         f"rising in c.1, where you looked: 5 → 30 views {WHEN}",
-        f"in demand in c.1, where you looked: 8 views {WHEN}",
-        f"in demand in c.1, where you looked: 7 views {WHEN}",
+        f"in demand in c.1, where you looked: 8 interactions {SINCE}",
+        f"in demand in c.1, where you looked: 7 interactions {SINCE}",
+        f"in demand: 60 interactions {SINCE}",
+        f"in demand: 60 interactions {SINCE}",
         f"rising: 1 → 40 views {WHEN}",
-        f"in demand: 60 views {WHEN}",
-        f"in demand: 60 views {WHEN}",
     ]
 
 
-def test_what_rises_in_the_profiles_categories_comes_by_rank_and_what_is_in_demand_by_the_profile(spark):
+def test_the_categories_of_the_profile_fill_up_a_list_the_latest_first(spark):
     world = views(
-        spark,
-        [(1, 10, "view", 5), (1, 20, "view", 9)],
-        moving=[(21, "rising", 0.9, 1, 40, 1), (11, "rising", 0.5, 5, 30, 2)],
-        demand=[(21, 40), (11, 30), (12, 3), (22, 7)],
+        spark, [(1, 10, "view", 5), (1, 20, "view", 9)], demand=[(21, 40), (11, 30), (12, 3), (22, 7), (30, 99)]
     )
     rows = for_active_users(world, RecommendationSettings(**PLAIN)).orderBy("rank").collect()
-    assert [row.product_id for row in rows] == [21, 11, 12, 22]
+    assert [row.product_id for row in rows] == [11, 12, 21, 22, 30]
 
 
-def test_a_user_never_seen_gets_what_rises_and_what_is_in_demand(spark):
-    world = views(spark, [(1, 10, "view", 5)], moving=[(71, "rising", 0.9, 1, 40, 1)], demand=[(80, 60)])
-    rows = for_user(world, RecommendationSettings(), 999)
-    assert [(row.user_id, row.product_id, row.score) for row in rows] == [(999, 71, None), (999, 80, None)]
+def test_a_user_never_seen_gets_what_is_in_demand_and_what_rises_moves_up(spark):
+    world = views(
+        spark, [(1, 10, "view", 5)], moving=[(71, "rising", 0.9, 1, 40, 1)], demand=[(80, 60), (71, 55), (90, 55)]
+    )
+    rows = for_user(world, RecommendationSettings(trend_weight=0.2), 999)
+    assert [(row.user_id, row.product_id, row.score) for row in rows] == [
+        (999, 71, None), (999, 80, None), (999, 90, None)
+    ]  # fmt: skip
+
+
+def test_demand_weighs_half_after_two_buckets(spark):
+    world = views(spark, [(1, 10, "view", 5)], demand=[(80, 60, 2), (81, 40), (82, 29), (83, 58, 2), (83, 1, 4)])
+    rows = for_user(world, RecommendationSettings(**PLAIN), 999)
+    assert [row.product_id for row in rows] == [81, 80, 83, 82]
+    assert rows[2].reason == f"in demand: 59 interactions {SINCE}"
 
 
 def test_only_active_users_get_a_list_and_anyone_may_ask(spark):
@@ -331,7 +344,7 @@ def test_one_user_is_given_the_list_that_is_written_for_all(spark, settings):
         (12, "waning", -0.5, 30, 10, 1),
         *((one, "rising", 0.1 * at, at, 3 * at, at) for at, one in enumerate(range(22, 27), 1)),
     ]
-    demand = [(one, dice.randint(1, 5)) for one in range(10, 50, 2)]
+    demand = [(one, dice.randint(1, 5), age) for one in range(10, 50, 2) for age in range(dice.randint(0, 3))]
     world = views(spark, events, similar, products, moving, demand)
     written = for_active_users(world, settings).orderBy("user_id", "rank").collect()
     for user in range(1, 8, 3):

@@ -82,7 +82,8 @@ def all_methods(task: Task, views: Views, settings: Settings, *, k: int) -> Iter
             ),
         )
     views_ever = task.train.groupBy("product_id").agg(F.count("*").alias("score"))
-    in_bucket = views.demand.where(F.col("signal") == "view").select("product_id", F.col("events").alias("score"))
+    in_bucket = views.demand.where((F.col("signal") == "view") & (F.col("bucket_start") == views.bucket))
+    in_bucket = in_bucket.select("product_id", F.col("events").alias("score"))
     rising = moving_products(views.trends).where(F.col("direction") == "rising")
     depth = k + baselines.LONGEST_SESSION
     for name, method in (

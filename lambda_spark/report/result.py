@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from lambda_spark.lake import Lake
 from lambda_spark.report.text import table
 from lambda_spark.serving.one_user import for_user
-from lambda_spark.serving.refresh import Views, bucket_words, is_up_to_date, newest_bucket, pin_views
+from lambda_spark.serving.refresh import Views, bucket_words, is_up_to_date, newest_buckets, pin_views
 from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings, recorded
 from lambda_spark.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_TRENDS
 
@@ -36,7 +36,7 @@ def user_result(lake: Lake, settings: Settings, user_id: int) -> str:
 
 def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings) -> str:
     """What rises and wanes in the newest complete bucket (else the newest) of some trend tables."""
-    start = newest_bucket(trends)
+    start, _ = newest_buckets(trends)
     in_bucket = F.col("bucket_start") == F.lit(start)
     when = bucket_words(start, recorded(settings)["bucket"]) if start else ""
     return _trend_part(trends.where(in_bucket), category_trends.where(in_bucket), settings, when)
@@ -97,7 +97,7 @@ def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> st
     )
     recommended = _list_of(lake, views, settings.recommendations, user_id)
     if not recent:
-        parts = [f"User {user_id} was never seen: these are the store's rising and most viewed products."]
+        parts = [f"User {user_id} was never seen: these are the products most in demand in the store."]
         return "\n".join([*parts, *_recommendations(recommended)])
     parts = [f"User {user_id}", "\nRecently viewed", table([row.asDict() for row in recent], _FIGURES)]
     similar = _similar(views, [row.product_id for row in recent])

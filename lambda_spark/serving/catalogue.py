@@ -12,9 +12,17 @@ from lambda_spark.serving.predicate import predicate
 from lambda_spark.settings import RecommendationSettings
 
 FILL_DEPTH = 200
-"""Products held ready, of each kind, to fill lists that similarity leaves short."""
+"""Products in demand held ready to fill lists that similarity leaves short."""
 CATEGORY_FILL_DEPTH = 50
-"""Products in demand held ready per category."""
+"""And of each category."""
+
+DEMAND_BUCKETS = 8
+"""The newest buckets, which say what is in demand."""
+_HALF_LIFE = 2
+"""In buckets. Of made-up and real stores' first-time visitors more find something in a list so weighed than among the
+most popular of all times or of the last bucket."""
+_WEIGHT_ONE = 2**20
+"""The weight of the newest bucket. Weights are integers, so that sums do not depend on their order."""
 
 
 def is_eligible(spark: SparkSession, settings: RecommendationSettings) -> Column:
@@ -57,14 +65,12 @@ class Catalogue:
     categories: DataFrame
     """Per product: product_id, category (what says that two are of a kind)."""
     near: DataFrame
-    """Per category two arrays of its products: category, `near_rising`, `near_popular`, ordered as in `store` and at
-    most CATEGORY_FILL_DEPTH long."""
+    """Per category: category, `near`, an array of its products that are most in demand, at most CATEGORY_FILL_DEPTH."""
     store: DataFrame
-    """One row with two arrays of products: `rising`, by trend rank, and `popular`, by views in the bucket; both then by
-    product id, and at most FILL_DEPTH long."""
+    """One row: `in_store`, an array of the products that are most in demand, at most FILL_DEPTH."""
     attributes: DataFrame
     """Per product: product_id, category_code, brand, price, growth, direction, current, previous (null where steady),
-    views (in the bucket)."""
+    events (interactions in the newest buckets)."""
 
 
 def catalogue(
@@ -74,28 +80,37 @@ def catalogue(
     demand: DataFrame,
     settings: RecommendationSettings,
 ) -> Catalogue:
-    """All of it, from the tables of those names; `trends` and `demand` with one bucket's rows."""
+    """All of it, from the tables of those names; `trends` with one bucket's rows, `demand` as `in_demand` takes it."""
     eligible = eligible_products(products, settings)
     moving = moving_products(trends)
-    views = demand.where(F.col("signal") == "view").select("product_id", F.col("events").alias("views"))
-    known = (
-        eligible.select("product_id", category().alias("category"))
-        .join(moving.select("product_id", "direction", "rank"), on="product_id", how="left")
-        .join(views, on="product_id", how="left")
-    )
-    rising = known.where(F.col("direction") == "rising").withColumn("worth", -F.col("rank").cast("bigint"))
-    popular = known.where(F.col("views") > 0).withColumn("worth", F.col("views"))
+    wanted = in_demand(demand, moving, settings)
+    known = eligible.select("product_id", category().alias("category")).join(wanted, on="product_id", how="inner")
     return Catalogue(
         neighbours=_neighbours(products, eligible, similar_items),
         growths=moving.select("product_id", "growth"),
         categories=products.select("product_id", category().alias("category")),
-        near=_first_by_category(rising, "near_rising").join(
-            _first_by_category(popular, "near_popular"), on="category", how="full"
-        ),
-        store=_first(rising, "rising").crossJoin(F.broadcast(_first(popular, "popular"))),
+        near=first_of_each_category(known).groupBy("category").agg(_ids_by_worth().alias("near")),
+        store=first_of_all(known).agg(_ids_by_worth().alias("in_store")),
         attributes=products.select("product_id", "category_code", "brand", "price")
         .join(moving.drop("rank"), on="product_id", how="left")
-        .join(views, on="product_id", how="left"),
+        .join(wanted.select("product_id", "events"), on="product_id", how="left"),
+    )
+
+
+def in_demand(demand: DataFrame, moving: DataFrame, settings: RecommendationSettings) -> DataFrame:
+    """How much products are wanted: product_id, events (in all of the buckets), worth.
+
+    `demand` has the rows of the newest DEMAND_BUCKETS buckets with their `age`, 0 the newest. Worth are the
+    interactions, each bucket's weighed by 2^(-age / _HALF_LIFE), times 1 + trend_weight·growth as in a score.
+    """
+    weights = [round(_WEIGHT_ONE * 2 ** (-age / _HALF_LIFE)) for age in range(DEMAND_BUCKETS)]
+    weight = F.element_at(F.array(*(F.lit(one).cast("bigint") for one in weights)), F.col("age") + 1)
+    growth = F.coalesce("growth", F.lit(0.0))
+    return (
+        demand.groupBy("product_id")
+        .agg(F.sum("events").alias("events"), F.sum(F.col("events") * weight).alias("weighed"))
+        .join(F.broadcast(moving.select("product_id", "growth")), on="product_id", how="left")
+        .select("product_id", "events", (F.col("weighed") * (1 + F.lit(settings.trend_weight) * growth)).alias("worth"))
     )
 
 
@@ -124,19 +139,20 @@ def _candidate(product_id: Column, similarity: Column) -> Column:
     return F.struct(product_id.alias("product_id"), similarity.alias("similarity"))
 
 
-def _first_by_category(products: DataFrame, name: str) -> DataFrame:
-    best_first = Window.partitionBy("category").orderBy(F.desc("worth"), F.asc("product_id"))
-    return (
-        products.where(F.col("category").isNotNull())
-        .withColumn("place", F.row_number().over(best_first))
-        .where(F.col("place") <= CATEGORY_FILL_DEPTH)
-        .groupBy("category")
-        .agg(_ids_by_worth().alias(name))
-    )
+def first_of_all(products: DataFrame) -> DataFrame:
+    """Of products with their worth the FILL_DEPTH that are most in demand."""
+    return products.orderBy(*_most_wanted_first()).limit(FILL_DEPTH)
 
 
-def _first(products: DataFrame, name: str) -> DataFrame:
-    return products.orderBy(F.desc("worth"), F.asc("product_id")).limit(FILL_DEPTH).agg(_ids_by_worth().alias(name))
+def first_of_each_category(products: DataFrame) -> DataFrame:
+    """Of products with their worth and category the CATEGORY_FILL_DEPTH of each that are most in demand."""
+    place = F.row_number().over(Window.partitionBy("category").orderBy(*_most_wanted_first()))
+    placed = products.where(F.col("category").isNotNull()).withColumn("place", place)
+    return placed.where(F.col("place") <= CATEGORY_FILL_DEPTH).drop("place")
+
+
+def _most_wanted_first() -> tuple[Column, Column]:
+    return F.desc("worth"), F.asc("product_id")
 
 
 def _ids_by_worth() -> Column:

@@ -13,18 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from lambda_spark.serving.catalogue import (
     CATEGORY_FILL_DEPTH,
     FILL_DEPTH,
     category,
+    first_of_all,
+    first_of_each_category,
+    in_demand,
     is_eligible,
     moving_products,
 )
 from lambda_spark.serving.profiles import DEEDS, profiles
-from lambda_spark.serving.recommendations import POINTS, POPULAR, POPULAR_NEAR, RISING, RISING_NEAR, SCORED
+from lambda_spark.serving.recommendations import NEAR, POINTS, SCORED, STORE
 from lambda_spark.serving.refresh import Views
 from lambda_spark.settings import RecommendationSettings
 
@@ -63,11 +66,9 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> li
     entries = _within(_scored(usable, moving, settings), products, settings)[: settings.k]
     if len(entries) < settings.k:
         kinds = [products[item.product_id].category if item.product_id in products else None for item in items]
-        rises = sorted((row for row in moving.values() if row.direction == "rising"), key=lambda row: row["rank"])
-        popular = _popular(views, settings, {kind for kind in kinds if kind is not None})
-        products |= _products(views, settings, {row.product_id for row in rises}) | popular
-        rising = [row.product_id for row in rises if row.product_id in products and products[row.product_id].eligible]
-        fills = _fills(kinds, rising, list(popular), products)
+        wanted = _most_wanted(views, settings, {kind for kind in kinds if kind is not None})
+        products |= wanted
+        fills = _fills(kinds, list(wanted.values()))
         unwanted = barred | {entry.product_id for entry in entries}
         entries += [fill for fill in fills if fill.product_id not in unwanted]
         entries = _within(entries, products, settings)[: settings.k]
@@ -84,7 +85,7 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> li
             brand=product.brand,
             price=product.price,
             score=entry.score,
-            reason="still interested?" if entry.product_id in own else _reason(entry, product, moves, views.when),
+            reason="still interested?" if entry.product_id in own else _reason(entry, product, moves, views),
             because_of=entry.because_of and entry.because_of.product_id,
             trend_growth=moves.growth if moves else 0.0,
             **views.version_columns,
@@ -113,17 +114,13 @@ def _shown(views: Views, settings: RecommendationSettings) -> DataFrame:
     )
 
 
-def _popular(views: Views, settings: RecommendationSettings, kinds: set[str]) -> dict[int, Row]:
-    """What is viewed most in the bucket, in the store and in some categories, the most viewed first."""
-    most_first = (F.desc("views"), F.asc("product_id"))
-    demand = views.demand.where(F.col("signal") == "view").select("product_id", F.col("events").alias("views"))
-    known = _shown(views, settings).where("eligible").join(demand, on="product_id", how="inner")
-    found = known.orderBy(*most_first).limit(FILL_DEPTH)
-    if kinds:
-        place = F.row_number().over(Window.partitionBy("category").orderBy(*most_first))
-        near = known.where(F.col("category").isin(sorted(kinds))).withColumn("place", place)
-        found = found.union(near.where(F.col("place") <= CATEGORY_FILL_DEPTH).drop("place"))
-    return {row.product_id: row for row in sorted(found.collect(), key=lambda row: (-row.views, row.product_id))}
+def _most_wanted(views: Views, settings: RecommendationSettings, kinds: set[str]) -> dict[int, Row]:
+    """What is most in demand in the store and in some categories, the most wanted first."""
+    wanted = in_demand(views.demand, moving_products(views.trends), settings)
+    known = _shown(views, settings).where("eligible").join(wanted, on="product_id", how="inner")
+    near = known.where(F.col("category").isin(sorted(kinds)))
+    found = first_of_all(known).union(first_of_each_category(near)) if kinds else first_of_all(known)
+    return {row.product_id: row for row in sorted(found.collect(), key=lambda row: (-row.worth, row.product_id))}
 
 
 def _spoken_for(items: list[Row], similar: list[Row], settings: RecommendationSettings) -> dict[int, tuple[int, Row]]:
@@ -157,26 +154,19 @@ def _scored(
     return [_Entry((SCORED, 0, place), one, scores[one], spoken_for[one][1]) for place, one in enumerate(best_first, 1)]
 
 
-def _fills(kinds: list[str | None], rising: list[int], popular: list[int], products: dict[int, Row]) -> list[_Entry]:
+def _fills(kinds: list[str | None], wanted: list[Row]) -> list[_Entry]:
     """What fills up a list, each product where it comes first, the best first.
 
-    `kinds` are the categories of the profile, the latest first; what rises and what is popular is in its order.
+    `kinds` are the categories of the profile, the latest first; the most wanted products come first.
     """
 
-    def near(product_ids: list[int], kind: str) -> list[int]:
-        return [one for one in product_ids if products[one].category == kind][:CATEGORY_FILL_DEPTH]
+    def placed(rows: list[Row], tier: int, position: int = 0) -> Iterator[_Entry]:
+        return (_Entry((tier, position, place), row.product_id) for place, row in enumerate(rows, 1))
 
-    def placed(product_ids: list[int], tier: int, position: int = 0) -> Iterator[_Entry]:
-        return (_Entry((tier, position, place), one) for place, one in enumerate(product_ids, 1))
-
-    rising_in_store = rising[:FILL_DEPTH]
-    found = [*placed(rising_in_store, RISING), *placed(popular[:FILL_DEPTH], POPULAR)]
+    found = list(placed(wanted[:FILL_DEPTH], STORE))
     for position, kind in enumerate(kinds):
         if kind is not None:
-            rising_near = set(near(rising, kind))
-            # By rank in the store, whichever item's category it is.
-            found += (entry for entry in placed(rising_in_store, RISING_NEAR) if entry.product_id in rising_near)
-            found += placed(near(popular, kind), POPULAR_NEAR, position)
+            found += placed([row for row in wanted if row.category == kind][:CATEGORY_FILL_DEPTH], NEAR, position)
     first: dict[int, _Entry] = {}
     for entry in sorted(found, key=lambda entry: entry.order):
         first.setdefault(entry.product_id, entry)
@@ -197,15 +187,15 @@ def _within(entries: list[_Entry], products: dict[int, Row], settings: Recommend
     return kept
 
 
-def _reason(entry: _Entry, product: Row, moves: Row | None, when: str) -> str:
+def _reason(entry: _Entry, product: Row, moves: Row | None, views: Views) -> str:
     """The words of `recommendations`."""
-    counts = f"{moves.previous} → {moves.current} views {when}" if moves else ""
-    rising = "rising" if moves and moves.current > moves.previous else "rising in share"
-    where = f" in {product.category_code or 'the category'}, where you looked"
+    tier, _, _ = entry.order
+    place = f" in {product.category_code or 'the category'}, where you looked" if tier == NEAR else ""
+    rising = ""
+    if moves is not None and moves.direction == "rising":
+        word = "rising" if moves.current > moves.previous else "rising in share"
+        rising = f"{word}{place}: {moves.previous} → {moves.current} views {views.when}"
     if entry.because_of is not None:
         because = f"because you {list(DEEDS.values())[entry.because_of.strength - 1]} {entry.because_of.product_id}"
-        return f"{because}; {rising}: {counts}" if moves and moves.direction == "rising" else because
-    tier, _, _ = entry.order
-    if tier in (RISING_NEAR, RISING):
-        return f"{rising}{where if tier == RISING_NEAR else ''}: {counts}"
-    return f"in demand{where if tier == POPULAR_NEAR else ''}: {product.views} views {when}"
+        return f"{because}; {rising}" if rising else because
+    return rising or f"in demand{place}: {product.events} interactions {views.since}"

@@ -17,9 +17,9 @@ from lambda_spark.settings import RecommendationSettings
 POINTS = 1_000_000_000
 """Scores are summed as integers in 1e-9, so that the sum does not depend on its order."""
 
-SCORED, RISING_NEAR, POPULAR_NEAR, RISING, POPULAR = range(5)
-"""Why a product is in a list, best first: by its score, or to fill up with what is rising in the profile's categories,
-in demand there, rising in the store, or in demand there."""
+SCORED, NEAR, STORE = range(3)
+"""Why a product is in a list, best first: by its score, or to fill up with what is in demand in the profile's
+categories, or in the store."""
 
 _POSITIONS = 1 << 10
 """More than a profile has."""
@@ -27,16 +27,18 @@ _PLACES = 1 << 20
 """More than a list has."""
 
 
-def recommend(profiles: DataFrame, catalogue: Catalogue, settings: RecommendationSettings, *, when: str) -> DataFrame:
+def recommend(
+    profiles: DataFrame, catalogue: Catalogue, settings: RecommendationSettings, *, when: str, since: str
+) -> DataFrame:
     """The lists of some users: user_id, rank, product_id, category_code, brand, price, score, reason, because_of,
     trend_growth.
 
     `profiles` is as the function of that name returns it; a user whose row has nulls gets what fills lists up. `when`
-    says in words which bucket the trends are from.
+    says in words which bucket the trends are from, `since` from when on demand is counted.
     """
     lists = _lists(_scored(_candidates(profiles, catalogue, settings), catalogue, settings), settings)
     filled = _ranked(_filled(lists, catalogue, settings), catalogue, settings)
-    return _with_reasons(filled.join(F.broadcast(catalogue.attributes), on="product_id", how="left"), when)
+    return _with_reasons(filled.join(F.broadcast(catalogue.attributes), on="product_id", how="left"), when, since)
 
 
 def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
@@ -175,22 +177,14 @@ def _fill(product_id: Column, order: Column) -> Column:
 def _fills(settings: RecommendationSettings) -> tuple[Column, Column]:
     """What fills up a list, as arrays of entries: from the store, and from the category of one item of the profile."""
 
-    def wanted(ids: Column) -> Column:
-        left = F.array_except(ids, "unwanted")
-        return left if settings.max_per_category else F.slice(left, 1, settings.k)
-
     def entries(ids: Column, tier: int, position: Column) -> Column:
-        return F.transform(wanted(ids), lambda product, place: _fill(product, _order(tier, position, place)))
+        left = F.array_except(ids, "unwanted")
+        wanted = left if settings.max_per_category else F.slice(left, 1, settings.k)
+        return F.transform(wanted, lambda product, place: _fill(product, _order(tier, position, place)))
 
     nothing, none = F.array().cast("array<bigint>"), F.lit(0)
-    # By rank in the store, whichever item's category it is.
-    rising_near = F.transform(
-        wanted(F.array_intersect("rising", F.coalesce("near_rising", nothing))),
-        lambda product: _fill(product, _order(RISING_NEAR, none, F.array_position("rising", product))),
-    )
-    popular_near = entries(F.coalesce("near_popular", nothing), POPULAR_NEAR, F.coalesce("of.position", none))
-    store = F.concat(entries(F.col("rising"), RISING, none), entries(F.col("popular"), POPULAR, none))
-    return store, F.concat(rising_near, popular_near)
+    near = entries(F.coalesce("near", nothing), NEAR, F.coalesce("of.position", none))
+    return entries(F.col("in_store"), STORE, none), near
 
 
 def _order(tier: int, position: Column, place: Column) -> Column:
@@ -223,26 +217,26 @@ def _is_within(most: int, *order: Column) -> Column:
     return F.col("category_code").isNull() | (F.row_number().over(in_category) <= most)
 
 
-def _with_reasons(ranked: DataFrame, when: str) -> DataFrame:
+def _with_reasons(ranked: DataFrame, when: str, since: str) -> DataFrame:
     deeds = F.element_at(F.array(*(F.lit(word) for word in DEEDS.values())), F.col("strength"))
-    rises = F.col("direction") == "rising"
-    counts = F.concat(
-        F.col("previous").cast("string"), F.lit(" → "), F.col("current").cast("string"), F.lit(f" views {when}")
-    )
+    because = F.concat(F.lit("because you "), deeds, F.lit(" "), F.col("because_of").cast("string"))
     # In a store that shrinks a product may rise, that is gain a share, and have lost views.
     rising = F.when(F.col("current") > F.col("previous"), F.lit("rising")).otherwise(F.lit("rising in share"))
-    demand = F.concat(F.col("views").cast("string"), F.lit(f" views {when}"))
-    place = F.coalesce("category_code", F.lit("the category"))
-    because = F.concat(F.lit("because you "), deeds, F.lit(" "), F.col("because_of").cast("string"))
+    rises = F.col("direction") == "rising"
+    counts = F.concat(
+        F.lit(": "), F.col("previous").cast("string"), F.lit(" → "), F.col("current").cast("string"),
+        F.lit(f" views {when}"),
+    )  # fmt: skip
     tier = _tier(F.col("order"))
+    where = F.concat(F.lit(" in "), F.coalesce("category_code", F.lit("the category")), F.lit(", where you looked"))
+    place = F.when(tier == NEAR, where).otherwise(F.lit(""))
+    demand = F.concat(F.lit(": "), F.col("events").cast("string"), F.lit(f" interactions {since}"))
     reason = (
         F.when((tier == SCORED) & F.col("own"), F.lit("still interested?"))
-        .when((tier == SCORED) & rises, F.concat(because, F.lit("; "), rising, F.lit(": "), counts))
+        .when((tier == SCORED) & rises, F.concat(because, F.lit("; "), rising, counts))
         .when(tier == SCORED, because)
-        .when(tier == RISING_NEAR, F.concat(rising, F.lit(" in "), place, F.lit(", where you looked: "), counts))
-        .when(tier == POPULAR_NEAR, F.concat(F.lit("in demand in "), place, F.lit(", where you looked: "), demand))
-        .when(tier == RISING, F.concat(rising, F.lit(": "), counts))
-        .otherwise(F.concat(F.lit("in demand: "), demand))
+        .when(rises, F.concat(rising, place, counts))
+        .otherwise(F.concat(F.lit("in demand"), place, demand))
     )
     return ranked.select(
         "user_id",

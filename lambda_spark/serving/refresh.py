@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
 from lambda_spark.lake import Lake
-from lambda_spark.serving.catalogue import catalogue
+from lambda_spark.serving.catalogue import DEMAND_BUCKETS, catalogue
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.recommendations import recommend
 from lambda_spark.settings import RecommendationSettings, recorded
@@ -31,11 +31,15 @@ class Views:
     products: DataFrame
     similar_items: DataFrame
     trends: DataFrame
+    """Of one bucket."""
     demand: DataFrame
+    """Of the newest buckets, with `age`, how many buckets before the newest."""
     bucket: Column
-    """First moment of the bucket that trends and demand are from."""
+    """First moment of the bucket that trends are from."""
     when: str
     """The bucket of the trends, in words."""
+    since: str
+    """From when on demand is counted, in words."""
 
     @property
     def version_columns(self) -> dict[str, int]:
@@ -84,18 +88,24 @@ def newest_views(
     bucket_length: str,
 ) -> Views:
     """What serving needs of whole tables; `bucket_length` is the setting as it is recorded."""
-    start = newest_bucket(trends) or demand.agg(F.max("bucket_start")).collect()[0][0]
+    start, newest = newest_buckets(trends)
+    if newest is None:
+        start = newest = demand.agg(F.max("bucket_start")).collect()[0][0]
     bucket = F.lit(start).cast("timestamp")
-    in_bucket = F.col("bucket_start") == bucket
+    length = timedelta(minutes=int(bucket_length.partition(" ")[0] or 1))
+    oldest = None if newest is None else newest - (DEMAND_BUCKETS - 1) * length
+    elapsed = F.unix_micros(F.lit(newest).cast("timestamp")) - F.unix_micros("bucket_start")
+    age = F.floor(elapsed / F.lit(length // length.resolution)).cast("int")
     return Views(
         versions,
         events,
         products,
         similar_items,
-        trends.where(in_bucket),
-        demand.where(in_bucket),
+        trends.where(F.col("bucket_start") == bucket),
+        demand.where(F.col("bucket_start") >= F.lit(oldest).cast("timestamp")).withColumn("age", age),
         bucket,
         bucket_words(start, bucket_length) if start else "",
+        f"since {oldest:%Y-%m-%d}" if oldest else "",
     )
 
 
@@ -136,17 +146,17 @@ def for_active_users(views: Views, settings: RecommendationSettings) -> DataFram
 def lists_for(users: DataFrame, views: Views, settings: RecommendationSettings) -> DataFrame:
     """The lists of some users, given by their profiles; a user whose row has nulls has none."""
     known = catalogue(views.products, views.similar_items, views.trends, views.demand, settings)
-    lists = recommend(users, known, settings, when=views.when)
+    lists = recommend(users, known, settings, when=views.when, since=views.since)
     versions = {name: F.lit(version).cast("bigint") for name, version in views.version_columns.items()}
     return lists.withColumns(versions).select(*RECOMMENDATIONS.column_names)
 
 
-def newest_bucket(trends: DataFrame) -> datetime | None:
-    """First moment of the newest complete bucket that has trends, else of the newest; None where there are none."""
+def newest_buckets(trends: DataFrame) -> tuple[datetime | None, datetime | None]:
+    """First moments of the newest complete bucket that has trends, else of the newest, and of the newest; None where
+    there are none."""
     newest = F.max("bucket_start")
     complete, any_trend = trends.agg(F.max(F.when(F.col("complete"), F.col("bucket_start"))), newest).collect()[0]
-    newest_start: datetime | None = complete or any_trend
-    return newest_start
+    return complete or any_trend, any_trend
 
 
 def bucket_words(start: datetime, length: str) -> str:
