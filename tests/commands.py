@@ -1,8 +1,9 @@
-"""Commands that stay up, as a user types them."""
+"""Commands that stay up, as a user types them, and other processes that hold a lock."""
 
 import os
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -37,3 +38,16 @@ def ended_at_last(commands):
     finally:
         for command in commands:
             command.end(signal.SIGKILL)
+
+
+def held(lake, name, seconds):
+    """Another process that holds a lock for some seconds."""
+    with lake.locks.job(name):
+        pass
+    holder = f"""
+import fcntl, time
+lock = open({str(lake.path + "/_locks/job-" + name + ".lock")!r}, "a+")
+fcntl.lockf(lock, fcntl.LOCK_EX); print("held", flush=True); time.sleep({seconds})"""
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process

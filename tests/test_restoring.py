@@ -18,8 +18,8 @@ from lambda_spark.operations.verify import verify
 from lambda_spark.report.upkeep import undo_lines
 from lambda_spark.settings import IngestSettings, KafkaSettings, Settings, TrendSettings
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, PRODUCTS, REJECTED_EVENTS
+from tests.commands import held
 from tests.in_session import do
-from tests.test_schedule import held
 from tests.test_stream import bring_up_to_date, contents, deliver, event, quiet, random_events
 
 pytestmark = pytest.mark.long

@@ -1,8 +1,6 @@
 """What a scheduler relies on: one run at a time, waiting or leaving, and exit codes; and its ready files."""
 
 import re
-import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from lambda_spark.errors import JobRunningError
 from lambda_spark.events.ingest import ingest
 from lambda_spark.settings import IngestSettings, TrendSettings
 from lambda_spark.tables import DEMAND, TRENDS
+from tests.commands import held
 from tests.in_session import do
 
 SCHEDULE = Path(__file__).resolve().parents[1] / "conf" / "schedule"
@@ -24,19 +23,6 @@ HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price
 
 def quiet(_):
     pass
-
-
-def held(lake, name, seconds):
-    """Another process that holds a lock for some seconds."""
-    with lake.locks.job(name):
-        pass
-    holder = f"""
-import fcntl, time
-lock = open({str(lake.path + "/_locks/job-" + name + ".lock")!r}, "a+")
-fcntl.lockf(lock, fcntl.LOCK_EX); print("held", flush=True); time.sleep({seconds})"""
-    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    return process
 
 
 def started(spark, lake, *arguments):

@@ -18,9 +18,11 @@ from tempfile import TemporaryDirectory
 
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
-from tests.benchmarks.environments import HERE, python_of
 from tests.benchmarks.report import Figures, markdown, summary, with_ratios
+from tests.environments import python_of
 from tests.sessions import PROJECT
+
+HERE = Path(__file__).parent
 
 OURS = "lambda-spark"
 SIDES = {
@@ -80,10 +82,10 @@ def layers(folder: Path, events: int, runs: int, sides: Sequence[str]) -> list[F
         if environment is None:
             (folder / "ours").mkdir()
             command = [sys.executable, "-m", "tests.benchmarks.ours", folder / "csv", folder / "ours" / "lake", runs]
-        elif environment == "single-machine":
-            command = [python_of(environment), HERE / "single_machine.py", side, folder / "parquet", runs]
         else:
-            command = [python_of(environment), HERE / "spark_peers.py", side, folder / "parquet", folder / side, runs]
+            python = python_of(HERE / f"requirements-{environment}.txt")
+            scratch = [folder / side] if environment == "spark-peers" else []
+            command = [python, HERE / f"{environment.replace('-', '_')}.py", side, folder / "parquet", *scratch, runs]
         figures += lines_of(command)
     return figures
 

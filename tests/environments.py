@@ -1,4 +1,4 @@
-"""The environments of the benchmark's other sides: each its own, made once from pinned packages."""
+"""Environments of their own for what is only set beside this project: other engines, a scheduler. Each is made once."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pathlib import Path
 
 from tests.sessions import PROJECT
 
-HERE = Path(__file__).parent
-KEPT_IN = PROJECT / ".venv" / "benchmark"
+KEPT_IN = PROJECT / ".venv" / "others"
 
 
-def python_of(name: str) -> Path:
-    """The interpreter of an environment, `single-machine` or `spark-peers`, made where it is missing or out of date."""
-    requirements = HERE / f"requirements-{name}.txt"
-    folder = KEPT_IN / name
+def python_of(requirements: Path) -> Path:
+    """The interpreter of the environment for a `requirements-NAME.txt`, made where it is missing or out of date."""
+    folder = KEPT_IN / requirements.stem.removeprefix("requirements-")
     python, stamp = folder / "bin" / "python", folder / "requirements.stamp"
     if not stamp.exists() or stamp.read_bytes() != requirements.read_bytes():
-        print(f"benchmark: installing {requirements.name} into {folder.relative_to(PROJECT)}", file=sys.stderr)
+        print(f"installing {requirements.name} into {folder.relative_to(PROJECT)}", file=sys.stderr)
         venv.create(folder, clear=True, symlinks=True, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
         stamp.write_bytes(requirements.read_bytes())
