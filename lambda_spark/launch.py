@@ -129,7 +129,9 @@ def spark_jars(environment: Path, *, with_kafka: bool) -> list[str]:
     """
     folders = ["ivy", *([KAFKA_JARS] if with_kafka else [])]
     jars = [jar for folder in folders for jar in sorted((environment / folder / "jars").glob("*.jar"))]
-    return ["--conf", "spark.jars.packages=", "--jars", ",".join(map(str, jars))] if jars else []
+    # What they exclude is excluded already: packages that the user adds, say for an object store, come whole.
+    resolved = ["--conf", "spark.jars.packages=", "--conf", "spark.jars.excludes="]
+    return [*resolved, "--jars", ",".join(map(str, jars))] if jars else []
 
 
 def fetch_jars(conf: Path, environment: Path, folder: str) -> None:

@@ -242,10 +242,20 @@ def test_what_no_lake_is_is_refused(spark, tmp_path):
         Lake.open(spark, str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="may not have a backtick"):
         Lake.open(spark, str(tmp_path / "a` b"), create=True)
+    with pytest.raises(UsageError, match=r"s3a://store/lake: there is no way to its file system: .*S3AFileSystem"):
+        Lake.open(spark, "s3a://store/lake")
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(UsageError, match=r"is no lake: it holds 'photo.jpg'"):
         Lake.open(spark, str(tmp_path), create=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg"]
+
+
+def test_a_first_run_that_failed_leaves_no_lake_that_has_lost_its_events(spark, tmp_path):
+    """All that it wrote is that it failed."""
+    Lake.open(spark, str(tmp_path), create=True).create(JOB_RUNS)
+    Lake.open(spark, str(tmp_path), create=True)
+    with pytest.raises(UsageError, match="is no lake yet"):
+        Lake.open(spark, str(tmp_path))
 
 
 def test_a_table_that_was_being_created_when_its_job_was_killed_is_created(small):

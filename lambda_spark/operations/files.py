@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
+
+from lambda_spark.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +24,24 @@ class File:
 
 
 class FileSystem:
-    """Files below one root folder. `root` is a plain absolute path on a local file system, else a URI."""
+    """Files below one root folder. `root` is a plain absolute path on a local file system, else a URI.
+
+    Raises UsageError where Hadoop knows no such file system, or cannot reach it.
+    """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
         jvm: Any = spark._jvm
         self._jvm = jvm
         self._configuration = spark._jsc.hadoopConfiguration()
         path = jvm.org.apache.hadoop.fs.Path(root)
-        self.hadoop = path.getFileSystem(self._configuration)
+        try:
+            self.hadoop = path.getFileSystem(self._configuration)
+        except Py4JJavaError as error:
+            reason = str(error.java_exception.getMessage() or error.java_exception).splitlines()[0]
+            raise UsageError(
+                f"{root}: there is no way to its file system: {reason}; its jars and settings come in by "
+                "SPARK_SUBMIT_OPTIONS (see the README, On a cluster)"
+            ) from error
         qualified = self.hadoop.makeQualified(path)
         self.is_local = qualified.toUri().getScheme() == "file"
         self.root: str = qualified.toUri().getPath() if self.is_local else qualified.toString()
