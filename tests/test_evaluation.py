@@ -13,7 +13,7 @@ from lambda_spark.arguments import parse
 from lambda_spark.errors import LeakError
 from lambda_spark.evaluation import baselines, tuning
 from lambda_spark.evaluation.evaluate import check_no_leak, evaluate
-from lambda_spark.evaluation.methods import learnt_views
+from lambda_spark.evaluation.methods import learnt_views, served_lists
 from lambda_spark.evaluation.protocols import make_task, split_time
 from lambda_spark.events.ingest import ingest
 from lambda_spark.job import Job
@@ -115,6 +115,13 @@ def test_nothing_after_the_split_is_learnt_from(spark, protocol):
     ):
         for name in ("similar_items", "trends", "demand", "products"):
             assert_df_equality(getattr(one, name), getattr(other, name), ignore_row_order=True)
+
+
+def test_what_a_visitor_just_saw_for_the_first_time_in_the_store_can_be_recommended_again(spark):
+    task = one_question(spark, 10, 77)
+    with learnt_views(task.train, Settings()) as views:
+        rows = served_lists(task, views, RecommendationSettings(), k=5, repeat="own-row").orderBy("rank").collect()
+    assert [row.product_id for row in rows][:2] == [77, 10]
 
 
 def test_a_leak_is_caught(spark):

@@ -62,9 +62,13 @@ def learnt_similar_items(train: DataFrame, settings: SimilaritySettings) -> Data
 def served_lists(task: Task, views: Views, settings: RecommendationSettings, *, k: int, repeat: Repeat) -> DataFrame:
     """What `recommend` would serve each query's visitor: query_id, product_id, rank.
 
-    A visitor's purchases are left out as in production, whatever `repeat` says of the rest.
+    A visitor's purchases are left out as in production, whatever `repeat` says of the rest. What is revealed is among
+    the products, as in production too, where it would have been ingested: nothing else is known of it.
     """
     serving = replace(settings, k=k, repeat=repeat)
+    revealed = task.known.select("product_id").distinct()
+    unknown = revealed.join(views.products.select("product_id"), on="product_id", how="left_anti")
+    views = replace(views, products=views.products.unionByName(unknown, allowMissingColumns=True))
     visitors = task.known.withColumn("user_id", F.col("query_id"))
     asked = task.queries.select(F.col("query_id").alias("user_id"))
     users = asked.join(profiles(visitors, serving), on="user_id", how="left")
