@@ -22,7 +22,7 @@ from lambda_spark.errors import LakeError, UsageError
 from lambda_spark.operations.delta_log import check_log, commit_note, commit_numbers, newest_with_same_rows, table_bytes
 from lambda_spark.operations.files import FileSystem
 from lambda_spark.operations.locks import Locks
-from lambda_spark.tables import EVENTS, JOB_RUNS, TABLES, Table
+from lambda_spark.tables import EVENTS, TABLES, Table
 
 PROPERTY_PREFIX = "lambda_spark."
 CUT = "cut"
@@ -67,9 +67,7 @@ class Lake:
         """
         lake = cls(spark, path)
         if not lake.exists(EVENTS):
-            # A first run that failed at once has noted that it did, and nothing else.
-            ours = (".", "_", JOB_RUNS.name)
-            foreign = [name for name in lake.files.list() if not name.startswith(ours)]
+            foreign = [name for name in lake.files.list() if not name.startswith((".", "_"))]
             if foreign and foreign[0] in TABLES:
                 raise LakeError(
                     f"{lake.path}: the table events is missing, from which all others come; bring it back from a "

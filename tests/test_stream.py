@@ -18,6 +18,7 @@ from lambda_spark.errors import CheckpointError, JobRunningError, LakeError, Usa
 from lambda_spark.events.ingest import _MicroBatch, ingest
 from lambda_spark.lake import Lake
 from lambda_spark.operations.forgetting import PENDING
+from lambda_spark.operations.runs import RunLog
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, Settings, SimilaritySettings, TrendSettings
@@ -251,9 +252,8 @@ def test_what_no_lake_is_is_refused(spark, tmp_path):
 
 
 def test_a_first_run_that_failed_leaves_no_lake_that_has_lost_its_events(spark, tmp_path):
-    """All that it wrote is that it failed."""
-    Lake.open(spark, str(tmp_path), create=True).create(JOB_RUNS)
-    Lake.open(spark, str(tmp_path), create=True)
+    RunLog(Lake.open(spark, str(tmp_path), create=True), "run").finish("failed", "no source")
+    assert Lake.open(spark, str(tmp_path), create=True).present() == []
     with pytest.raises(UsageError, match="is no lake yet"):
         Lake.open(spark, str(tmp_path))
 

@@ -19,7 +19,7 @@ from pyspark.sql.streaming.listener import (
 
 from lambda_spark.lake import Lake
 from lambda_spark.session import literal_rows
-from lambda_spark.tables import JOB_RUNS
+from lambda_spark.tables import EVENTS, JOB_RUNS
 
 _WRITE_EVERY = 60.0
 """Seconds between two appends of a job that stays up: each costs about a micro-batch's time."""
@@ -56,9 +56,10 @@ class RunLog(StreamingQueryListener):
 
     def append(self) -> None:
         with self._lock:
-            rows, self._waiting = self._waiting, []
-            if not rows:
+            # A first run that fails at once leaves no table behind: a lake begins with its events.
+            if not self._waiting or not self._lake.exists(EVENTS):
                 return
+            rows, self._waiting = self._waiting, []
             self._lake.create(JOB_RUNS)
             schema = ", ".join(f"{column.name}: {column.type}" for column in JOB_RUNS.columns)
             table = literal_rows(self._lake.spark, rows, schema)
