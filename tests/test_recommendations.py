@@ -1,6 +1,5 @@
 """The definitions of the serving layer, by literal examples."""
 
-import random
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,7 +9,7 @@ from lambda_spark.errors import UsageError
 from lambda_spark.serving.catalogue import eligible_products
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.profiles import profiles
-from lambda_spark.serving.refresh import Views, bucket_words, for_active_users
+from lambda_spark.serving.refresh import Views, bucket_words, for_active_users, newest_views
 from lambda_spark.settings import RecommendationSettings
 
 NOV_10 = datetime(2019, 11, 10, 12)
@@ -292,23 +291,6 @@ def test_the_categories_of_the_profile_fill_up_a_list_the_latest_first(spark):
     assert [row.product_id for row in rows] == [11, 12, 21, 22, 30]
 
 
-def test_a_user_never_seen_gets_what_is_in_demand_and_what_rises_moves_up(spark):
-    world = views(
-        spark, [(1, 10, "view", 5)], moving=[(71, "rising", 0.9, 1, 40, 1)], demand=[(80, 60), (71, 55), (90, 55)]
-    )
-    rows = for_user(world, RecommendationSettings(trend_weight=0.2), 999)
-    assert [(row.user_id, row.product_id, row.score) for row in rows] == [
-        (999, 71, None), (999, 80, None), (999, 90, None)
-    ]  # fmt: skip
-
-
-def test_demand_weighs_half_after_two_buckets(spark):
-    world = views(spark, [(1, 10, "view", 5)], demand=[(80, 60, 2), (81, 40), (82, 29), (83, 58, 2), (83, 1, 4)])
-    rows = for_user(world, RecommendationSettings(**PLAIN), 999)
-    assert [row.product_id for row in rows] == [81, 80, 83, 82]
-    assert rows[2].reason == f"in demand: 59 interactions {SINCE}"
-
-
 def test_only_active_users_get_a_list_and_anyone_may_ask(spark):
     month = 30 * 24 * 60
     world = views(
@@ -317,38 +299,6 @@ def test_only_active_users_get_a_list_and_anyone_may_ask(spark):
     settings = RecommendationSettings(**PLAIN, active_days=30)
     assert set(lists(for_active_users(world, settings))) == {1, 3}
     assert [(row.product_id, row.score) for row in for_user(world, settings, 2)] == [(30, 0.5)]
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        RecommendationSettings(trend_weight=1.0, profile_items=4),
-        RecommendationSettings(repeat="own-row", max_per_category=2, k=20),
-        RecommendationSettings(repeat="allow", filter="price > 12 and product_id <> 13", deny=(20, 31), k=40),
-        RecommendationSettings(max_per_category=3, k=40, allow=tuple(range(20, 45))),
-    ],
-    ids=["plain", "own-row", "left out", "filled"],
-)
-def test_one_user_is_given_the_list_that_is_written_for_all(spark, settings):
-    dice = random.Random(4)
-    events = [
-        (user, dice.randint(10, 39), dice.choice(["view", "view", "cart", "purchase"]), dice.randint(1, 90))
-        for user in range(1, 8)
-        for _ in range(user * 3)
-    ]
-    similar = [(one, other, 1 / dice.randint(1, 9)) for one in range(10, 40, 2) for other in range(11, 40, 4)]
-    products = [
-        (one, dice.choice([None, 7, 8]), dice.choice([None, "a", "b"]), "brand", float(one)) for one in range(10, 50)
-    ]
-    moving = [
-        (12, "waning", -0.5, 30, 10, 1),
-        *((one, "rising", 0.1 * at, at, 3 * at, at) for at, one in enumerate(range(22, 27), 1)),
-    ]
-    demand = [(one, dice.randint(1, 5), age) for one in range(10, 50, 2) for age in range(dice.randint(0, 3))]
-    world = views(spark, events, similar, products, moving, demand)
-    written = for_active_users(world, settings).orderBy("user_id", "rank").collect()
-    for user in range(1, 8, 3):
-        assert for_user(world, settings, user) == [row for row in written if row.user_id == user]
 
 
 def test_a_profile_is_the_latest_distinct_items(spark):
@@ -393,6 +343,19 @@ def test_lists_do_not_depend_on_the_partitioning(spark):
         }
     )
     assert for_active_users(spread, RecommendationSettings()).orderBy("user_id", "rank").collect() == first
+
+
+@pytest.mark.parametrize(
+    ("minutes", "since"), [(10080, "since 2019-09-22 12:00"), (720, "since 2019-11-07"), (30, "since 2019-11-10 08:30")]
+)
+def test_demand_is_counted_in_the_newest_eight_buckets(spark, minutes, since):
+    starts = [(NOV_10 - buckets * timedelta(minutes=minutes), 80) for buckets in (0, 7, 8)]
+    demand = spark.createDataFrame(starts, "bucket_start timestamp, product_id long")
+    trends = spark.createDataFrame([], "bucket_start timestamp, complete boolean")
+    whole = dict.fromkeys(("events", "products", "similar_items"), demand)
+    found = newest_views({}, trends=trends, demand=demand, bucket_length=f"{minutes} minutes", **whole)
+    assert found.since == since
+    assert sorted(row.age for row in found.demand.collect()) == [0, 7]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -105,7 +105,7 @@ def newest_views(
         demand.where(F.col("bucket_start") >= F.lit(oldest).cast("timestamp")).withColumn("age", age),
         bucket,
         bucket_words(start, bucket_length) if start else "",
-        f"since {oldest:%Y-%m-%d}" if oldest else "",
+        f"since {_moment_words(oldest)}" if oldest else "",
     )
 
 
@@ -164,3 +164,7 @@ def bucket_words(start: datetime, length: str) -> str:
     if length == "10080 minutes":
         return f"in the week from {start:%Y-%m-%d}"
     return f"in the {length} from {start:%Y-%m-%d %H:%M}"
+
+
+def _moment_words(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}" if moment.time() == time() else f"{moment:%Y-%m-%d %H:%M}"
