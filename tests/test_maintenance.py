@@ -1,6 +1,7 @@
 """Maintenance: fewer files and fewer dates, and not one row of what is left any different."""
 
 import shutil
+import threading
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -89,6 +90,23 @@ def test_after_it_nothing_is_to_be_done_and_nothing_is_recomputed(small):
     bring_up_to_date(small, SETTINGS)
     maintain(small, KEEP_ALL, quiet)
     assert {t: v for t, v in small.versions(*small.present()).items() if v != versions[t]} == {}
+
+
+def test_who_reads_is_not_waited_for_where_no_file_is_to_go(small):
+    reading, done = threading.Event(), threading.Event()
+
+    def read():
+        with small.locks.reader():
+            reading.set()
+            done.wait(120)
+
+    other = threading.Thread(target=read)
+    other.start()
+    assert reading.wait(10)
+    maintain(small, KEEP_ALL, quiet)
+    assert other.is_alive(), "maintain waited until the reader had gone"
+    done.set()
+    other.join(10)
 
 
 def test_files_of_old_versions_go_and_verify_still_finds_all_it_needs(small):

@@ -23,7 +23,7 @@ from lambda_spark.events.refusals import SALT, lines_naming, pseudonym, pseudony
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import APPLICATION
 from lambda_spark.operations.delta_log import dates_taken_out
-from lambda_spark.operations.draining import at_rest, at_rest_unread, cover, renew_views
+from lambda_spark.operations.draining import at_rest, cover, renew_views
 from lambda_spark.operations.vacuuming import Deleted, vacuum
 from lambda_spark.session import literal_rows
 from lambda_spark.settings import Settings
@@ -104,7 +104,7 @@ def forget(
 
     Each step finds by itself what is left to do: started again with the same users, it finishes what was interrupted.
     """
-    with (at_rest_unread if erase else at_rest)(lake, settings, progress):
+    with at_rest(lake, settings, progress):
         leaving = _leaving(lake, ids)
         try:
             certificate = _found(lake, ids, leaving)
@@ -116,9 +116,10 @@ def forget(
         finally:
             leaving.known.unpersist()
         certificate.after = lake.versions(*lake.present())
-        if erase:
-            certificate.vacuumed = vacuum(lake, settings, timedelta(), progress)
-            certificate.logs = _forget_logs(lake, ids)
+    if erase:
+        # Only now must readers wait: while rows are taken out, whoever reads has the version from before.
+        certificate.vacuumed = vacuum(lake, settings, timedelta(), progress)
+        certificate.logs = _forget_logs(lake, ids)
     return certificate
 
 

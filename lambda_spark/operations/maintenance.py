@@ -112,7 +112,9 @@ def maintain(lake: Lake, settings: Settings, progress: Progress) -> Plan:
             fold(lake, table, [part.date for part in done.packing.get(table.name, []) if part.date], progress)
         for table in _present(lake, COMPACTED):
             compact(lake, table, done.packing.get(table.name, []), progress)
-    done.unneeded = vacuum(lake, settings, chosen.retention, progress)
+    if done.unneeded:
+        # Only then must readers wait.
+        done.unneeded = vacuum(lake, settings, chosen.retention, progress)
     return done
 
 

@@ -52,14 +52,17 @@ def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, 
     What was written within the retention stays, as with Delta: it may be of a commit that is still to come.
     """
     since = datetime.now(UTC) - retention
+    old = {
+        path: file.bytes
+        for path, file in lake.files.walk(table.name).items()
+        if file.modified_at < since and not path.startswith("_delta_log/")
+    }
+    if not old:
+        return {}
     commits = commit_numbers(lake.files, table.name)
     recent = list(takewhile(lambda version: commit_time(lake.files, table.name, version) > since, reversed(commits)))
     oldest = max((version for version in commits if version not in recent), default=commits[0])
     needed = set(lake.data_files(table, oldest))
     for version in recent:
         needed |= files_brought(lake.files, table.name, version)
-    return {
-        path: file.bytes
-        for path, file in lake.files.walk(table.name).items()
-        if path not in needed and file.modified_at < since and not path.startswith("_delta_log/")
-    }
+    return {path: size for path, size in old.items() if path not in needed}
