@@ -1,26 +1,27 @@
 """The speed layer: item co-interaction, kept up to date in micro-batches."""
 
+from contextlib import ExitStack
+
 from lambda_spark.job import Job, run_job
 from lambda_spark.operations.chain import similarity_line
 from lambda_spark.operations.forgetting import check_nothing_pending
-from lambda_spark.speed.stream import update
+from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
 
 
 def similarity(job: Job) -> None:
     lake = job.record(job.lake())
     read = lake.versions(EVENTS)
-    if job.arguments.rebuild:
-        # It would count the users again who were being forgotten.
-        check_nothing_pending(lake)
-    with lake.locks.job("similarity"):
-        run = update(
-            lake,
-            job.settings.similarity,
-            trigger=job.arguments.trigger,
-            rebuild=job.arguments.rebuild,
-            progress=job.say,
-        )
+    with ExitStack() as held:
+        if job.arguments.rebuild:
+            with lake.locks.table(EVENTS.name):
+                # It would count the users again who are being forgotten; whoever does that holds the table meanwhile.
+                check_nothing_pending(lake)
+                held.enter_context(lake.locks.job("similarity"))
+                start_over(lake, job.settings.similarity, job.say)
+        else:
+            held.enter_context(lake.locks.job("similarity"))
+        run = update(lake, job.settings.similarity, trigger=job.arguments.trigger, progress=job.say)
     changed = [table for table in (BASKETS, CO_INTERACTIONS) if run.micro_batches]
     changed += [SIMILAR_ITEMS] if run.refreshed else []
     job.summary([similarity_line(run)], read=read, written=lake.versions(*changed))

@@ -21,7 +21,7 @@ from lambda_spark.operations.draining import renew_views, similarity_settings
 from lambda_spark.operations.forgetting import check_nothing_pending
 from lambda_spark.operations.maintenance import expire
 from lambda_spark.settings import Settings
-from lambda_spark.speed.stream import update
+from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, INGESTED_FILES, PRODUCTS, Table
 
 Progress = Callable[[str], None]
@@ -101,7 +101,9 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], prog
         lake.overwrite(PRODUCTS, products, note={"job": "restore", "events_version": version})
     account = ingest(lake, sources, settings.ingest, progress=progress) if sources else None
     if lake.exists(CO_INTERACTIONS):
-        update(lake, similarity_settings(lake, settings), rebuild=True, progress=progress)
+        chosen = similarity_settings(lake, settings)
+        start_over(lake, chosen, progress)
+        update(lake, chosen, progress=progress)
     renew_views(lake, settings, progress)
     return account
 

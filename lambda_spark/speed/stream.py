@@ -24,6 +24,7 @@ from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import (
     APPLICATION,
     Checkpoint,
+    is_at_head,
     new_application,
     open_checkpoint,
     run_stream,
@@ -52,16 +53,13 @@ class SimilarityRun:
 
 
 def update(
-    lake: Lake, settings: SimilaritySettings, *, trigger: str = AVAILABLE_NOW, rebuild: bool = False, progress: Progress
+    lake: Lake, settings: SimilaritySettings, *, trigger: str = AVAILABLE_NOW, progress: Progress
 ) -> SimilarityRun:
     """Take in all new events, then renew `similar_items` where it names an older version.
 
     Raises UsageError for a window other than the tables', and CheckpointError for a lost or foreign checkpoint.
     """
     _create_tables(lake, settings)
-    if rebuild:
-        _start_over(lake, settings)
-        progress("starting over: baskets and co_interactions are empty now")
     checkpoint = _checkpoint(lake, settings)
     run = SimilarityRun()
     refreshed_at = time.monotonic()
@@ -84,7 +82,9 @@ def update(
     events = lake.stream(
         EVENTS, max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch")
     ).select(*EVENT_COLUMNS)
-    run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
+    # What was put together or taken out since would be a micro-batch without rows, with commits that say so.
+    if trigger != AVAILABLE_NOW or not is_at_head(lake, checkpoint, EVENTS):
+        run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
     run.refreshed = refresh_similar_items(lake, settings, progress)
     return run
 
@@ -199,11 +199,13 @@ def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
     return open_checkpoint(lake, "similarity", CO_INTERACTIONS, way_out=REBUILD)
 
 
-def _start_over(lake: Lake, settings: SimilaritySettings) -> None:
+def start_over(lake: Lake, settings: SimilaritySettings, progress: Progress) -> None:
     """Empty both tables under a new application id. Interrupted in between, they name two ids, which is noticed."""
+    _create_tables(lake, settings)
     properties = _first_properties(settings)
     lake.empty(CO_INTERACTIONS, properties)
     lake.empty(BASKETS, properties)
+    progress("starting over: baskets and co_interactions are empty now")
 
 
 def _first_properties(settings: SimilaritySettings) -> dict[str, str]:

@@ -26,7 +26,7 @@ from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.session import fit_partitions
 from lambda_spark.settings import load_settings
 from lambda_spark.speed.contributions import total_counts
-from lambda_spark.speed.stream import update
+from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, Table
 from tests.benchmarks.measure import cpu_seconds_of, measured, print_peak
 from tests.sessions import start_session
@@ -60,9 +60,9 @@ def main(store: Path, folder: Path, runs: int) -> None:
         forget_what_was_written(*TREND_TABLES)
         measured(WHO, "trends", lambda: refresh_trends(lake, settings.trends, progress=say), cpu)
     for _ in range(runs):
-        rebuild = lake.exists(SIMILAR_ITEMS)
-        similarity = partial(update, lake, settings.similarity, rebuild=rebuild, progress=say)
-        measured(WHO, "similarity", similarity, cpu)
+        if lake.exists(SIMILAR_ITEMS):
+            start_over(lake, settings.similarity, say)
+        measured(WHO, "similarity", partial(update, lake, settings.similarity, progress=say), cpu)
     for _ in range(runs):
         forget_what_was_written(RECOMMENDATIONS)
         recommend = partial(refresh_recommendations, lake, settings.recommendations, progress=say)
