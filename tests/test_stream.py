@@ -22,7 +22,7 @@ from lambda_spark.operations.runs import RunLog
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, Settings, SimilaritySettings, TrendSettings
-from lambda_spark.speed.stream import update
+from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import (
     BASKETS,
     CO_INTERACTIONS,
@@ -163,7 +163,8 @@ def test_changed_settings_recompute_what_they_change(small):
 def test_another_window_is_refused_until_a_rebuild(small):
     with pytest.raises(UsageError, match="similarity --rebuild"):
         update(small, SimilaritySettings(window=2), progress=quiet)
-    update(small, SimilaritySettings(window=2), rebuild=True, progress=quiet)
+    start_over(small, SimilaritySettings(window=2), quiet)
+    update(small, SimilaritySettings(window=2), progress=quiet)
     assert [f.table for f in verify(small, quiet) if f.differs] == []
     assert small.properties(CO_INTERACTIONS)["window"] == "2"
 
@@ -176,12 +177,38 @@ def test_no_rebuild_while_a_forget_is_unfinished(small, spark):
     assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
 
 
+def test_a_rebuild_waits_for_a_forget_at_work(small, spark):
+    """Which holds `events` all the while, and is stopped here before it is done."""
+    is_held, refused = threading.Event(), []
+
+    def forgetting():
+        with small.locks.table(EVENTS.name):
+            is_held.set()
+            time.sleep(2)
+            small.set_properties(EVENTS, {PENDING: "begun"})
+
+    def rebuilding():
+        with pytest.raises(LakeError, match="`forget` was interrupted"):
+            do("similarity", similarity, spark, "--lake", small.path, "--rebuild")
+        refused.append(True)
+
+    threads = [threading.Thread(target=forgetting), threading.Thread(target=rebuilding)]
+    threads[0].start()
+    assert is_held.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert refused, "it began before the forget was done"
+    assert not small.read(CO_INTERACTIONS).isEmpty()
+
+
 def test_a_lost_checkpoint_is_refused_and_the_rebuild_is_the_way_out(small):
     counts = contents(small, SIMILAR_ITEMS)
     small.files.delete("_checkpoints/similarity")
     with pytest.raises(CheckpointError, match=r"checkpoint of similarity is lost .*similarity --rebuild"):
         update(small, SimilaritySettings(), progress=quiet)
-    update(small, SimilaritySettings(), rebuild=True, progress=quiet)
+    start_over(small, SimilaritySettings(), quiet)
+    update(small, SimilaritySettings(), progress=quiet)
     assert contents(small, SIMILAR_ITEMS) == counts
 
 
@@ -211,6 +238,25 @@ def test_a_replayed_micro_batch_changes_nothing(small, tmp_path):
         file.unlink()
     update(small, SimilaritySettings(), progress=quiet)
     assert (contents(small, BASKETS), contents(small, CO_INTERACTIONS)) == before
+
+
+@pytest.mark.parametrize("lost", [BASKETS, CO_INTERACTIONS], ids=lambda table: table.name)
+def test_a_micro_batch_that_is_in_one_of_two_tables_is_finished(small, tmp_path, monkeypatch, lost):
+    """Killed between its two appends: run again, it finds the baskets as they were before it."""
+    deliver(small, tmp_path / "in", "two", random_events(5, 40))
+    append_batch = Lake.append_batch
+
+    def dying(lake, table, rows, **named):
+        if table is lost:
+            raise OSError("no more")
+        return append_batch(lake, table, rows, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "append_batch", dying)
+        with pytest.raises(Exception, match="no more"):
+            update(small, SimilaritySettings(), progress=quiet)
+    update(small, SimilaritySettings(), progress=quiet)
+    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
 
 
 def test_events_that_change_no_basket_are_taken_in_once(small, tmp_path):

@@ -6,6 +6,7 @@ micro-batch that was killed and is run again finds its own commits by their note
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -144,12 +145,14 @@ def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str,
 
     def process(batch: DataFrame, batch_id: int) -> None:
         nonlocal total
+        started = time.monotonic()
         # Held as a whole: what a micro-batch found in the tables must still be so when it writes.
         with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
             account = _MicroBatch(lake, checkpoint, settings, batch_id, source.delivery(batch)).write()
         progress(
             f"micro-batch {batch_id}: {account.parts} {source.unit}, {account.lines:,} lines = "
-            f"{account.events:,} events + {account.repeats:,} repeats + {account.rejected:,} rejected"
+            f"{account.events:,} events + {account.repeats:,} repeats + {account.rejected:,} rejected "
+            f"in {time.monotonic() - started:.1f} s"
         )
         total = total + account
 
@@ -250,9 +253,7 @@ class _MicroBatch:
         valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
         # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
         known = (
-            self.lake.read(EVENTS, self.lake.version(EVENTS))
-            .where(F.col("event_date").isin(dates) & (F.col("ingest_batch") != self.name))
-            .select("event_id")
+            self.lake.read(EVENTS, self.lake.version(EVENTS)).where(F.col("event_date").isin(dates)).select("event_id")
         )
         if sum(row.valid for row in lines) <= _FEW_LINES:
             # One file for each date; and of what is known, much more than this, nothing is shuffled.
@@ -288,7 +289,7 @@ class _MicroBatch:
                 "reasons",
                 "source",
             )
-            known = self.lake.read(REJECTED_EVENTS).where(F.col("ingest_batch") != self.name).select("rejected_id")
+            known = self.lake.read(REJECTED_EVENTS).select("rejected_id")
             rows = bad_lines.unionByName(extra).dropDuplicates(["rejected_id"])
             self._append(REJECTED_EVENTS, rows.join(known, on="rejected_id", how="left_anti"), note)
 
