@@ -21,6 +21,8 @@ from tests.faults.histories import HEADER
 
 ABOUT_THE_RUN = ("source", "ingested_at", "ingest_batch", "batch_id", "modified_at")
 """Columns that say which micro-batch wrote a row, and when; with the versions they may differ."""
+SALTED = ("user", "rejected_id")
+"""Columns that may hold the pseudonym of a refused user, or of a line of theirs: each lake has a salt of its own."""
 
 KILLER = Path(__file__).parent / "killer"
 FAST = (
@@ -29,8 +31,11 @@ FAST = (
     "--conf spark.driver.defaultJavaOptions='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'"
 )
 """A tiny store needs no more: what a kill costs is the start of the next process."""
-SETTINGS = ("--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_false_share=1")
-"""With these a tiny store has trends."""
+SETTINGS = (
+    "--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_false_share=1",
+    "--set", "maintenance.min_files=2", "--set", "maintenance.expire_days=14",
+)  # fmt: skip
+"""With these a tiny store has trends, and files and dates for maintenance."""
 
 Point = str
 """`before TABLE N` or `after TABLE N`: the N-th commit to a table that a process begins, or has made."""
@@ -51,6 +56,15 @@ FIRST_RUN = points(*_CREATED, *_INGESTED, *_COMPUTED, *_ABSORBED, *_ABSORBED, *_
 that the first commit of the next process is an append."""
 LATER_RUN = points(*_INGESTED, *_COMPUTED, *_ABSORBED, *_SERVED)
 REBUILD = points(*_ABSORBED, "co_interactions 2", "baskets 2")
+_EXPIRED = ("events 1", "products 1", "baskets 1", "co_interactions 1", "events 1", "co_interactions 1")
+_PACKED = ("baskets 1", "co_interactions 1", "events 1", "rejected_events 1", "ingested_files 1")
+MAINTAIN = points(*_EXPIRED, *_PACKED)
+_REFUSED = ("refused_users 1", "refused_users 1")
+_TAKEN_OUT = ("events 1", "rejected_events 1", "user_trends 1", "events 1", "products 1", "baskets 1")
+_WITHDRAWN = ("co_interactions 1", "co_interactions 2")
+FORGET = points(
+    *_REFUSED, *_TAKEN_OUT, *_WITHDRAWN, "similar_items 1", *_COMPUTED, "recommendations 1", "events 1"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +125,7 @@ def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
     for number in range(count):
         fresh = []
         for _ in range(lines):
-            day = dice.choice((0, 7, 14, 15)) + 3 * number
+            day = dice.choice((0, 7, 14, 15)) + 7 * number
             moment = start + timedelta(days=day, seconds=dice.choice((43_200, 86_395, 86_405)) + dice.randrange(10))
             kind = dice.choice(("view", "view", "view", "cart", "purchase", "remove_from_cart"))
             product, user = dice.randint(1, 9), dice.randint(1, 5)
@@ -132,6 +146,6 @@ def tables_of(lake: Lake) -> dict[str, Counter[str]]:
     for table in lake.present():
         if table is JOB_RUNS:
             continue
-        names = [n for n in table.column_names if n not in ABOUT_THE_RUN and not n.endswith("_version")]
+        names = [n for n in table.column_names if n not in (*ABOUT_THE_RUN, *SALTED) and not n.endswith("_version")]
         found[table.name] = Counter(repr(tuple(row)) for row in lake.read(table).select(*names).collect())
     return found

@@ -6,7 +6,7 @@ columns that say which run wrote a row. A few kills, and all points and random m
     KILLS=200 RECORD=kills.jsonl ./spark-submit.sh test tests/faults/test_killed_anywhere.py -m long
 
 KILLS is how many in all, RECORD a file to which each kill and each comparison is added: a second start goes on there.
-A further job is killed likewise by a step of its own: its command, and the tables that it commits, by name.
+A further job is killed likewise by a step of its own: its command, and the points of its commits.
 """
 
 from __future__ import annotations
@@ -22,9 +22,22 @@ from pathlib import Path
 
 import pytest
 
+from jobs.forget import main as forget
+from jobs.maintain import main as maintain
 from jobs.run import run
+from jobs.similarity import similarity
 from lambda_spark.lake import Lake
-from tests.faults.killing import FIRST_RUN, LATER_RUN, REBUILD, SETTINGS, deliveries, run_job, tables_of
+from tests.faults.killing import (
+    FIRST_RUN,
+    FORGET,
+    LATER_RUN,
+    MAINTAIN,
+    REBUILD,
+    SETTINGS,
+    deliveries,
+    run_job,
+    tables_of,
+)
 from tests.in_session import do
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
@@ -37,10 +50,8 @@ class Step:
     """A command, and where its processes are killed, one after the other, before one runs to its end."""
 
     job: str
-    kills: tuple[str | float, ...]
+    kills: tuple[str | float, ...] = ()
     """Points by name, or seconds after the process said its first word."""
-    delivers: bool = True
-    """Whether new files have arrived before it."""
     reaches_all: bool = True
     """Whether every kill is in reach; after a random one the work of a later one may be done."""
 
@@ -61,29 +72,52 @@ def inboxes(tmp_path_factory):
     return stages
 
 
+JOBS = {"run": run, "similarity": similarity, "maintain": maintain, "forget": forget}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(session, inboxes, tmp_path_factory):
-    """The tables after each delivery, of a lake whose jobs nobody stopped."""
+    """The tables of a lake whose jobs nobody stopped, by the commands it has seen; a common beginning is made once."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    contents = []
-    for number, stage in enumerate(inboxes):
-        shutil.copytree(stage, folder / "in", dirs_exist_ok=True)
-        if number:
-            shutil.copytree(folder / f"lake{number - 1}", folder / f"lake{number}")
-        do("run", run, session, folder / "in", "--lake", folder / f"lake{number}", *SETTINGS)
-        contents.append(tables_of(Lake.open(session, str(folder / f"lake{number}"))))
-    return contents
+    lakes: dict[tuple[str, ...], Path] = {}
+
+    def lake_after(jobs: tuple[str, ...]) -> Path:
+        if not jobs:
+            return folder / "none"
+        if jobs not in lakes:
+            before, path = lake_after(jobs[:-1]), folder / str(len(lakes))
+            if before.exists():
+                shutil.copytree(before, path)
+            stage = inboxes[[*map(delivers, jobs)].count(True) - 1]
+            shutil.rmtree(folder / "in", ignore_errors=True)
+            shutil.copytree(stage, folder / "in")
+            name = jobs[-1].split()[0]
+            do(name, JOBS[name], session, *arguments_of(jobs[-1], folder / "in", path))
+            lakes[jobs] = path
+        return lakes[jobs]
+
+    return lambda steps: tables_of(Lake.open(session, str(lake_after(tuple(step.job for step in steps)))))
+
+
+def delivers(job: str) -> bool:
+    """Whether new files have arrived before a job."""
+    return job == "run"
+
+
+def arguments_of(job: str, inbox: Path, lake: Path) -> list[str]:
+    """What is typed after the job's name."""
+    _, *options = job.split()
+    return [*options, *([str(inbox)] if delivers(job) else []), "--lake", str(lake), *SETTINGS]
 
 
 def disturbed(folder: Path, inboxes: list[Path], steps: list[Step], record) -> None:
     """Run the steps on a lake of their own, each killed and killed again before it is left in peace."""
     delivered = 0
     for number, step in enumerate(steps):
-        if step.delivers:
+        if delivers(step.job):
             shutil.copytree(inboxes[delivered], folder / "in", dirs_exist_ok=True)
             delivered += 1
-        sources = [str(folder / "in")] if step.job == "run" else []
-        arguments = (*step.job.split(), *sources, "--lake", str(folder / "lake"), *SETTINGS)
+        arguments = (step.job.split()[0], *arguments_of(step.job, folder / "in", folder / "lake"))
         for kill in step.kills:
             at = {"at": kill} if isinstance(kill, str) else {"after": kill}
             ended = run_job(*arguments, **at)
@@ -112,32 +146,40 @@ def test_killed_at_a_few_points_and_started_again_all_is_as_if_nothing_had_happe
     killed = []
     disturbed(tmp_path, inboxes, steps, lambda **entry: killed.append(entry))
     assert [entry["killed"] for entry in killed] == [True] * 6
-    assert_as_if_nothing_had_happened(spark, tmp_path, undisturbed[1])
+    assert_as_if_nothing_had_happened(spark, tmp_path, undisturbed(steps))
 
 
 KILLS = int(os.environ.get("KILLS", "200"))
 
 
+FORGET_ONE, FORGET_ANOTHER = "forget --user 3 --refuse", "forget --user 2 --vacuum"
+
+
 def plan(number: int) -> list[Step]:
     """The steps of a history: first every named point in turn, then random ones and random moments."""
-    if number == 0:
-        return [Step("run", tuple(FIRST_RUN)), Step("run", tuple(LATER_RUN)), Step("run", ())]
-    if number == 1:
-        return [
-            Step("run", ()),
-            Step("similarity --rebuild", tuple(REBUILD), delivers=False),
-            Step("run", ()),
-            Step("run", tuple(LATER_RUN)),
-        ]
+    in_turn = [
+        [Step("run", tuple(FIRST_RUN)), Step("run", tuple(LATER_RUN)), Step("run")],
+        [Step("run"), Step("similarity --rebuild", tuple(REBUILD)), Step("run"), Step("run", tuple(LATER_RUN))],
+        [Step("run"), Step("run"), Step("maintain", tuple(MAINTAIN)), Step("run")],
+        [Step("run"), Step("run"), Step(FORGET_ONE, tuple(FORGET)), Step("run")],
+    ]
+    if number < len(in_turn):
+        return in_turn[number]
     dice = random.Random(number)
 
-    def some(all_points):
+    def killed(job, named):
         count = dice.randint(2, 4)
-        chosen = sorted(dice.sample(range(len(all_points)), count))
+        chosen = sorted(dice.sample(range(len(named)), count))
         moments = [round(dice.uniform(0.0, 12.0), 2) for _ in range(count)]
-        return (*moments, *(all_points[at] for at in chosen)) if number % 2 else tuple(moments)
+        return Step(job, (*moments, *(named[at] for at in chosen)), reaches_all=False)
 
-    return [Step("run", some(LATER_RUN), reaches_all=False) for _ in range(3)]
+    between = [("maintain", MAINTAIN), (FORGET_ONE, FORGET), (FORGET_ANOTHER, FORGET)]
+    return [
+        killed("run", LATER_RUN),
+        killed("run", LATER_RUN),
+        killed(*between[number % len(between)]),
+        killed("run", LATER_RUN),
+    ]
 
 
 def test_killed_at_every_point_and_at_random_moments(spark, tmp_path, inboxes, undisturbed):
@@ -158,7 +200,7 @@ def test_killed_at_every_point_and_at_random_moments(spark, tmp_path, inboxes, u
                     lines.write(json.dumps({"history": history, "at": f"{time.time():.0f}", **entry}) + "\n")
 
             disturbed(folder, inboxes, plan(number), record)
-            assert_as_if_nothing_had_happened(spark, folder, undisturbed[2])
+            assert_as_if_nothing_had_happened(spark, folder, undisturbed(plan(number)))
             record(equal=True)
             kills += sum(own)
             shutil.rmtree(folder)

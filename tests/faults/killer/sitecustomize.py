@@ -8,7 +8,10 @@ import os
 import signal
 from collections import Counter
 
-COMMITS = ("_create", "append", "replace", "replace_where", "overwrite", "set_properties")
+COMMITS = (
+    "_create", "append", "replace", "replace_where", "overwrite", "set_properties", "rewrite_dates", "delete",
+    "delete_keys", "compact", "note",
+)  # fmt: skip
 """The methods of Lake that commit; the table is their first argument."""
 
 
