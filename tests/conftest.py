@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ def spark(session: SparkSession) -> Iterator[SparkSession]:
     for view in session.catalog.listTables():
         session.catalog.dropTempView(view.name)
     session.catalog.clearCache()
+    # Java keeps what a Python object stands for, with its broadcast tables, and such objects refer to each other.
+    gc.collect()
 
 
 @pytest.fixture

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pyspark.sql import functions as F
+
+from lambda_spark.events.refusals import REFUSED
 from lambda_spark.lake import Lake
-from lambda_spark.tables import JOB_RUNS
+from lambda_spark.tables import JOB_RUNS, REJECTED_EVENTS
 from tests.conftest import PROJECT
 from tests.faults.histories import HEADER
 
 ABOUT_THE_RUN = ("source", "ingested_at", "ingest_batch", "batch_id", "modified_at")
 """Columns that say which micro-batch wrote a row, and when; with the versions they may differ."""
-SALTED = ("user", "rejected_id")
-"""Columns that may hold the pseudonym of a refused user, or of a line of theirs: each lake has a salt of its own."""
+PSEUDONYM = "user"
+"""The column of a refused user: each lake has a salt of its own, and one for the ids of such a user's lines."""
 
 KILLER = Path(__file__).parent / "killer"
 FAST = (
@@ -146,6 +149,11 @@ def tables_of(lake: Lake) -> dict[str, Counter[str]]:
     for table in lake.present():
         if table is JOB_RUNS:
             continue
-        names = [n for n in table.column_names if n not in (*ABOUT_THE_RUN, *SALTED) and not n.endswith("_version")]
-        found[table.name] = Counter(repr(tuple(row)) for row in lake.read(table).select(*names).collect())
+        left_out = (*ABOUT_THE_RUN, PSEUDONYM)
+        names = [name for name in table.column_names if name not in left_out and not name.endswith("_version")]
+        rows = lake.read(table)
+        if table is REJECTED_EVENTS:
+            is_salted = F.array_contains("reasons", REFUSED)
+            rows = rows.withColumn("rejected_id", F.when(~is_salted, F.col("rejected_id")))
+        found[table.name] = Counter(repr(tuple(row)) for row in rows.select(*names).collect())
     return found
