@@ -137,7 +137,7 @@ class RecommendationSettings:
     """Weight of a product that the user purchased."""
     active_days: int = 30
     """Users with an interaction in the last so many days of the store get a list."""
-    trend_weight: float = 0.2
+    trend_weight: float = 1.0
     """How much a trend moves a score: times 1 + trend_weight·growth, 0 to 1."""
     repeat: Repeat = "exclude"
     """Products of the user's own profile: `exclude` them, `allow` them where they are neighbours of others, or

@@ -1,5 +1,6 @@
 """The protocols and the baselines, by literal examples."""
 
+import json
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -177,6 +178,13 @@ def test_every_method_is_measured_with_and_without_repeats_and_by_slice(spark):
     ours = whole[(whole["method"] == "recommend") & whole["repeats"]].iloc[0]
     assert (ours["queries"], ours["targets"], ours["value"]) == (2, 2, 1.0)
     assert rows["value"].between(0, 20).all()
+    lines = [json.loads(line) for line in report.evaluation_lines(rows)]
+    trending = next(one for one in lines if (one["method"], one["repeats"], one["slice"]) == ("trending", True, "all"))
+    assert list(trending["differences"]) == [
+        f"{metric}@{cut}" for cut in (5, 10, 20) for metric in ("hr", "mrr", "ndcg")
+    ]
+    assert trending["differences"]["hr@20"][0] == trending["hr@20"] - 1.0
+    assert next(one for one in lines if one["method"] == "recommend")["differences"] == {}
 
 
 def sessions_that_skip_one(count):

@@ -21,7 +21,7 @@ from lambda_spark.settings import Settings
 CUTS = (5, 10, 20)
 DEPTH = max(CUTS)
 COMPARED = ("hr", "mrr", "ndcg")
-"""The metrics whose difference from the recommender's gets an interval, at the deepest cut."""
+"""The metrics whose difference from the recommender's gets an interval."""
 
 Progress = Callable[[str], None]
 
@@ -217,7 +217,7 @@ def _rows(measured: dict[int, pd.DataFrame], ours: dict[int, pd.DataFrame] | Non
     for k, by_query in measured.items():
         for metric in metrics.RANKING:
             interval: tuple[float | None, ...] = (None, None, None)
-            if ours is not None and k == DEPTH and metric in COMPARED:
+            if ours is not None and metric in COMPARED:
                 interval = metrics.mean_difference(by_query[metric].to_numpy(), ours[k][metric].to_numpy())
             rows.append((f"{metric}@{k}", float(by_query[metric].mean()), *interval))  # type: ignore[arg-type]
     return rows

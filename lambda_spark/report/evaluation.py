@@ -49,10 +49,19 @@ def evaluation_tables(rows: pd.DataFrame) -> str:
 
 
 def evaluation_lines(rows: pd.DataFrame) -> Iterator[str]:
-    """One JSON object per method, protocol, repeats and slice, with the counts and each metric."""
+    """One JSON object per method, protocol, repeats and slice, with the counts and each metric.
+
+    `differences` has, for some metrics of the other methods on all targets, the difference from the recommender's and
+    both ends of its interval.
+    """
     for identity, part in rows.groupby(_ID, sort=False):
         values = dict(zip(part["metric"], part["value"].round(6), strict=True))
-        yield json.dumps({**dict(zip(_ID, identity, strict=True)), **values}, default=lambda value: value.item())
+        sure = part.dropna(subset="difference")
+        differences = dict(
+            zip(sure["metric"], sure[["difference", "low", "high"]].round(6).to_numpy().tolist(), strict=True)
+        )
+        found = {**dict(zip(_ID, identity, strict=True)), **values, "differences": differences}
+        yield json.dumps(found, default=lambda value: value.item())
 
 
 def tuned_settings(tuning: Tuning) -> str:
