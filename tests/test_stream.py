@@ -25,6 +25,7 @@ from lambda_spark.settings import IngestSettings, RecommendationSettings, Settin
 from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import (
     BASKETS,
+    CATEGORY_TRENDS,
     CO_INTERACTIONS,
     EVENTS,
     JOB_RUNS,
@@ -160,6 +161,11 @@ def test_changed_settings_recompute_what_they_change(small):
     assert small.read(RECOMMENDATIONS).agg(F.max("rank")).collect()[0][0] == 2
 
 
+def test_a_run_with_other_settings_that_was_stopped_half_way_is_undone_by_the_next(small):
+    small.set_properties(CATEGORY_TRENDS, {"min_change": "99"})
+    assert refresh_trends(small, TRENDS, progress=quiet).reason == "the settings have changed"
+
+
 def test_another_window_is_refused_until_a_rebuild(small):
     with pytest.raises(UsageError, match="similarity --rebuild"):
         update(small, SimilaritySettings(window=2), progress=quiet)
@@ -277,6 +283,13 @@ def test_new_events_recompute_only_the_buckets_they_touch(small, tmp_path):
     assert run.buckets < 6
     assert datetime(2019, 10, 21) in touched, "the newest bucket's neighbourhood is always looked at again"
     assert [f.table for f in verify(small, quiet) if f.differs] == []
+
+
+def test_an_event_long_before_all_others_gives_what_was_the_first_bucket_its_trends(small, tmp_path):
+    before = {row.bucket_start for row in _files_by_bucket(small)}
+    deliver(small, tmp_path / "in", "early", [event(datetime(2019, 8, 20, 12), "view", 3, 1, "early")])
+    refresh_trends(small, TRENDS, progress=quiet)
+    assert {row.bucket_start for row in _files_by_bucket(small)} - before == {datetime(2019, 9, 30)}
 
 
 def _files_by_bucket(lake):
