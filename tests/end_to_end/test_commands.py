@@ -174,7 +174,7 @@ def test_every_reason_is_true(demo, spark):
             assert item == row.because_of
             assert DEEDS[found["deed"]] == touched[row.user_id][item][1]
             assert spoken[item] == pytest.approx(max(spoken.values()), abs=1e-9)
-            assert row.score == pytest.approx(sum(spoken.values()) * (1 + 0.2 * growth), abs=1e-8)
+            assert row.score == pytest.approx(sum(spoken.values()) * (1 + growth), abs=1e-8)
             assert bool(found["word"]) == is_rising
         else:
             assert row.score is None
