@@ -38,7 +38,9 @@ def spark(session: SparkSession) -> Iterator[SparkSession]:
     for view in session.catalog.listTables():
         session.catalog.dropTempView(view.name)
     session.catalog.clearCache()
-    # Java keeps what a Python object stands for, with its broadcast tables, and such objects refer to each other.
+    # Delta keeps the snapshot of every table it has seen, and Java what a Python object stands for: of hundreds of
+    # lakes that is 1 GB.
+    session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     gc.collect()
 
 
