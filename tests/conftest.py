@@ -38,8 +38,8 @@ def spark(session: SparkSession) -> Iterator[SparkSession]:
     for view in session.catalog.listTables():
         session.catalog.dropTempView(view.name)
     session.catalog.clearCache()
-    # Delta keeps the snapshot of every table it has seen, and Java what a Python object stands for: of hundreds of
-    # lakes that is 1 GB.
+    # Delta keeps the snapshot of every table it has seen, of hundreds in a whole run; and Java keeps what a Python
+    # object stands for until that is collected.
     session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     gc.collect()
 

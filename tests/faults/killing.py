@@ -145,11 +145,11 @@ def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
 
 def tables_of(lake: Lake) -> dict[str, Counter[str]]:
     """Every row of every table, and how often it is there; but who ran when may differ."""
+    left_out = (*ABOUT_THE_RUN, PSEUDONYM)
     found = {}
     for table in lake.present():
         if table is JOB_RUNS:
             continue
-        left_out = (*ABOUT_THE_RUN, PSEUDONYM)
         names = [name for name in table.column_names if name not in left_out and not name.endswith("_version")]
         rows = lake.read(table)
         if table is REJECTED_EVENTS:
