@@ -149,10 +149,15 @@ def _raw_flaw() -> Column:
     """What makes a line unfit for a parser; null where nothing does."""
     return (
         F.when(~F.is_valid_utf8("raw"), "not valid UTF-8")
-        .when(F.length("raw") > MAX_LINE_LENGTH, f"line longer than {MAX_LINE_LENGTH} characters")
+        .when(_is_too_long(F.col("raw")), f"line longer than {MAX_LINE_LENGTH} characters")
         .when(F.contains("raw", F.lit("\0")), "NUL character in the line")
         .when(F.trim("raw") == "", "empty line")
     )
+
+
+def _is_too_long(text: Column) -> Column:
+    # The bytes are known, the characters have to be counted.
+    return (F.octet_length(text) > MAX_LINE_LENGTH) & (F.length(text) > MAX_LINE_LENGTH)
 
 
 def _field_flaw(fields: Sequence[Column]) -> Column:
@@ -161,7 +166,7 @@ def _field_flaw(fields: Sequence[Column]) -> Column:
     joined = F.concat_ws(",", *fields)
     return (
         F.when(~F.is_valid_utf8(joined), "not valid UTF-8")
-        .when(F.length(joined) > MAX_LINE_LENGTH, f"line longer than {MAX_LINE_LENGTH} characters")
+        .when(_is_too_long(joined), f"line longer than {MAX_LINE_LENGTH} characters")
         .when(F.contains(joined, F.lit("\0")), "NUL character in the line")
     )
 

@@ -54,7 +54,7 @@ def validate(fields: DataFrame, *, earliest: date, cut: date | None = None) -> D
         *kept,
         "flaw",
         *(typed[name].alias(name) for name in FIELDS),
-        F.struct(*(text[name].isNotNull().alias(name) for name in FIELDS)).alias("given"),
+        *(text[name].isNotNull().alias(_given(name)) for name in FIELDS),
     )
     # One text, not an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row. And
     # made only where there is a reason, which is seldom.
@@ -117,14 +117,18 @@ def event_id() -> Column:
     return F.substring(F.sha2(writing, 256), 1, 32)
 
 
+def _given(name: str) -> str:
+    return f"{name}_is_given"
+
+
 def _trimmed(value: Column) -> Column:
     return F.nullif(F.trim(value), F.lit(""))
 
 
 def _reasons(earliest: date, cut: date | None) -> dict[str, Column]:
     """Reason: the condition that is true where it holds, in the order in which they are named."""
-    missing = {f"{name} is missing": ~F.col("given")[name] for name in REQUIRED}
-    malformed = {f"{name} is malformed": F.col("given")[name] & F.col(name).isNull() for name in FIELDS}
+    missing = {f"{name} is missing": ~F.col(_given(name)) for name in REQUIRED}
+    malformed = {f"{name} is malformed": F.col(_given(name)) & F.col(name).isNull() for name in FIELDS}
     expired = F.lit(False) if cut is None else F.to_date("event_time") < F.lit(cut)
     latest = F.col("ingested_at") + F.expr("interval 1 day")
     return {
