@@ -96,6 +96,14 @@ def test_twenty_micro_batches_in_random_order_equal_a_recompute(lake, tmp_path):
     assert {"baskets", "co_interactions", "similar_items"} <= {finding.table for finding in findings}
 
 
+@pytest.mark.parametrize("few", [0, 10], ids=["many on every date", "few on one date"])
+def test_a_large_micro_batch_is_taken_in_like_a_small_one(small, tmp_path, monkeypatch, few):
+    monkeypatch.setattr("lambda_spark.speed.stream._FEW_ITEMS", few)
+    deliver(small, tmp_path / "in", "two", random_events(5, 40))
+    assert update(small, SimilaritySettings(), progress=quiet).micro_batches == 1
+    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+
+
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
     """A lake with a few sessions, brought up to date, to be copied."""

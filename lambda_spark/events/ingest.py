@@ -7,6 +7,7 @@ micro-batch that was killed and is run again finds its own commits by their note
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -24,6 +25,7 @@ from lambda_spark.events.refusals import SALT, Refusals, refuse
 from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.events.validation import validate
 from lambda_spark.lake import Lake
+from lambda_spark.late import dates_with_few
 from lambda_spark.operations.checkpoints import (
     APPLICATION,
     Checkpoint,
@@ -41,9 +43,18 @@ INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
 """What a micro-batch writes."""
 
 _FEW_LINES = 100_000
-"""A micro-batch of no more lines is written as one file for each date."""
+"""A micro-batch of no more lines is written as one file for each date; no more are broadcast."""
 _FEW_REPEATS = 2_000_000
 """So many repeats in a micro-batch can be broadcast."""
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What was read of a part."""
+
+    lines: int = 0
+    headers: int = 0
+    valid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,23 +234,27 @@ class _MicroBatch:
         return inspected.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _count_lines(self, inspected: DataFrame) -> list[Row]:
-        """Per part: its lines, header lines, valid lines, and the dates of its valid events."""
-        valid = F.size("reasons") == 0
+        """Per part and date of its valid events (null for all other lines): lines and header lines."""
+        date_if_valid = F.when((F.size("reasons") == 0) & ~F.col("is_header"), F.col("event_date"))
         return (
-            inspected.groupBy(part_of(F.col("source")).alias("part"))
-            .agg(
-                F.count("*").alias("lines"),
-                F.count_if("is_header").alias("headers"),
-                F.count_if(valid & ~F.col("is_header")).alias("valid"),
-                F.collect_set(F.when(valid, F.col("event_date"))).alias("dates"),
-            )
+            inspected.groupBy(part_of(F.col("source")).alias("part"), date_if_valid.alias("date"))
+            .agg(F.count("*").alias("lines"), F.count_if("is_header").alias("headers"))
             .collect()
         )
 
-    def _write(self, inspected: DataFrame, lines: list[Row]) -> Account:
-        dates = sorted({date for row in lines for date in row.dates})
+    def _write(self, inspected: DataFrame, counted: list[Row]) -> Account:
+        lines: defaultdict[str, _Lines] = defaultdict(_Lines)
+        valid_on: Counter[date] = Counter()
+        for row in counted:
+            part = lines[row.part]
+            part.lines += row.lines
+            part.headers += row.headers
+            if row.date is not None:
+                part.valid += row.lines
+                valid_on[row.date] += row.lines
+        dates = sorted(valid_on)
         note = {"job": "ingest"}
-        is_new = self._append_events(inspected, lines, dates, note)
+        is_new = self._append_events(inspected, valid_on, note)
         self._append_rejected(inspected, lines, note)
         events = self._written(EVENTS, dates)
         rejected = self._written(REJECTED_EVENTS, None)
@@ -249,17 +264,22 @@ class _MicroBatch:
         self._append_parts(parts, accounts, note)
         return sum(accounts.values(), Account())
 
-    def _append_events(self, inspected: DataFrame, lines: list[Row], dates: list[date], note: dict[str, str]) -> bool:
+    def _append_events(self, inspected: DataFrame, valid_on: Mapping[date, int], note: dict[str, str]) -> bool:
         valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
         # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
-        known = (
-            self.lake.read(EVENTS, self.lake.version(EVENTS)).where(F.col("event_date").isin(dates)).select("event_id")
-        )
-        if sum(row.valid for row in lines) <= _FEW_LINES:
-            # One file for each date; and of what is known, much more than this, nothing is shuffled.
-            known = F.broadcast(known.join(F.broadcast(valid.select("event_id")), on="event_id", how="left_semi"))
+        events = self.lake.read(EVENTS, self.lake.version(EVENTS)).select("event_date", "event_id")
+        few = dates_with_few(valid_on, _FEW_LINES)
+        on_few = F.col("event_date").isin(few)
+        # What came late brings little to many dates: of what is known there, much more than this, nothing is exchanged.
+        brought = F.broadcast(valid.where(on_few).select("event_id"))
+        known_on_few = events.where(on_few).select("event_id").join(brought, on="event_id", how="left_semi")
+        if len(few) == len(valid_on):
+            # One file for each date.
             new = valid.repartition("event_date").dropDuplicates(["event_date", "event_id"])
-            return self._append(EVENTS, new.join(known, on="event_id", how="left_anti"), note)
+            return self._append(EVENTS, new.join(F.broadcast(known_on_few), on="event_id", how="left_anti"), note)
+        many = sorted(valid_on.keys() - few)
+        known_on_few = known_on_few.persist(StorageLevel.MEMORY_AND_DISK)
+        known = events.where(F.col("event_date").isin(many)).select("event_id").union(known_on_few)
         twice = twice_seen(valid, known).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             if twice.count() <= _FEW_REPEATS:
@@ -268,8 +288,9 @@ class _MicroBatch:
             return self._append(EVENTS, new, note)
         finally:
             twice.unpersist()
+            known_on_few.unpersist()
 
-    def _append_rejected(self, inspected: DataFrame, lines: list[Row], note: dict[str, str]) -> None:
+    def _append_rejected(self, inspected: DataFrame, lines: Mapping[str, _Lines], note: dict[str, str]) -> None:
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
@@ -280,8 +301,10 @@ class _MicroBatch:
             "source",
         )
         others = [{"source": part, "reasons": [reason]} for part, reason in self.delivery.refused.items()]
-        others += [{"source": row.part, "reasons": ["header line repeated"]} for row in lines if row.headers > 1]
-        if others or any(row.valid < row.lines - row.headers for row in lines):
+        others += [
+            {"source": part, "reasons": ["header line repeated"]} for part, read in lines.items() if read.headers > 1
+        ]
+        if others or any(read.valid < read.lines - read.headers for read in lines.values()):
             extra = literal_rows(self.spark, others, "source: string, reasons: array<string>").select(
                 F.substring(F.sha2(F.concat_ws("|", "source", F.col("reasons")[0]), 256), 1, 32).alias("rejected_id"),
                 F.lit(None).cast("string").alias("raw"),
@@ -306,16 +329,20 @@ class _MicroBatch:
         return {row.part: row["count"] for row in rows.groupBy(part).count().collect()}
 
     def _accounts(
-        self, parts: Mapping[str, Part], lines: list[Row], events: dict[str, int], rejected: dict[str, int]
+        self,
+        parts: Mapping[str, Part],
+        lines: Mapping[str, _Lines],
+        events: dict[str, int],
+        rejected: dict[str, int],
     ) -> dict[str, Account]:
         accounts = {part: Account(parts=1) for part in parts}
         for part, reason in self.delivery.refused.items():
             new = rejected.get(part, 0)
             accounts[part] = Account(1, 1, 0, 1 - new, new, unreadable=(f"{parts[part].path}: {reason}",))
-        for row in lines:
-            count = row.lines - min(row.headers, 1)
-            new, bad = events.get(row.part, 0), rejected.get(row.part, 0)
-            accounts[row.part] = Account(1, count, new, (row.valid - new) + (count - row.valid - bad), bad)
+        for part, read in lines.items():
+            count = read.lines - min(read.headers, 1)
+            new, bad = events.get(part, 0), rejected.get(part, 0)
+            accounts[part] = Account(1, count, new, (read.valid - new) + (count - read.valid - bad), bad)
         return accounts
 
     def _update_products(self, inspected: DataFrame | None, dates: list[date], note: dict[str, str]) -> None:

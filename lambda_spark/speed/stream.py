@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import CheckpointError, UsageError
 from lambda_spark.lake import Lake
+from lambda_spark.late import dates_with_few
 from lambda_spark.operations.checkpoints import (
     APPLICATION,
     Checkpoint,
@@ -73,9 +74,12 @@ def update(
         run.seconds.append(time.monotonic() - started)
         progress(f"micro-batch {batch_id}: {count:,} interactions in {run.seconds[-1]:.1f} s")
 
+    stays_up = trigger != AVAILABLE_NOW
+
     def idle() -> None:
         nonlocal refreshed_at
-        if time.monotonic() - refreshed_at > settings.refresh_interval.total_seconds():
+        # What is soon renewed anyhow would only take the cores from the micro-batches.
+        if stays_up and time.monotonic() - refreshed_at > settings.refresh_interval.total_seconds():
             refreshed_at = time.monotonic()
             refresh_similar_items(lake, settings, progress)
 
@@ -83,7 +87,7 @@ def update(
         EVENTS, max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch")
     ).select(*EVENT_COLUMNS)
     # What was put together or taken out since would be a micro-batch without rows, with commits that say so.
-    if trigger != AVAILABLE_NOW or not is_at_head(lake, checkpoint, EVENTS):
+    if stays_up or not is_at_head(lake, checkpoint, EVENTS):
         run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
     run.refreshed = refresh_similar_items(lake, settings, progress)
     return run
@@ -136,13 +140,18 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
 def _known_before(lake: Lake, new: DataFrame, items: Mapping[date, int], batch_id: int) -> DataFrame:
     """What was known before this micro-batch of the baskets that it has items of."""
     # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
-    known = lake.read(BASKETS, lake.version(BASKETS)).where(
-        F.col("event_date").isin(sorted(items)) & (F.col("batch_id") != batch_id)
-    )
-    if sum(items.values()) <= _FEW_ITEMS:
-        return known.join(F.broadcast(new.select(*BASKET)), on=BASKET, how="left_semi")
+    known = lake.read(BASKETS, lake.version(BASKETS)).where(F.col("batch_id") != batch_id)
+    few = dates_with_few(items, _FEW_ITEMS)
+    on_few = F.col("event_date").isin(few)
+    # What came late brings little to many dates: of what is known there, much more than this, nothing is exchanged.
+    wanted = known.where(on_few).join(F.broadcast(new.where(on_few).select(*BASKET)), on=BASKET, how="left_semi")
+    on_many = F.col("event_date").isin(items.keys() - few)
+    known_on_many = known.where(on_many)
     # Most of a backlog's dates are new: to look is cheaper than to compare.
-    return known.limit(0) if known.isEmpty() else known.join(new.select(*BASKET).distinct(), on=BASKET, how="left_semi")
+    if len(few) < len(items) and not known_on_many.isEmpty():
+        baskets = new.where(on_many).select(*BASKET).distinct()
+        wanted = wanted.union(known_on_many.join(baskets, on=BASKET, how="left_semi"))
+    return wanted
 
 
 def _are_even(items: Mapping[date, int], spark: SparkSession) -> bool:
