@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -84,6 +85,12 @@ class Lake:
         for table in TABLES.values():
             check_log(lake.files, table.name)
         return lake
+
+    def in_session(self, spark: SparkSession) -> Lake:
+        """The same lake, with the same locks, for a session with other settings."""
+        other = copy(self)
+        other.spark = spark
+        return other
 
     def location(self, table: Table) -> str:
         return f"{self.path}/{table.name}"

@@ -32,7 +32,7 @@ def compared(spark, demand, *, settings=WEEKS, first=OCT_28, newest=NOV_11, know
     rows = rows.withColumn("signal", F.lit("view"))
     return trends(
         rows,
-        total_demand(rows),
+        rows.groupBy("bucket_start", "signal").agg(F.sum("events").alias("events")),
         "product_id",
         settings,
         first_bucket=F.lit(first),
@@ -293,7 +293,7 @@ def test_category_demand_has_no_row_for_null_but_its_total_does(spark):
     events = spark.createDataFrame([(NOV_04, "view", 7, "a.b", None, 1), (NOV_04, "view", 8, None, None, 1)], EVENTS)
     cells = demand_cells(events, Buckets(WEEKS))
     assert [tuple(row) for row in attribute_demand(cells, "category_code").collect()] == [(NOV_04, "a.b", "view", 1)]
-    assert total_demand(product_demand(cells)).collect()[0].events == 2
+    assert total_demand(cells).collect()[0].events == 2
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,9 @@ def attribute_demand(cells: DataFrame, attribute: str) -> DataFrame:
     return _by_signal(cells.where(F.col(attribute).isNotNull()), ["bucket_start", attribute])
 
 
-def total_demand(demand: DataFrame) -> DataFrame:
-    """All events of a bucket and signal: bucket_start, signal, events."""
-    return demand.groupBy("bucket_start", "signal").agg(F.sum("events").alias("events"))
+def total_demand(cells: DataFrame) -> DataFrame:
+    """All interactions of a bucket and signal: bucket_start, signal, events, the last above 0."""
+    return _by_signal(cells, ["bucket_start"])
 
 
 def _by_signal(cells: DataFrame, ids: Sequence[str]) -> DataFrame:

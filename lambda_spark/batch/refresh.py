@@ -147,7 +147,7 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     buckets = Buckets(settings)
     cells = demand_cells(events, buckets).persist(StorageLevel.MEMORY_AND_DISK)
     products = product_demand(cells)
-    totals = total_demand(products)
+    totals = total_demand(cells)
     first_bucket, newest_bucket = (
         F.timestamp_micros(F.lit(buckets.start(buckets.number(moment)))) for moment in (extent.first, extent.newest)
     )

@@ -32,6 +32,7 @@ from lambda_spark.operations.checkpoints import (
     source_offset,
 )
 from lambda_spark.operations.triggers import AVAILABLE_NOW
+from lambda_spark.session import fit_partitions
 from lambda_spark.settings import SimilaritySettings, recorded, size_in_bytes
 from lambda_spark.speed.baskets import BASKET, EVENT_COLUMNS, VIEWED, touches
 from lambda_spark.speed.contributions import basket_changes, changed_contributions, new_items
@@ -40,6 +41,8 @@ from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS,
 
 Progress = Callable[[str], None]
 _FEW_ITEMS = 50_000
+_BYTES_PER_ITEM = 128
+"""Of what an item's counts take in an exchange, the better part: it decides how finely a micro-batch is divided."""
 REBUILD = "start it over with `similarity --rebuild`"
 
 
@@ -104,12 +107,16 @@ def _create_tables(lake: Lake, settings: SimilaritySettings) -> None:
 
 def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, batch_id: int) -> int:
     """Add one micro-batch of events to `baskets` and `co_interactions`; returns its number of interactions."""
+    # A micro-batch has a session of its own: it is divided by its own size, not by that of the whole history.
+    lake = lake.in_session(batch.sparkSession)
+    fit_partitions(lake.spark, 0)
     new = touches(batch).persist(StorageLevel.MEMORY_AND_DISK)
     counted = new.groupBy("event_date").agg(
         F.count("*").alias("items"), F.count_if(F.col("relation") == VIEWED).alias("interactions")
     )
     found = counted.collect()
     items = {row.event_date: row.items for row in found}
+    fit_partitions(lake.spark, sum(items.values()) * _BYTES_PER_ITEM)
     changes = basket_changes(
         _known_before(lake, new, items, batch_id), new, by_date=_are_even(items, lake.spark)
     ).persist(StorageLevel.MEMORY_AND_DISK)

@@ -22,8 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.dataset import dataset, field
 
+from lambda_spark import tables
 from lambda_spark.events.ingest import ingest
 from lambda_spark.lake import Lake
+from lambda_spark.session import fit_partitions
 from lambda_spark.settings import load_settings
 from lambda_spark.speed.stream import update
 from lambda_spark.store.files import write_store
@@ -81,6 +83,8 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
     for number in range(deliveries):
         pq.write_table(last_day.slice(number * size, size), inbox / f"{number:04}.parquet")
         take_in(progress=each_micro_batch("micro-batch of ingest"))
+    # As a job that stays up does.
+    fit_partitions(spark, lake.size(tables.EVENTS))
     one_file_each = replace(settings.similarity, max_bytes_per_batch="1b")
     lapping, clock = each_micro_batch("micro-batch of similarity"), Clock()
 
