@@ -142,7 +142,7 @@ class RecommendationSettings:
     repeat: Repeat = "exclude"
     """Products of the user's own profile: `exclude` them, `allow` them where they are neighbours of others, or
     recommend each once more as an `own-row` ("still interested?")."""
-    own_weight: float = 0.6
+    own_weight: float = 1.0
     """What a profile item says for itself, with `own-row`, where a neighbour says its similarity: people come back to
     what they just looked at far more often than they go on to any one neighbour."""
     max_per_category: int = 0

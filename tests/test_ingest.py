@@ -112,11 +112,19 @@ def test_an_event_is_new_once_and_never_where_it_is_known(spark):
     )
 
 
-@pytest.mark.parametrize("few_repeats", [100, 0])
-@pytest.mark.parametrize("few_lines", [0, 1], ids=["many on every date", "few on the older date"])
-def test_a_large_delivery_is_accounted_for_like_a_small_one(lake, inbox, monkeypatch, few_lines, few_repeats):
-    monkeypatch.setattr("lambda_spark.events.ingest._FEW_LINES", few_lines)
-    monkeypatch.setattr("lambda_spark.events.ingest._FEW_REPEATS", few_repeats)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"_FEW_LINES": 0},
+        {"_FEW_LINES": 0, "_FEW_REPEATS": 0},
+        {"_FEW_LINES": 1},
+        {"_FEW_LINES": 1, "_SOME_DATES": 0},
+    ],
+    ids=["many on every date", "many repeats", "few on the older date", "many dates"],
+)
+def test_a_large_delivery_is_accounted_for_like_a_small_one(lake, inbox, monkeypatch, limits):
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"lambda_spark.events.ingest.{name}", limit)
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n{ONE}\n{ONE[:40]}\n")
     assert counts(take(lake, inbox)) == (4, 2, 1, 1)
     (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n{THREE}\n{THREE}\n")

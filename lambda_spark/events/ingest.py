@@ -7,13 +7,14 @@ micro-batch that was killed and is run again finds its own commits by their note
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import reduce
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import CheckpointError
@@ -44,6 +45,8 @@ INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
 
 _FEW_LINES = 100_000
 """A micro-batch of no more lines is written as one file for each date; no more are broadcast."""
+_SOME_DATES = 50
+"""A condition names the times of so many dates, of more only the dates."""
 _FEW_REPEATS = 2_000_000
 """So many repeats in a micro-batch can be broadcast."""
 
@@ -55,6 +58,15 @@ class _Lines:
     lines: int = 0
     headers: int = 0
     valid: int = 0
+
+
+@dataclass(slots=True)
+class _Span:
+    """What a micro-batch brings to a date: so many valid events, from the first to the last, in epoch microseconds."""
+
+    valid: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +200,18 @@ def _refusals(lake: Lake) -> Refusals | None:
     return Refusals(lake.properties(REFUSED_USERS)[SALT], lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)))
 
 
+def _lies_in(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
+    """Whether an event may equal one that came to these dates; by its time, files are skipped within a date."""
+    on_dates = F.col("event_date").isin(sorted(dates))
+    if len(dates) > _SOME_DATES:
+        return on_dates
+    within = (
+        F.col("event_time").between(F.timestamp_micros(F.lit(span.first)), F.timestamp_micros(F.lit(span.last)))
+        for span in (spans[day] for day in sorted(dates))
+    )
+    return on_dates & reduce(Column.__or__, within, F.lit(False))
+
+
 class _MicroBatch:
     """One micro-batch on its way into the tables."""
 
@@ -234,27 +258,34 @@ class _MicroBatch:
         return inspected.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _count_lines(self, inspected: DataFrame) -> list[Row]:
-        """Per part and date of its valid events (null for all other lines): lines and header lines."""
+        """Per part and date of its valid events (null for other lines): lines, header lines, first and last time."""
         date_if_valid = F.when((F.size("reasons") == 0) & ~F.col("is_header"), F.col("event_date"))
         return (
             inspected.groupBy(part_of(F.col("source")).alias("part"), date_if_valid.alias("date"))
-            .agg(F.count("*").alias("lines"), F.count_if("is_header").alias("headers"))
+            .agg(
+                F.count("*").alias("lines"),
+                F.count_if("is_header").alias("headers"),
+                F.unix_micros(F.min("event_time")).alias("first"),
+                F.unix_micros(F.max("event_time")).alias("last"),
+            )
             .collect()
         )
 
     def _write(self, inspected: DataFrame, counted: list[Row]) -> Account:
         lines: defaultdict[str, _Lines] = defaultdict(_Lines)
-        valid_on: Counter[date] = Counter()
+        spans: dict[date, _Span] = {}
         for row in counted:
             part = lines[row.part]
             part.lines += row.lines
             part.headers += row.headers
             if row.date is not None:
                 part.valid += row.lines
-                valid_on[row.date] += row.lines
-        dates = sorted(valid_on)
+                span = spans.setdefault(row.date, _Span(0, row.first, row.last))
+                span.valid += row.lines
+                span.first, span.last = min(span.first, row.first), max(span.last, row.last)
+        dates = sorted(spans)
         note = {"job": "ingest"}
-        is_new = self._append_events(inspected, valid_on, note)
+        is_new = self._append_events(inspected, spans, note)
         self._append_rejected(inspected, lines, note)
         events = self._written(EVENTS, dates)
         rejected = self._written(REJECTED_EVENTS, None)
@@ -264,22 +295,21 @@ class _MicroBatch:
         self._append_parts(parts, accounts, note)
         return sum(accounts.values(), Account())
 
-    def _append_events(self, inspected: DataFrame, valid_on: Mapping[date, int], note: dict[str, str]) -> bool:
+    def _append_events(self, inspected: DataFrame, spans: Mapping[date, _Span], note: dict[str, str]) -> bool:
         valid = inspected.where((F.size("reasons") == 0) & ~F.col("is_header"))
         # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
-        events = self.lake.read(EVENTS, self.lake.version(EVENTS)).select("event_date", "event_id")
-        few = dates_with_few(valid_on, _FEW_LINES)
-        on_few = F.col("event_date").isin(few)
+        events = self.lake.read(EVENTS, self.lake.version(EVENTS))
+        few = dates_with_few({day: span.valid for day, span in spans.items()}, _FEW_LINES)
         # What came late brings little to many dates: of what is known there, much more than this, nothing is exchanged.
-        brought = F.broadcast(valid.where(on_few).select("event_id"))
-        known_on_few = events.where(on_few).select("event_id").join(brought, on="event_id", how="left_semi")
-        if len(few) == len(valid_on):
+        brought = F.broadcast(valid.where(F.col("event_date").isin(few)).select("event_id"))
+        known_on_few = events.where(_lies_in(spans, few)).select("event_id")
+        known_on_few = known_on_few.join(brought, on="event_id", how="left_semi")
+        if len(few) == len(spans):
             # One file for each date.
             new = valid.repartition("event_date").dropDuplicates(["event_date", "event_id"])
             return self._append(EVENTS, new.join(F.broadcast(known_on_few), on="event_id", how="left_anti"), note)
-        many = sorted(valid_on.keys() - few)
         known_on_few = known_on_few.persist(StorageLevel.MEMORY_AND_DISK)
-        known = events.where(F.col("event_date").isin(many)).select("event_id").union(known_on_few)
+        known = events.where(_lies_in(spans, spans.keys() - few)).select("event_id").union(known_on_few)
         twice = twice_seen(valid, known).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             if twice.count() <= _FEW_REPEATS:
