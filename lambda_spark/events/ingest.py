@@ -44,7 +44,8 @@ INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
 """What a micro-batch writes."""
 
 _FEW_LINES = 100_000
-"""A micro-batch of no more lines is written as one file for each date; no more are broadcast."""
+"""A micro-batch of no more lines is written as one file for each date, no more bad ones as one file; no more are
+broadcast."""
 _SOME_DATES = 50
 """A condition names the times of so many dates, of more only the dates."""
 _FEW_REPEATS = 2_000_000
@@ -334,7 +335,8 @@ class _MicroBatch:
         others += [
             {"source": part, "reasons": ["header line repeated"]} for part, read in lines.items() if read.headers > 1
         ]
-        if others or any(read.valid < read.lines - read.headers for read in lines.values()):
+        bad = sum(read.lines - read.headers - read.valid for read in lines.values())
+        if others or bad:
             extra = literal_rows(self.spark, others, "source: string, reasons: array<string>").select(
                 F.substring(F.sha2(F.concat_ws("|", "source", F.col("reasons")[0]), 256), 1, 32).alias("rejected_id"),
                 F.lit(None).cast("string").alias("raw"),
@@ -344,7 +346,8 @@ class _MicroBatch:
             )
             known = self.lake.read(REJECTED_EVENTS).select("rejected_id")
             rows = bad_lines.unionByName(extra).dropDuplicates(["rejected_id"])
-            self._append(REJECTED_EVENTS, rows.join(known, on="rejected_id", how="left_anti"), note)
+            new = rows.join(known, on="rejected_id", how="left_anti")
+            self._append(REJECTED_EVENTS, new.coalesce(1) if bad <= _FEW_LINES else new, note)
 
     def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> bool:
         stamped = rows.withColumns({"ingested_at": F.lit(self.ingested_at), "ingest_batch": F.lit(self.name)})
