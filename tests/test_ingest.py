@@ -11,7 +11,8 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
 from lambda_spark.events.files import is_excluded
-from lambda_spark.events.ingest import Account, ingest
+from lambda_spark.events.ingest import ingest
+from lambda_spark.events.micro_batch import Account
 from lambda_spark.events.products import product_attributes
 from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.settings import IngestSettings
@@ -124,7 +125,7 @@ def test_an_event_is_new_once_and_never_where_it_is_known(spark):
 )
 def test_a_large_delivery_is_accounted_for_like_a_small_one(lake, inbox, monkeypatch, limits):
     for name, limit in limits.items():
-        monkeypatch.setattr(f"lambda_spark.events.ingest.{name}", limit)
+        monkeypatch.setattr(f"lambda_spark.events.micro_batch.{name}", limit)
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n{ONE}\n{ONE[:40]}\n")
     assert counts(take(lake, inbox)) == (4, 2, 1, 1)
     (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n{THREE}\n{THREE}\n")

@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 from jobs.similarity import similarity
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import CheckpointError, JobRunningError, LakeError, UsageError
-from lambda_spark.events.ingest import _MicroBatch, ingest
+from lambda_spark.events.ingest import ingest
+from lambda_spark.events.micro_batch import MicroBatch
 from lambda_spark.lake import Lake
 from lambda_spark.operations.forgetting import PENDING
 from lambda_spark.operations.runs import RunLog
@@ -133,14 +134,14 @@ def test_verify_finds_a_row_that_is_wrong(small):
 
 def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch):
     """Between its two commits `events` has what `products` has not."""
-    is_half_done, goes_on = threading.Event(), _MicroBatch._update_products
+    is_half_done, goes_on = threading.Event(), MicroBatch._update_products
 
     def late(*arguments):
         is_half_done.set()
         time.sleep(3)
         goes_on(*arguments)
 
-    monkeypatch.setattr(_MicroBatch, "_update_products", late)
+    monkeypatch.setattr(MicroBatch, "_update_products", late)
     newest = event(datetime(2019, 12, 1), "view", 99, 1, "new")
     writing = threading.Thread(target=deliver, args=(small, tmp_path / "in", "new", [newest]), daemon=True)
     writing.start()

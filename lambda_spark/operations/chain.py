@@ -8,8 +8,9 @@ from datetime import datetime
 from lambda_spark.batch.refresh import TrendRun
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import JobRunningError
-from lambda_spark.events.ingest import Account, ingest, ingest_topic
+from lambda_spark.events.ingest import ingest, ingest_topic
 from lambda_spark.events.kafka import stream_name
+from lambda_spark.events.micro_batch import Account
 from lambda_spark.job import Job
 from lambda_spark.lake import Lake
 from lambda_spark.operations.triggers import AVAILABLE_NOW

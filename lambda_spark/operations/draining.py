@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import JobRunningError
-from lambda_spark.events.ingest import INGEST_TABLES
+from lambda_spark.events.micro_batch import INGEST_TABLES
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import APPLICATION, Checkpoint, covered_version, is_at_head
 from lambda_spark.serving.refresh import refresh as refresh_recommendations

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from lambda_spark.errors import LakeError, UsageError
-from lambda_spark.events.ingest import INGEST_TABLES, Account, ingest
+from lambda_spark.events.ingest import ingest
+from lambda_spark.events.micro_batch import INGEST_TABLES, Account
 from lambda_spark.events.products import product_attributes
 from lambda_spark.lake import CUT, Lake
 from lambda_spark.operations.checkpoints import APPLICATION, new_application

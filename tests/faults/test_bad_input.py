@@ -14,7 +14,8 @@ from urllib.parse import unquote
 import pytest
 from pyspark.sql import functions as F
 
-from lambda_spark.events.ingest import Account, ingest
+from lambda_spark.events.ingest import ingest
+from lambda_spark.events.micro_batch import Account
 from lambda_spark.lake import Lake
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
