@@ -7,7 +7,15 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, product_demand, total_demand
+from lambda_spark.batch.demand import (
+    Buckets,
+    attribute_demand,
+    by_signal,
+    demand_cells,
+    product_demand,
+    total_demand,
+    with_previous,
+)
 from lambda_spark.batch.refresh import compute, extent_of
 from lambda_spark.batch.trends import (
     growth,
@@ -28,11 +36,11 @@ EVENTS = "event_time timestamp, event_type string, product_id long, category_cod
 
 
 def compared(spark, demand, *, settings=WEEKS, first=OCT_28, newest=NOV_11, known=NOV_11):
-    rows = spark.createDataFrame(demand, "bucket_start timestamp, product_id long, events long")
-    rows = rows.withColumn("signal", F.lit("view"))
+    counts = spark.createDataFrame(demand, "bucket_start timestamp, product_id long, view long")
+    counts = counts.withColumns({"cart": F.lit(0), "purchase": F.lit(0)})
     return trends(
-        rows,
-        rows.groupBy("bucket_start", "signal").agg(F.sum("events").alias("events")),
+        by_signal(with_previous(counts, ["product_id"], Buckets(settings)), ["product_id"]),
+        total_demand(counts, Buckets(settings)),
         "product_id",
         settings,
         first_bucket=F.lit(first),
@@ -282,9 +290,8 @@ def test_demand_counts_the_three_signals_and_no_removal(spark):
         [(NOV_04, kind, 7, "a.b", "acme", 1) for kind in ("view", "view", "cart", "purchase", "remove_from_cart")],
         EVENTS,
     )
-    demand = product_demand(demand_cells(events, Buckets(WEEKS))).select(
-        "bucket_start", "signal", "product_id", "events"
-    )
+    counts = with_previous(demand_cells(events, Buckets(WEEKS)), ["product_id"], Buckets(WEEKS))
+    demand = product_demand(by_signal(counts, ["product_id"]))
     expected = [(NOV_04, "view", 7, 2), (NOV_04, "cart", 7, 1), (NOV_04, "purchase", 7, 1)]
     assert sorted(map(tuple, demand.collect())) == sorted(expected)
 
@@ -292,8 +299,10 @@ def test_demand_counts_the_three_signals_and_no_removal(spark):
 def test_category_demand_has_no_row_for_null_but_its_total_does(spark):
     events = spark.createDataFrame([(NOV_04, "view", 7, "a.b", None, 1), (NOV_04, "view", 8, None, None, 1)], EVENTS)
     cells = demand_cells(events, Buckets(WEEKS))
-    assert [tuple(row) for row in attribute_demand(cells, "category_code").collect()] == [(NOV_04, "a.b", "view", 1)]
-    assert total_demand(cells).collect()[0].events == 2
+    expected = [(NOV_04, "a.b", "view", 1, 0), (NOV_11, "a.b", "view", 0, 1)]
+    assert sorted(map(tuple, attribute_demand(cells, "category_code", Buckets(WEEKS)).collect())) == expected
+    totals = total_demand(cells, Buckets(WEEKS)).collect()
+    assert sorted(map(tuple, totals)) == [(NOV_04, "view", 2, 0), (NOV_11, "view", 0, 2)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ SIGNALS = ("view", "cart", "purchase")
 """The event types that are interactions; remove_from_cart is none."""
 ATTRIBUTES = ("category_code", "brand")
 """What a product is called by, and demand is added up by."""
-_CALLED = ("product_id", "last_time", *ATTRIBUTES)
 
 
 class Buckets:
@@ -72,39 +71,74 @@ def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
     )
 
 
-def product_demand(cells: DataFrame) -> DataFrame:
-    """Demand per product: bucket_start, signal, product_id, events, the last above 0."""
-    return _by_signal(cells, ["bucket_start", "product_id"])
+def with_previous(
+    counts: DataFrame,
+    ids: Sequence[str],
+    buckets: Buckets,
+    *,
+    signals: Sequence[str] = SIGNALS,
+    newest: Sequence[str] = (),
+) -> DataFrame:
+    """Counts added up by bucket and ids, beside those of the bucket before: one exchange, no join.
 
-
-def newest_attributes(cells: DataFrame, buckets: Buckets) -> DataFrame:
-    """What a product is called in a bucket: bucket_start, product_id and its category_code and brand, each the newest
-    of this bucket and the one before, whatever the signal; null where it had none."""
-    newest = [
-        F.max(F.when(F.col(name).isNotNull(), F.struct("last_time", F.col(name).alias("value")))).alias(name)
-        for name in ATTRIBUTES
+    `counts` has bucket_start, the ids, a count per signal, and with `newest` also `last_time`. Returned are
+    bucket_start, the ids, per signal its count here and that of the bucket before (`previous_…`), and the columns in
+    `newest`, each with its newest value of the two buckets, null where it has none.
+    """
+    start, nothing = F.col("bucket_start"), F.lit(0).cast("bigint")
+    # A bucket's rows, moved on by one bucket, are the next one's previous.
+    here = F.struct(start, *(F.col(name) for name in signals), *(nothing.alias(previous(name)) for name in signals))
+    next_one = F.struct(
+        buckets.next(start).alias("bucket_start"),
+        *(nothing.alias(name) for name in signals),
+        *(F.col(name).alias(previous(name)) for name in signals),
+    )
+    called = ["last_time", *newest] if newest else []
+    rows = counts.select(*ids, *called, F.inline(F.array(here, next_one)))
+    if newest:
+        # The newest of texts is found by sorting: once, where the rows already lie together.
+        rows = rows.repartition("bucket_start", *ids)
+    sums = [F.sum(name).alias(name) for signal in signals for name in (signal, previous(signal))]
+    last = [
+        F.max(F.when(F.col(name).isNotNull(), F.struct("last_time", F.col(name).alias("value"))))["value"].alias(name)
+        for name in newest
     ]
-    start = F.col("bucket_start")
-    return (
-        cells.select(F.explode(F.array(start, buckets.next(start))).alias("bucket_start"), *_CALLED)
-        .groupBy("bucket_start", "product_id")
-        .agg(*newest)
-        .select("bucket_start", "product_id", *(F.col(name)["value"].alias(name) for name in ATTRIBUTES))
+    return rows.groupBy("bucket_start", *ids).agg(*sums, *last)
+
+
+def previous(signal: str) -> str:
+    """The column of `with_previous` with a signal's count of the bucket before."""
+    return f"previous_{signal}"
+
+
+def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
+    """Rows of `with_previous` as one for each signal that has events in either bucket: bucket_start, the other columns
+    asked for, signal, current, previous."""
+    each = F.array(
+        *(
+            F.struct(
+                F.lit(signal).alias("signal"), F.col(signal).alias("current"), F.col(previous(signal)).alias("previous")
+            )
+            for signal in SIGNALS
+        )
+    )
+    rows = compared.select("bucket_start", *others, F.inline(each))
+    return rows.where(F.col("current") + F.col("previous") > 0)
+
+
+def product_demand(compared: DataFrame) -> DataFrame:
+    """Demand per product: bucket_start, signal, product_id, events, the last above 0. `compared` has the columns of
+    `by_signal` and product_id."""
+    return compared.where(F.col("current") > 0).select(
+        "bucket_start", "signal", "product_id", F.col("current").alias("events")
     )
 
 
-def attribute_demand(cells: DataFrame, attribute: str) -> DataFrame:
-    """Demand per category or brand: bucket_start, signal, the attribute, events; cells without it form no row."""
-    return _by_signal(cells.where(F.col(attribute).isNotNull()), ["bucket_start", attribute])
+def attribute_demand(cells: DataFrame, attribute: str, buckets: Buckets) -> DataFrame:
+    """Demand per category or brand, with the columns of `by_signal` and it; cells without it form no row."""
+    return by_signal(with_previous(cells.where(F.col(attribute).isNotNull()), [attribute], buckets), [attribute])
 
 
-def total_demand(cells: DataFrame) -> DataFrame:
-    """All interactions of a bucket and signal: bucket_start, signal, events, the last above 0."""
-    return _by_signal(cells, ["bucket_start"])
-
-
-def _by_signal(cells: DataFrame, ids: Sequence[str]) -> DataFrame:
-    """Cells added up by some columns, a row for each signal that has events."""
-    counts = cells.groupBy(*ids).agg(*(F.sum(signal).alias(signal) for signal in SIGNALS))
-    events = counts.unpivot([F.col(name) for name in ids], [F.col(name) for name in SIGNALS], "signal", "events")
-    return events.where(F.col("events") > 0)
+def total_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
+    """All interactions, with the columns of `by_signal`."""
+    return by_signal(with_previous(cells, [], buckets))

@@ -13,13 +13,15 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import (
+    ATTRIBUTES,
     Buckets,
     attribute_demand,
+    by_signal,
     demand_cells,
     midnight,
-    newest_attributes,
     product_demand,
     total_demand,
+    with_previous,
 )
 from lambda_spark.batch.trends import trends, user_trends
 from lambda_spark.lake import Lake
@@ -146,12 +148,13 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     """
     buckets = Buckets(settings)
     cells = demand_cells(events, buckets).persist(StorageLevel.MEMORY_AND_DISK)
-    products = product_demand(cells)
-    totals = total_demand(cells)
+    totals = total_demand(cells, buckets)
+    counts = with_previous(cells, ["product_id"], buckets, newest=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
+    products = by_signal(counts, ["product_id", *ATTRIBUTES])
     first_bucket, newest_bucket = (
         F.timestamp_micros(F.lit(buckets.start(buckets.number(moment)))) for moment in (extent.first, extent.newest)
     )
-    compare = partial(
+    judge = partial(
         trends,
         totals=totals,
         settings=settings,
@@ -159,14 +162,12 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         newest_bucket=newest_bucket,
         known_until=known_until,
     )
-    called = newest_attributes(cells, buckets)
-    product_trends = compare(products, key="product_id").join(called, on=["bucket_start", "product_id"], how="left")
-    product_trends = product_trends.persist(StorageLevel.MEMORY_AND_DISK)
+    product_trends = judge(products, key="product_id", attributes=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
     tables = TrendTables(
-        demand=products,
+        demand=product_demand(products),
         trends=product_trends,
-        category_trends=compare(attribute_demand(cells, "category_code"), key="category_code"),
-        brand_trends=compare(attribute_demand(cells, "brand"), key="brand"),
+        category_trends=judge(attribute_demand(cells, "category_code", buckets), key="category_code"),
+        brand_trends=judge(attribute_demand(cells, "brand", buckets), key="brand"),
         user_trends=user_trends(
             events, product_trends, settings, first_bucket=first_bucket, newest_bucket=newest_bucket
         ),
@@ -174,8 +175,8 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     try:
         yield tables
     finally:
-        product_trends.unpersist()
-        cells.unpersist()
+        for kept in (product_trends, counts, cells):
+            kept.unpersist()
 
 
 def extent_of(events: DataFrame, cut: date | None = None) -> Extent | None:

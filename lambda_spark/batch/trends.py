@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -120,35 +121,32 @@ def with_q_values(rows: DataFrame) -> DataFrame:
 
 
 def trends(
-    demand: DataFrame,
+    compared: DataFrame,
     totals: DataFrame,
     key: str,
     settings: TrendSettings,
     *,
+    attributes: Sequence[str] = (),
     first_bucket: Column,
     newest_bucket: Column,
     known_until: Column,
 ) -> DataFrame:
-    """Compare each bucket with the one before it; a key missing from either counts 0 there.
+    """Judge each bucket's demand by that of the one before; a key missing from either counts 0 there.
 
-    `demand` has bucket_start, signal, the key and events, above 0; `totals` has bucket_start, signal and events.
-    Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is complete when it had ended at
-    `known_until`. Returned are bucket_start, signal, the key, and the figures of the `trends` table.
+    `compared` has bucket_start, signal, the key, current and previous, not both 0, and maybe attributes; `totals` has
+    bucket_start, signal, current and previous of all keys. Buckets after `first_bucket` and up to `newest_bucket` get
+    rows; a bucket is complete when it had ended at `known_until`. Returned are bucket_start, signal, the key, its
+    attributes, and the figures of the `trends` table.
     """
-    buckets = Buckets(settings)
     keys = ["bucket_start", "signal", key]
-    compared = (
-        _with_previous(demand, buckets, keys)
-        .where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket))
-        .join(
-            F.broadcast(
-                _with_previous(totals, buckets, ["bucket_start", "signal"]).select(
-                    "bucket_start", "signal", F.col("current").alias("total"), F.col("previous").alias("previous_total")
-                )
-            ),
-            on=["bucket_start", "signal"],
-            how="inner",
-        )
+    compared = compared.where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket)).join(
+        F.broadcast(
+            totals.select(
+                "bucket_start", "signal", F.col("current").alias("total"), F.col("previous").alias("previous_total")
+            )
+        ),
+        on=["bucket_start", "signal"],
+        how="inner",
     )
     current, previous = F.col("current"), F.col("previous")
     total, previous_total = F.col("total"), F.col("previous_total")
@@ -163,6 +161,7 @@ def trends(
     change = current - previous
     return figures.select(
         *keys,
+        *attributes,
         "current",
         "previous",
         change.alias("change"),
@@ -175,7 +174,7 @@ def trends(
         F.coalesce("direction", F.lit(STEADY)).alias("direction"),
         "trend_pct",
         "rank",
-        (buckets.next(F.col("bucket_start")) <= known_until).alias("complete"),
+        (Buckets(settings).next(F.col("bucket_start")) <= known_until).alias("complete"),
     )
 
 
@@ -242,22 +241,4 @@ def user_trends(
             percent("rising").alias("rising_pct"),
             percent("waning").alias("waning_pct"),
         )
-    )
-
-
-def _with_previous(demand: DataFrame, buckets: Buckets, keys: list[str]) -> DataFrame:
-    """Every key of a bucket or of the one before it, with `current` and `previous` events.
-
-    A bucket's rows, moved on by one bucket, are the next one's `previous`: one aggregation, no join.
-    """
-    nothing, events = F.lit(0).cast("bigint"), F.col("events")
-    here = F.struct("bucket_start", events.alias("current"), nothing.alias("previous"))
-    next_one = F.struct(
-        buckets.next(F.col("bucket_start")).alias("bucket_start"), nothing.alias("current"), events.alias("previous")
-    )
-    others = [name for name in keys if name != "bucket_start"]
-    return (
-        demand.select(*others, F.inline(F.array(here, next_one)))
-        .groupBy(*keys)
-        .agg(F.sum("current").alias("current"), F.sum("previous").alias("previous"))
     )

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from lambda_spark.batch.demand import Buckets, previous, with_previous
 from lambda_spark.batch.trends import STEADY, trends
 from lambda_spark.errors import UsageError
 from lambda_spark.evaluation.planted_demand import PlantedDemand, planted_demand, trend_store, true_changes
@@ -178,16 +179,19 @@ def batch_lists(
 def _called(
     spark: SparkSession, demands: Mapping[int, PlantedDemand], shift: int, settings: TrendSettings
 ) -> DataFrame:
-    demand = _counted(spark, _demand_columns(demands, shift))
-    totals = _counted(spark, _total_columns(demands, shift)).drop("key")
+    buckets = Buckets(settings)
+    demand = _counted(spark, _demand_columns(demands, shift), buckets)
+    totals = _counted(spark, _total_columns(demands, shift), buckets)
     starts = [day for one in demands.values() for day in _bucket_starts(one, shift)]
     first, newest = (F.timestamp_micros(F.lit(_micros(day))) for day in (min(starts), max(starts)))
     rows = trends(demand, totals, "key", settings, first_bucket=first, newest_bucket=newest, known_until=newest)
     return rows.where(F.col("direction") != STEADY).select("signal", "bucket_start", "key", "direction", "rank")
 
 
-def _counted(spark: SparkSession, columns: Iterator[tuple[str, np.datetime64, Ints, Ints]]) -> DataFrame:
-    """Columns signal, bucket_start, key and events from (signal, start, keys, events); keys without events left out."""
+def _counted(
+    spark: SparkSession, columns: Iterator[tuple[str, np.datetime64, Ints, Ints]], buckets: Buckets
+) -> DataFrame:
+    """Columns bucket_start, signal, key, current and previous from (signal, start, keys, events)."""
     signals, starts, keys, events = zip(*columns, strict=True)
     sizes = [len(part) for part in keys]
     place = np.repeat(np.arange(len(sizes)), sizes)
@@ -199,10 +203,13 @@ def _counted(spark: SparkSession, columns: Iterator[tuple[str, np.datetime64, In
             "events": np.concatenate(events),
         }
     )
-    return (
+    rows = (
         spark.createDataFrame(counted)
         .where(F.col("events") > 0)
-        .select("signal", F.timestamp_micros("micros").alias("bucket_start"), "key", "events")
+        .select("signal", F.timestamp_micros("micros").alias("bucket_start"), "key", F.col("events").alias("current"))
+    )
+    return with_previous(rows, ["signal", "key"], buckets, signals=["current"]).withColumnRenamed(
+        previous("current"), "previous"
     )
 
 
