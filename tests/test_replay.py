@@ -20,7 +20,7 @@ import pytest
 from lambda_spark.replay.feed import Day, Disturbances, Feed, Layout, event_seconds
 from lambda_spark.replay.play import Pace, main
 from lambda_spark.replay.sinks import message
-from lambda_spark.store.events import SCHEMA
+from lambda_spark.store.delivery import SCHEMA
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
 

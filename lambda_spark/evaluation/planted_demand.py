@@ -14,24 +14,19 @@ from typing import TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from lambda_spark.store.events import VIEW, day_of, sessions, visitors
-from lambda_spark.store.model import (
+from lambda_spark.store.catalogue import Catalogue, catalogue
+from lambda_spark.store.model import Floats, Ints, StoreSettings, Stream, chunks
+from lambda_spark.store.plants import (
     BRAND_PLANTS,
     CATEGORY_PLANTS,
     PRODUCT_PLANTS,
-    Catalogue,
-    Floats,
-    Ints,
     Of,
     PlantedTrend,
     Plants,
-    StoreSettings,
-    Stream,
     What,
-    catalogue,
-    chunks,
     weights_on,
 )
+from lambda_spark.store.sessions import VIEW, day_of, sessions, visitors
 
 Number = TypeVar("Number", np.int64, np.float64)
 

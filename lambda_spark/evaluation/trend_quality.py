@@ -26,7 +26,8 @@ from lambda_spark.errors import UsageError
 from lambda_spark.evaluation.planted_demand import PlantedDemand, planted_demand, trend_store, true_changes
 from lambda_spark.report.text import table
 from lambda_spark.settings import TrendSettings
-from lambda_spark.store.model import Floats, Ints, Of
+from lambda_spark.store.model import Floats, Ints
+from lambda_spark.store.plants import Of
 
 TOP = 20
 WEEK = 7

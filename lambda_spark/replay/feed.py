@@ -22,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lambda_spark.errors import UsageError
-from lambda_spark.store.events import SCHEMA
+from lambda_spark.store.delivery import SCHEMA
 
 Seconds = npt.NDArray[np.int64]
 

@@ -8,9 +8,9 @@ and a store for a benchmark by, say,
 
     ./spark-submit.sh generate --events 5e6 --seed 1 --out big/store --format parquet
 
-`model` says what the store is and what is planted in it, `events` what happens in it; here it is written to
-files, and the plants and the counts of lines to `plants.json` beside the folder (`--plants` names another place). A
-file holds a week, or a day where a week has more than a quarter of a million events. Only CSV has broken lines.
+The store's events go to files, and the plants and the counts of lines to `plants.json` beside the folder (`--plants`
+names another place). A file holds a week, or a day where a week has more than a quarter of a million events. Only CSV
+has broken lines.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lambda_spark.store.events import SCHEMA, generate
-from lambda_spark.store.model import Ints, StoreSettings, Stream, catalogue, chunks, plants, shares
+from lambda_spark.store.catalogue import catalogue
+from lambda_spark.store.delivery import SCHEMA, generate
+from lambda_spark.store.model import Ints, StoreSettings, Stream, chunks, shares
+from lambda_spark.store.plants import plants
 
 __all__ = ["SCHEMA", "StoreSettings", "StoreSummary", "generate", "main", "planted_truth", "write_store"]
 
