@@ -103,6 +103,11 @@ def test_a_large_micro_batch_is_taken_in_like_a_small_one(small, tmp_path, monke
     deliver(small, tmp_path / "in", "two", random_events(5, 40))
     assert update(small, SimilaritySettings(), progress=quiet).micro_batches == 1
     assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    for table in (BASKETS, CO_INTERACTIONS):
+        files = (
+            small.read(table).where("batch_id = 1").groupBy("event_date").agg(F.countDistinct("_metadata.file_path"))
+        )
+        assert {row[1] for row in files.collect()} == {1}
 
 
 @pytest.fixture(scope="module")

@@ -117,14 +117,22 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
     found = counted.collect()
     items = {row.event_date: row.items for row in found}
     fit_partitions(lake.spark, sum(items.values()) * _BYTES_PER_ITEM)
-    changes = basket_changes(
-        _known_before(lake, new, items, batch_id), new, by_date=_are_even(items, lake.spark)
-    ).persist(StorageLevel.MEMORY_AND_DISK)
+    by_date = _are_even(items, lake.spark)
+    changes = basket_changes(_known_before(lake, new, items, batch_id), new, by_date=by_date).persist(
+        StorageLevel.MEMORY_AND_DISK
+    )
     note = {"job": "similarity", "offset": source_offset(lake, checkpoint, batch_id)}
 
     def append(table: Table, rows: DataFrame) -> None:
         stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
-        lake.append_batch(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
+        lake.append_batch(
+            table,
+            stamped,
+            application=checkpoint.application,
+            batch_id=batch_id,
+            note=note,
+            is_scattered=not by_date,
+        )
 
     try:
         # Side by side: most of a small append is planning and committing, which leaves the cores idle.
