@@ -1,6 +1,9 @@
 """Locks of a lake: nobody waits for somebody who waits."""
 
+import subprocess
+import sys
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -10,7 +13,7 @@ from lambda_spark.events.ingest import create_tables
 from lambda_spark.operations import draining
 from lambda_spark.operations.vacuuming import vacuum
 from lambda_spark.settings import Settings
-from lambda_spark.tables import EVENTS
+from lambda_spark.tables import EVENTS, PRODUCTS
 
 
 def test_a_vacuum_lets_whom_it_waits_for_read_first(lake, monkeypatch):
@@ -58,3 +61,41 @@ def test_a_table_that_stays_held_is_said_after_the_time_given(lake):
         pass
     enough.set()
     other.join(30)
+
+
+OTHER_PROCESS = """
+import fcntl, sys
+products, events = (open(name, "r+b") for name in sys.argv[1:])
+fcntl.lockf(products, fcntl.LOCK_EX)
+print("has products", flush=True)
+sys.stdin.readline()
+fcntl.lockf(events, fcntl.LOCK_EX)
+print("has both", flush=True)
+"""
+
+
+def test_threads_of_two_processes_that_wait_crosswise_are_no_deadlock(lake):
+    """The kernel looks at processes alone: to it each of the two waits for the other."""
+    with lake.locks.tables(PRODUCTS.name, EVENTS.name):
+        pass
+    files = [f"{lake.path}/_locks/table-{table.name}.lock" for table in (PRODUCTS, EVENTS)]
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER_PROCESS, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "has products\n"
+
+        def wait_for_products():
+            with lake.locks.table(PRODUCTS.name):
+                pass
+
+        waiting = threading.Thread(target=wait_for_products, daemon=True)
+        with lake.locks.table(EVENTS.name):
+            waiting.start()
+            time.sleep(0.5)
+            other.stdin.write("now events\n")
+            other.stdin.flush()
+            time.sleep(0.5)
+            assert other.poll() is None
+        assert other.stdout.readline() == "has both\n"
+    waiting.join(30)
+    assert not waiting.is_alive()

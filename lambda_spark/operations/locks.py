@@ -28,8 +28,9 @@ from lambda_spark.errors import JobRunningError
 _PATIENCE_SECONDS = 3.0
 """Who waits longer than this is told for what."""
 _WHOLE_FILE = 2**63 - 1
-_LOOK_EVERY = 1.0
-"""Seconds between two looks for a lock that is waited for: a wait within Java could not be interrupted."""
+_LOOK_EVERY = 0.1
+"""Seconds between two looks for a lock that is waited for. A wait within Java could not be interrupted, and where two
+threads of each of two processes wait the kernel, which knows no threads, takes it for a deadlock and fails one."""
 
 # A lock file is opened once per process and never closed: closing any channel of a file frees all its locks (POSIX).
 _channels: dict[str, Any] = {}
@@ -68,9 +69,7 @@ class Locks:
             holder = self._folder / f"job-{name}.json"
             if lock is None and waiting is not None:
                 waiting(f"waiting for the {name} that is at work on this lake ({_describe(holder)})")
-                while lock is None:
-                    time.sleep(_LOOK_EVERY)
-                    lock = channel.tryLock()
+                lock = _when_free(channel.tryLock)
             if lock is None:
                 raise JobRunningError(
                     f"{name} is already running on this lake ({_describe(holder)}); wait for it or stop it"
@@ -110,7 +109,7 @@ class Locks:
             lock = channel.tryLock()
             if lock is None:
                 with self._announced(f"waiting for {name}: another process is writing it"):
-                    lock = channel.lock() if within is None else _lock_within(channel, within)
+                    lock = _when_free(channel.tryLock, within)
             if lock is None:
                 raise JobRunningError(f"{name} is being written by another process; wait for it or stop it")
             token = _held.set(_held.get() | {key})
@@ -132,8 +131,7 @@ class Locks:
             yield
             return
         with self._announced("waiting for a vacuum of this lake to end"):
-            while not self._join_readers(path, channel):
-                time.sleep(0.1)
+            _when_free(lambda: self._join_readers(path, channel))
         try:
             yield
         finally:
@@ -157,8 +155,7 @@ class Locks:
             return
         with thread_lock:
             with self._announced("waiting for whoever reads this lake to end (a query, a report, an open shell)"):
-                while (lock := self._oust_readers(path, channel)) is None:
-                    time.sleep(0.1)
+                lock = _when_free(lambda: self._oust_readers(path, channel))
             token = _held.set(_held.get() | {path})
             try:
                 yield
@@ -166,14 +163,14 @@ class Locks:
                 _held.reset(token)
                 lock.release()
 
-    def _join_readers(self, path: str, channel: Any) -> bool:
+    def _join_readers(self, path: str, channel: Any) -> Any:
         with _registry:
             count, lock = _readers.get(path, (0, None))
             if lock is None:
                 lock = _or_none(lambda: channel.tryLock(0, _WHOLE_FILE, True))
             if lock is not None:
                 _readers[path] = (count + 1, lock)
-            return lock is not None
+            return lock
 
     def _oust_readers(self, path: str, channel: Any) -> Any:
         with _registry:
@@ -210,13 +207,11 @@ def _thread_holding(lock: threading.RLock, name: str, within: float | None) -> I
         lock.release()
 
 
-def _lock_within(channel: Any, seconds: float) -> Any:
-    """The file's lock, or None where it is not free by then."""
-    end = time.monotonic() + seconds
-    lock = None
-    while lock is None and time.monotonic() < end:
-        time.sleep(0.1)
-        lock = channel.tryLock()
+def _when_free(attempt: Callable[[], Any], within: float | None = None) -> Any:
+    """The lock that an attempt gets, or None where it gets none within so many seconds."""
+    end = None if within is None else time.monotonic() + within
+    while (lock := attempt()) is None and (end is None or time.monotonic() < end):
+        time.sleep(_LOOK_EVERY)
     return lock
 
 
