@@ -358,6 +358,16 @@ def test_demand_is_counted_in_the_newest_eight_buckets(spark, minutes, since):
     assert sorted(row.age for row in found.demand.collect()) == [0, 7]
 
 
+def test_demand_of_a_bucket_that_trends_have_not_yet_is_left_out(spark):
+    """`trends` writes `demand` first, and may be killed then."""
+    starts = [(NOV_10 + weeks * timedelta(days=7), 80) for weeks in (-1, 0, 1, 2)]
+    demand = spark.createDataFrame(starts, "bucket_start timestamp, product_id long")
+    trends = spark.createDataFrame([(NOV_10, True)], "bucket_start timestamp, complete boolean")
+    whole = dict.fromkeys(("events", "products", "similar_items"), demand)
+    found = newest_views({}, trends=trends, demand=demand, bucket_length="10080 minutes", **whole)
+    assert sorted(row.age for row in found.demand.collect()) == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("length", "words"),
     [

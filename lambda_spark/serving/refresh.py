@@ -96,13 +96,16 @@ def newest_views(
     oldest = None if newest is None else newest - (DEMAND_BUCKETS - 1) * length
     elapsed = F.unix_micros(F.lit(newest).cast("timestamp")) - F.unix_micros("bucket_start")
     age = F.floor(elapsed / F.lit(length // length.resolution)).cast("int")
+    # Between two commits of `trends`, or where it was killed there, demand has a bucket that trends have not.
+    span = (F.lit(moment).cast("timestamp") for moment in (oldest, newest))
+    recent = demand.where(F.col("bucket_start").between(*span))
     return Views(
         versions,
         events,
         products,
         similar_items,
         trends.where(F.col("bucket_start") == bucket),
-        demand.where(F.col("bucket_start") >= F.lit(oldest).cast("timestamp")).withColumn("age", age),
+        recent.withColumn("age", age),
         bucket,
         bucket_words(start, bucket_length) if start else "",
         f"since {_moment_words(oldest)}" if oldest else "",
