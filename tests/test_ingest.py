@@ -249,6 +249,15 @@ def test_an_event_of_another_date_is_in_its_own_partition(lake, inbox):
     assert {(row.event_date, row.of_time) for row in dates} == {(date(2019, 10, day),) * 2 for day in (1, 2)}
 
 
+def test_a_delivery_of_repeats_alone_leaves_products_as_they_are(lake, inbox):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
+    take(lake, inbox)
+    version = lake.version(PRODUCTS)
+    (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n{ONE}\n")
+    assert counts(take(lake, inbox)) == (2, 0, 2, 0)
+    assert lake.version(PRODUCTS) == version
+
+
 def test_products_keep_the_newest_attributes_that_are_not_null_in_any_order(lake, inbox):
     (inbox / "late.csv").write_text(f"{HEADER}\n{THREE}\n")
     take(lake, inbox)

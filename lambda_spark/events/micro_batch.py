@@ -184,7 +184,8 @@ class MicroBatch:
         rejected = self._written(REJECTED_EVENTS, None)
         parts = self.delivery.parts(inspected)
         accounts = self._accounts(parts, lines, events, rejected)
-        self._update_products(inspected if is_new else None, dates, note)
+        if events:
+            self._update_products(inspected if is_new else None, dates, note)
         self._append_parts(parts, accounts, note)
         return sum(accounts.values(), Account())
 
@@ -271,15 +272,14 @@ class MicroBatch:
         return accounts
 
     def _update_products(self, inspected: DataFrame | None, dates: list[date], note: dict[str, str]) -> None:
-        if dates:
-            if inspected is not None:
-                valid = inspected.where(_is_valid())
-            else:
-                # Of a batch that is run again users may have been forgotten since.
-                of_batch = F.col("event_date").isin(dates) & (F.col("ingest_batch") == self.name)
-                valid = self.lake.read(EVENTS).where(of_batch)
-            products = newest_products(self.lake.read(PRODUCTS), product_attributes(valid))
-            self.lake.overwrite(PRODUCTS, products, note=note)
+        if inspected is not None:
+            valid = inspected.where(_is_valid())
+        else:
+            # Of a batch that is run again users may have been forgotten since.
+            of_batch = F.col("event_date").isin(dates) & (F.col("ingest_batch") == self.name)
+            valid = self.lake.read(EVENTS).where(of_batch)
+        products = newest_products(self.lake.read(PRODUCTS), product_attributes(valid))
+        self.lake.overwrite(PRODUCTS, products, note=note)
 
     def _append_parts(self, parts: Mapping[str, Part], accounts: Mapping[str, Account], note: dict[str, str]) -> None:
         rows = [
