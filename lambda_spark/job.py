@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.sql import SparkSession
 
 from lambda_spark.arguments import parse, reads_kafka
@@ -117,6 +117,9 @@ def _in_one_line(error: Exception) -> str:
     advice = way_out(f"{cause}\n{error}")
     if advice:
         return f"{cause}; {advice}"
+    if isinstance(error, Py4JJavaError):
+        # Its own text begins with the call that failed, which says nothing.
+        return cause
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
