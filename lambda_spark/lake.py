@@ -7,6 +7,7 @@ transaction as its rows. The settings that a table was computed with are table p
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -241,6 +242,9 @@ class Lake:
         writer = rows.select(*table.column_names).writeTo(f"delta.`{self.location(table)}`")
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).overwrite(condition)
+            if self.note_of(table, self.version(table)) != note:
+                # Where nothing was and nothing came Delta makes no commit, and what was noted would be lost.
+                self.note(table, note)
 
     def overwrite(self, table: Table, rows: DataFrame, *, note: Note) -> None:
         """Replace all rows, in one commit; what is recorded with the table stays."""
@@ -295,7 +299,7 @@ class Lake:
 
     def vacuum(self, table: Table, retention: timedelta) -> None:
         """Delete the files that no version within the retention needs."""
-        location, hours = self.location(table), int(retention / timedelta(hours=1))
+        location, hours = self.location(table), math.ceil(retention / timedelta(hours=1))
         # Delta takes 0 as an argument, and everything else from the table.
         kept = f"interval {hours} hours"
         found = {row.key: row.value for row in self.spark.sql(f"SHOW TBLPROPERTIES delta.`{location}`").collect()}

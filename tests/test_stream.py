@@ -299,6 +299,30 @@ def test_new_events_recompute_only_the_buckets_they_touch(small, tmp_path):
     assert [f.table for f in verify(small, quiet) if f.differs] == []
 
 
+def test_a_store_younger_than_a_bucket_is_brought_up_to_date_once(lake, tmp_path):
+    """No table but `demand` has a row then."""
+    noon = datetime(2019, 10, 1, 12)
+    deliver(lake, tmp_path / "in", "one", [event(noon, "view", 1, 1, "s")])
+    refresh_trends(lake, TRENDS, progress=quiet)
+    deliver(lake, tmp_path / "in", "two", [event(noon + timedelta(minutes=1), "view", 2, 1, "s")])
+    assert refresh_trends(lake, TRENDS, progress=quiet).buckets == 1
+    assert refresh_trends(lake, TRENDS, progress=quiet).buckets == 0
+    assert [finding.table for finding in verify(lake, quiet) if finding.differs] == []
+
+
+def test_a_stream_on_a_fresh_lake_does_not_wait_to_write_similar_items(lake, tmp_path, monkeypatch):
+    deliver(lake, tmp_path / "in", "one", [event(datetime(2019, 10, 1), "view", one, 1, "s") for one in (1, 2)])
+    rows = []
+
+    def between_micro_batches(*_, idle, **__):
+        idle()
+        rows.append(lake.read(SIMILAR_ITEMS).count())
+
+    monkeypatch.setattr("lambda_spark.speed.stream.run_stream", between_micro_batches)
+    update(lake, SimilaritySettings(), trigger="1 second", progress=quiet)
+    assert rows == [0]
+
+
 def test_an_event_long_before_all_others_gives_what_was_the_first_bucket_its_trends(small, tmp_path):
     before = {row.bucket_start for row in _files_by_bucket(small)}
     deliver(small, tmp_path / "in", "early", [event(datetime(2019, 8, 20, 12), "view", 3, 1, "early")])

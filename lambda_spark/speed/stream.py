@@ -8,6 +8,7 @@ killed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +67,8 @@ def update(
     _create_tables(lake, settings)
     checkpoint = _checkpoint(lake, settings)
     run = SimilarityRun()
-    refreshed_at = time.monotonic()
+    # Where there are none yet, whoever recommends waits for them.
+    refreshed_at = time.monotonic() if lake.exists(SIMILAR_ITEMS) else -math.inf
 
     def process(batch: DataFrame, batch_id: int) -> None:
         started = time.monotonic()
