@@ -258,6 +258,17 @@ def test_a_delivery_of_repeats_alone_leaves_products_as_they_are(lake, inbox):
     assert lake.version(PRODUCTS) == version
 
 
+def test_a_file_that_arrives_during_a_run_is_not_called_changed_and_read_by_the_next(lake, inbox):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
+
+    def arrives(_):
+        (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n")
+
+    account = ingest(lake, [str(inbox)], IngestSettings(), progress=arrives)
+    assert (account.events, account.rewritten) == (1, ())
+    assert counts(take(lake, inbox)) == (1, 1, 0, 0)
+
+
 def test_products_keep_the_newest_attributes_that_are_not_null_in_any_order(lake, inbox):
     (inbox / "late.csv").write_text(f"{HEADER}\n{THREE}\n")
     take(lake, inbox)

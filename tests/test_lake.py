@@ -1,5 +1,7 @@
 """What a lake says of its tables."""
 
+from datetime import timedelta
+
 from lambda_spark.tables import EVENTS
 
 
@@ -20,3 +22,10 @@ def test_a_log_that_was_cleaned_is_known_to_be_shorter(lake, tmp_path):
         (tmp_path / "lake" / "events" / "_delta_log" / f"{version:020}.json").unlink()
     assert lake.has_log_since(EVENTS, 1)
     assert not lake.has_log_since(EVENTS, 0)
+
+
+def test_a_vacuum_keeps_at_least_what_was_asked_for(lake):
+    lake.create(EVENTS)
+    lake.vacuum(EVENTS, timedelta(minutes=119))
+    found = lake.spark.sql(f"show tblproperties delta.`{lake.location(EVENTS)}`").collect()
+    assert dict(map(tuple, found))["delta.deletedFileRetentionDuration"] == "interval 2 hours"

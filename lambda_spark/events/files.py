@@ -6,7 +6,7 @@ Spark's file stream says which files are new and remembers them; the files thems
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from fnmatch import fnmatchcase
 from functools import reduce
 
@@ -58,13 +58,17 @@ class FileSource:
         wanted = [file for file in batch.collect() if not is_excluded(file.path, self._settings.exclude)]
         return _FileDelivery(self._lake.spark, wanted, header=self._settings.header)
 
-    def not_read_again(self) -> tuple[str, ...]:
-        """Files that changed after they had been read, or were empty then: Spark reads no file twice under one name."""
-        present = (
-            self._lake.spark.read.format("binaryFile")
-            .option("recursiveFileLookup", "true")
-            .load(self._pattern)
-            .select("path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes"))
+    def present(self) -> set[str]:
+        """The files that are there now."""
+        return {row.path for row in self._present().select("path").collect()}
+
+    def not_read_again(self, at_start: Set[str]) -> tuple[str, ...]:
+        """Files that changed after they had been read, or were empty then: Spark reads no file twice under one name.
+
+        What was not there at the start of the run is new: the next one reads it.
+        """
+        present = self._present().select(
+            "path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes")
         )
         known = (
             self._lake.read(INGESTED_FILES)
@@ -73,9 +77,13 @@ class FileSource:
         )
         changed = (F.col("now_bytes") != F.col("bytes")) | (F.col("now_modified") > F.col("modified_at"))
         was_empty = F.col("bytes").isNull() & (F.col("now_bytes") > 0)
-        rows = present.join(known, on="path", how="left").where(changed | was_empty).select("path").orderBy("path")
-        paths = (row.path.removeprefix("file:") for row in rows.collect())
+        rows = present.join(known, on="path", how="left").where(changed | was_empty).orderBy("path")
+        found = rows.select("path", F.col("bytes").isNull().alias("is_unread")).collect()
+        paths = (row.path.removeprefix("file:") for row in found if row.path in at_start or not row.is_unread)
         return tuple(path for path in paths if not is_excluded(path, self._settings.exclude))
+
+    def _present(self) -> DataFrame:
+        return self._lake.spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(self._pattern)
 
 
 def is_excluded(path: str, patterns: Iterable[str]) -> bool:

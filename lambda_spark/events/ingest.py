@@ -45,9 +45,10 @@ def ingest(
     files = FileSource(lake, list(sources), settings)
     _bring_back(lake, files, progress)
     create_tables(lake)
+    at_start = files.present()
     account = _take_in(lake, files, settings, trigger, progress)
     with lake.locks.reader():
-        return replace(account, rewritten=files.not_read_again())
+        return replace(account, rewritten=files.not_read_again(at_start))
 
 
 def ingest_topic(

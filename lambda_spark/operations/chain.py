@@ -86,7 +86,9 @@ def account_lines(account: Account, what: str = "") -> list[str]:
     ]
     if account.rejected:
         lines.append('  why: ./spark-submit.sh sql "select reasons, count(*) from rejected_events group by reasons"')
-    lines += [f"  not readable: {file}" for file in account.unreadable]
+    lines += [
+        f"  not readable, and not tried again: {file}; mend it and give it a new name" for file in account.unreadable
+    ]
     lines += [
         f"  changed (or grew from empty) after it was first seen, not read again: {file}; give it a new name"
         for file in account.rewritten
