@@ -217,9 +217,7 @@ class Lake:
                 return False
             entry = {"application": application, "batch_id": batch_id, **note}
             self.append(table, rows, note=entry, is_scattered=is_scattered)
-            if self.note_of(table, self.version(table)) != entry:
-                # Without rows Delta makes no commit, and the ledger would end at the batch before.
-                self.note(table, entry)
+            self._note_unless_noted(table, entry)
             return True
 
     def replace(self, table: Table, rows: DataFrame, *, settings: Mapping[str, str], note: Note) -> None:
@@ -242,9 +240,7 @@ class Lake:
         writer = rows.select(*table.column_names).writeTo(f"delta.`{self.location(table)}`")
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).overwrite(condition)
-            if self.note_of(table, self.version(table)) != note:
-                # Where nothing was and nothing came Delta makes no commit, and what was noted would be lost.
-                self.note(table, note)
+            self._note_unless_noted(table, note)
 
     def overwrite(self, table: Table, rows: DataFrame, *, note: Note) -> None:
         """Replace all rows, in one commit; what is recorded with the table stays."""
@@ -322,6 +318,11 @@ class Lake:
             # Delta leaves out a commit in which there is nothing, but for a transaction's number.
             writer = writer.option("txnAppId", f"{PROPERTY_PREFIX}note").option("txnVersion", self.version(table) + 1)
             writer.save(self.location(table))
+
+    def _note_unless_noted(self, table: Table, note: Note) -> None:
+        """Where nothing was and nothing came Delta makes no commit, and what was noted of it would be lost."""
+        if self.note_of(table, self.version(table)) != note:
+            self.note(table, note)
 
     def data_files(self, table: Table, version: int) -> list[str]:
         """The files of exactly this version, as paths below the table."""
