@@ -184,28 +184,13 @@ class Lake:
             .load(self.location(table))
         )
 
-    def append(self, table: Table, rows: DataFrame, *, note: Note, is_scattered: bool = False) -> None:
-        """Append some rows, in one commit.
-
-        Where each date's rows are scattered over many partitions, Delta is told to bring them together first: they
-        would be as many small files, which every later read and commit of the table pays for.
-        """
+    def append(self, table: Table, rows: DataFrame, *, note: Note) -> None:
+        """Append some rows, in one commit."""
         writer = rows.select(*table.column_names).write.format("delta").mode("append")
-        if is_scattered:
-            writer = writer.option("optimizeWrite", True)
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).save(self.location(table))
 
-    def append_batch(
-        self,
-        table: Table,
-        rows: DataFrame,
-        *,
-        application: str,
-        batch_id: int,
-        note: Note,
-        is_scattered: bool = False,
-    ) -> bool:
+    def append_batch(self, table: Table, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> bool:
         """Append the rows of one micro-batch, unless this application has written the batch before; says whether.
 
         The commit's own note is the ledger. Delta's transaction ids would do the same, but to ask for one Delta
@@ -216,7 +201,7 @@ class Lake:
             if done is not None and int(done.note["batch_id"]) >= batch_id:
                 return False
             entry = {"application": application, "batch_id": batch_id, **note}
-            self.append(table, rows, note=entry, is_scattered=is_scattered)
+            self.append(table, rows, note=entry)
             self._note_unless_noted(table, entry)
             return True
 

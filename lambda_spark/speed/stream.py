@@ -120,6 +120,9 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
     items = {row.event_date: row.items for row in found}
     fit_partitions(lake.spark, sum(items.values()) * _BYTES_PER_ITEM)
     by_date = _are_even(items, lake.spark)
+    # Where a date's rows are scattered over many partitions, Delta brings them together before it writes: they would be
+    # as many small files, which every later read and commit of the tables pays for.
+    lake.spark.conf.set("spark.databricks.delta.optimizeWrite.enabled", not by_date)
     changes = basket_changes(_known_before(lake, new, items, batch_id), new, by_date=by_date).persist(
         StorageLevel.MEMORY_AND_DISK
     )
@@ -127,14 +130,7 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
 
     def append(table: Table, rows: DataFrame) -> None:
         stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
-        lake.append_batch(
-            table,
-            stamped,
-            application=checkpoint.application,
-            batch_id=batch_id,
-            note=note,
-            is_scattered=not by_date,
-        )
+        lake.append_batch(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
 
     try:
         # Side by side: most of a small append is planning and committing, which leaves the cores idle.
