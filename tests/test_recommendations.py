@@ -54,6 +54,7 @@ def views(spark, events, similar=(), products=None, moving=(), demand=()):
             [(product, count, *(age or [0])) for product, count, *age in demand],
             "product_id long, events long, age int",
         ),
+        bucket_length="10080 minutes",
         bucket=F.lit(None),
         when=WHEN,
         since=SINCE,

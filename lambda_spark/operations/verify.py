@@ -136,7 +136,7 @@ def _recommendations(lake: Lake, newest: int) -> Iterator[Finding]:
     if done is None:
         return
     settings = from_recorded(RecommendationSettings, lake.properties(RECOMMENDATIONS))
-    views = pin_views(lake, done.note["versions"])
+    views = pin_views(lake, done)
     yield _compare(
         RECOMMENDATIONS,
         for_active_users(views, settings),

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
-from lambda_spark.lake import Lake
+from lambda_spark.lake import Commit, Lake
 from lambda_spark.serving.catalogue import DEMAND_BUCKETS, catalogue
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.recommendations import recommend
@@ -34,6 +34,8 @@ class Views:
     """Of one bucket."""
     demand: DataFrame
     """Of the newest buckets, with `age`, how many buckets before the newest."""
+    bucket_length: str
+    """The setting as it is recorded with the trends."""
     bucket: Column
     """First moment of the bucket that trends are from."""
     when: str
@@ -56,12 +58,18 @@ class RecommendationRun:
     """The version written; None where nothing had changed."""
 
 
-def pin_views(lake: Lake, versions: dict[str, int] | None = None) -> Views:
-    """Pin what there is now (or the versions given), and the newest bucket: of the trends, else of demand."""
+def pin_views(lake: Lake, done: Commit | None = None) -> Views:
+    """Pin what there is now (or what a commit of this job read), and the newest bucket: of the trends, else of demand.
+
+    Raises LakeError where one of the jobs before this one has not run.
+    """
     for table, job in ((EVENTS, "ingest"), (USER_TRENDS, "trends"), (SIMILAR_ITEMS, "similarity")):
         if not lake.exists(table):
             raise LakeError(f"{table.name} is missing in {lake.path}: run `{job}` first (or `run`, which does all)")
-    versions = versions or lake.versions(*_INPUTS)
+    if done is None:
+        versions, bucket_length = lake.versions(*_INPUTS), lake.properties(TRENDS).get("bucket", "")
+    else:
+        versions, bucket_length = done.note["versions"], done.note["bucket"]
 
     def read(table: Table) -> DataFrame:
         return lake.read(table, versions[table.name])
@@ -73,7 +81,7 @@ def pin_views(lake: Lake, versions: dict[str, int] | None = None) -> Views:
         similar_items=read(SIMILAR_ITEMS),
         trends=read(TRENDS),
         demand=read(DEMAND),
-        bucket_length=lake.properties(TRENDS).get("bucket", ""),
+        bucket_length=bucket_length,
     )
 
 
@@ -87,7 +95,7 @@ def newest_views(
     demand: DataFrame,
     bucket_length: str,
 ) -> Views:
-    """What serving needs of whole tables; `bucket_length` is the setting as it is recorded."""
+    """What serving needs of whole tables."""
     start, newest = newest_buckets(trends)
     if newest is None:
         start = newest = demand.agg(F.max("bucket_start")).collect()[0][0]
@@ -106,6 +114,7 @@ def newest_views(
         similar_items,
         trends.where(F.col("bucket_start") == bucket),
         recent.withColumn("age", age),
+        bucket_length,
         bucket,
         bucket_words(start, bucket_length) if start else "",
         f"since {_moment_words(oldest)}" if oldest else "",
@@ -124,7 +133,7 @@ def _refresh(lake: Lake, settings: RecommendationSettings, progress: Progress) -
         return RecommendationRun(views.versions, None)
     progress("recommending for all active users")
     rows = for_active_users(views, settings)
-    note = {"job": "recommend", "versions": views.versions}
+    note = {"job": "recommend", "versions": views.versions, "bucket": views.bucket_length}
     lake.replace(RECOMMENDATIONS, rows, settings=recorded(settings), note=note)
     return RecommendationRun(views.versions, lake.version(RECOMMENDATIONS))
 
