@@ -12,9 +12,9 @@ from lambda_spark.operations.status import JobStatus, Status, StepStatus, Stream
 from lambda_spark.report.status import prometheus_text, status_json, status_tables, write_whole
 from lambda_spark.settings import IngestSettings, SimilaritySettings
 from lambda_spark.speed.stream import update
-from lambda_spark.tables import JOB_RUNS
+from lambda_spark.tables import EVENTS, INGESTED_FILES, JOB_RUNS
+from tests.deliveries import HEADER, quiet
 
-HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 NOON = datetime(2019, 11, 1, 12, tzinfo=UTC)
 
 FOUND = Status(
@@ -30,10 +30,6 @@ FOUND = Status(
     streams=[StreamStatus("ingest-kafka-clicks", NOON, 1.5, 2.25, 7), StreamStatus("ingest", NOON, 3, 3, None)],
     jobs=[JobStatus("run", NOON, 61.5, "failed")],
 )
-
-
-def quiet(_):
-    pass
 
 
 @pytest.fixture
@@ -79,6 +75,20 @@ def test_the_status_of_a_lake_is_what_its_tables_hold(known):
     assert {row.run_id for row in rows} == {rows[0].run_id}
     assert all(json.loads(row.detail)["addBatch"] >= 0 for row in rows if row.batch_id is not None)
     assert [row.detail for row in rows if row.batch_id is None] == ["three events"]
+
+
+def test_of_a_stream_the_latest_micro_batches_are_told(lake):
+    lake.create(EVENTS, INGESTED_FILES, JOB_RUNS)
+    started = "timestamp'2019-11-01 12:00:00' + make_interval(0, 0, 0, 0, 0, id)"
+    batches = lake.spark.range(25).selectExpr(
+        "'run' as run_id", "'ingest' as job", "id as batch_id", f"{started} as started_at",
+        "double(24 - id) as seconds", "10L as input_rows", "24 - id as messages_behind", "'done' as outcome",
+        "'' as detail",
+    )  # fmt: skip
+    lake.append(JOB_RUNS, batches, note={})
+    [stream] = status(lake, NOON).streams
+    assert (stream.last_batch_at, stream.messages_behind) == (datetime(2019, 11, 1, 12, 24), 0)
+    assert (stream.seconds, stream.worst_seconds) == (10.0, 19.0)
 
 
 def test_what_is_left_in_kafka_is_counted_by_partition():

@@ -20,6 +20,7 @@ from lambda_spark.tables import (
     CO_INTERACTIONS,
     EVENTS,
     INGESTED_FILES,
+    JOB_RUNS,
     PRODUCTS,
     REJECTED_EVENTS,
     Table,
@@ -30,7 +31,7 @@ Progress = Callable[[str], None]
 EXPIRING = (BASKETS, CO_INTERACTIONS, EVENTS)
 """What is older than the cut date goes from all of them."""
 FOLDED = (BASKETS, CO_INTERACTIONS)
-COMPACTED = (EVENTS, REJECTED_EVENTS, INGESTED_FILES)
+COMPACTED = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, JOB_RUNS)
 
 _FOLDS = {BASKETS.name: folded_baskets, CO_INTERACTIONS.name: folded_counts}
 

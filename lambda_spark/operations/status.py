@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lambda_spark.lake import Lake
@@ -184,9 +184,10 @@ def _waiting_seconds(lake: Lake, version: int, now: datetime) -> float:
 
 def _streams(runs: DataFrame) -> list[StreamStatus]:
     batches = runs.where(F.col("batch_id").isNotNull())
-    oldest_first = F.array_sort(F.collect_list(F.struct("started_at", "seconds", "messages_behind")))
-    recent = F.slice(F.reverse(oldest_first), 1, _RECENT)
-    last = batches.groupBy("job").agg(recent.alias("recent")).orderBy("job")
+    newest_first = Window.partitionBy("job").orderBy(F.desc("started_at"))
+    recent = batches.withColumn("number", F.row_number().over(newest_first)).where(F.col("number") <= _RECENT)
+    found = F.array_sort(F.collect_list(F.struct("number", "started_at", "seconds", "messages_behind")))
+    last = recent.groupBy("job").agg(found.alias("recent")).orderBy("job")
     return [
         StreamStatus(
             row.job,

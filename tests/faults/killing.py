@@ -60,7 +60,7 @@ that the first commit of the next process is an append."""
 LATER_RUN = points(*_INGESTED, *_COMPUTED, *_ABSORBED, *_SERVED)
 REBUILD = points(*_ABSORBED, "co_interactions 2", "baskets 2")
 _EXPIRED = ("events 1", "products 1", "baskets 1", "co_interactions 1", "events 1", "co_interactions 1")
-_PACKED = ("baskets 1", "co_interactions 1", "events 1", "rejected_events 1", "ingested_files 1")
+_PACKED = ("baskets 1", "co_interactions 1", "events 1", "rejected_events 1", "ingested_files 1", "job_runs 1")
 MAINTAIN = points(*_EXPIRED, *_PACKED)
 _REFUSED = ("refused_users 1", "refused_users 1")
 _TAKEN_OUT = ("events 1", "rejected_events 1", "user_trends 1", "events 1", "products 1", "baskets 1")
