@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from lambda_spark.serving.catalogue import in_demand
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.refresh import for_active_users
 from lambda_spark.settings import RecommendationSettings
@@ -42,18 +43,36 @@ def test_one_user_is_given_the_list_that_is_written_for_all(spark, settings):
         assert for_user(world, settings, user) == [row for row in written if row.user_id == user]
 
 
-def test_a_user_never_seen_gets_what_is_in_demand_and_what_rises_moves_up(spark):
-    world = views(
-        spark, [(1, 10, "view", 5)], moving=[(71, "rising", 0.9, 1, 40, 1)], demand=[(80, 60), (71, 55), (90, 55)]
-    )
-    rows = for_user(world, RecommendationSettings(trend_weight=0.2), 999)
+def test_a_user_never_seen_gets_what_is_in_demand(spark):
+    world = views(spark, [(1, 10, "view", 5)], demand=[(80, 55), (71, 60), (90, 55)])
+    rows = for_user(world, RecommendationSettings(), 999)
     assert [(row.user_id, row.product_id, row.score) for row in rows] == [
         (999, 71, None), (999, 80, None), (999, 90, None)
     ]  # fmt: skip
 
 
-def test_demand_weighs_half_after_two_buckets(spark):
-    world = views(spark, [(1, 10, "view", 5)], demand=[(80, 60, 2), (81, 40), (82, 29), (83, 58, 2), (83, 1, 4)])
+@pytest.mark.parametrize(
+    ("demand", "shares"),
+    [
+        ([(80, 30, 0), (81, 10, 0)], {80: 0.75, 81: 0.25}),
+        # Many events say by themselves what is wanted now.
+        ([(80, 10, 1), (80, 30, 0), (81, 30, 1), (81, 10, 0)], {80: 0.5441, 81: 0.4058}),
+        # A bucket that has only begun says less.
+        ([(80, 100, 1), (80, 30, 0), (81, 300, 1), (81, 10, 0)], {80: 0.3237, 81: 0.6293}),
+        # Few are averaged: 3 in the newest bucket say less than 2 in each of the two before it.
+        (
+            [(80, 3, 0), *((81, 2, age) for age in (1, 2)), *((82, 99, age) for age in range(3))],
+            {80: 0.0101, 81: 0.0123},
+        ),
+    ],
+)
+def test_shares_of_demand_follow_many_events_at_once_and_average_few(spark, demand, shares):
+    rows = in_demand(spark.createDataFrame(demand, "product_id long, events long, age int")).collect()
+    found = {row.product_id: round(row.share, 4) for row in rows}
+    assert {product: found[product] for product in shares} == shares
+
+
+def test_what_is_in_demand_says_how_much_it_is(spark):
+    world = views(spark, [(1, 10, "view", 5)], demand=[(81, 40), (83, 58, 2), (83, 1, 4)])
     rows = for_user(world, RecommendationSettings(**PLAIN), 999)
-    assert [row.product_id for row in rows] == [81, 80, 83, 82]
-    assert rows[2].reason == f"in demand: 59 interactions {SINCE}"
+    assert [row.reason for row in rows if row.product_id == 83] == [f"in demand: 59 interactions {SINCE}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -18,11 +19,10 @@ CATEGORY_FILL_DEPTH = 50
 
 DEMAND_BUCKETS = 8
 """The newest buckets, which say what is in demand."""
-_HALF_LIFE = 2
-"""In buckets. Of made-up and real stores' first-time visitors more find something in a list so weighed than among the
-most popular of all times or of the last bucket."""
-_WEIGHT_ONE = 2**20
-"""The weight of the newest bucket. Weights are integers, so that sums do not depend on their order."""
+_DRIFT = 0.04
+"""Variance of what a product's share of demand moves by from bucket to bucket, relative to itself: 20 % of it. Of real
+and made-up stores' first-time visitors as many or more find something in a list by shares so followed as among the most
+popular of all times or of the last bucket, from 0.03 to 0.06 alike."""
 
 
 def is_eligible(spark: SparkSession, settings: RecommendationSettings) -> Column:
@@ -83,35 +83,47 @@ def catalogue(
     """All of it, from the tables of those names; `trends` with one bucket's rows, `demand` as `in_demand` takes it."""
     eligible = eligible_products(products, settings)
     moving = moving_products(trends)
-    wanted = in_demand(demand, moving, settings)
+    wanted = in_demand(demand)
     known = eligible.select("product_id", category().alias("category")).join(wanted, on="product_id", how="inner")
     return Catalogue(
         neighbours=_neighbours(products, eligible, similar_items),
         growths=moving.select("product_id", "growth"),
         categories=products.select("product_id", category().alias("category")),
-        near=first_of_each_category(known).groupBy("category").agg(_ids_by_worth().alias("near")),
-        store=first_of_all(known).agg(_ids_by_worth().alias("in_store")),
+        near=first_of_each_category(known).groupBy("category").agg(_ids_by_share().alias("near")),
+        store=first_of_all(known).agg(_ids_by_share().alias("in_store")),
         attributes=products.select("product_id", "category_code", "brand", "price")
         .join(moving.drop("rank"), on="product_id", how="left")
         .join(wanted.select("product_id", "events"), on="product_id", how="left"),
     )
 
 
-def in_demand(demand: DataFrame, moving: DataFrame, settings: RecommendationSettings) -> DataFrame:
-    """How much products are wanted: product_id, events (in all of the buckets), worth.
+def in_demand(demand: DataFrame) -> DataFrame:
+    """How much products are wanted: product_id, events (in all of the buckets), share (of all demand, now).
 
-    `demand` has the rows of the newest DEMAND_BUCKETS buckets with their `age`, 0 the newest. Worth are the
-    interactions, each bucket's weighed by 2^(-age / _HALF_LIFE), times 1 + trend_weight·growth as in a score.
+    `demand` has the rows of the newest DEMAND_BUCKETS buckets with their `age`, 0 the newest. What is known of a share
+    is a gamma distribution: its mean, and its variance relative to the mean squared. In a bucket it drifts, by less
+    where the bucket is not over, and is corrected by the events counted there, which are Poisson (the dynamic model of
+    West, Harrison and Migon, JASA 1985): so few events are averaged over all of the buckets, and many say by themselves
+    what is wanted now.
     """
-    weights = [round(_WEIGHT_ONE * 2 ** (-age / _HALF_LIFE)) for age in range(DEMAND_BUCKETS)]
-    weight = F.element_at(F.array(*(F.lit(one).cast("bigint") for one in weights)), F.col("age") + 1)
-    growth = F.coalesce("growth", F.lit(0.0))
-    return (
-        demand.groupBy("product_id")
-        .agg(F.sum("events").alias("events"), F.sum(F.col("events") * weight).alias("weighed"))
-        .join(F.broadcast(moving.select("product_id", "growth")), on="product_id", how="left")
-        .select("product_id", "events", (F.col("weighed") * (1 + F.lit(settings.trend_weight) * growth)).alias("worth"))
+    ages = range(DEMAND_BUCKETS)
+    by_age = [F.sum(F.when(F.col("age") == age, F.col("events")).otherwise(0)) for age in ages]
+    products = demand.groupBy("product_id").agg(
+        F.sum("events").alias("events"),
+        *(count.alias(f"events_{age}") for age, count in zip(ages, by_age, strict=True)),
     )
+    totals = demand.agg(*(total.alias(f"total_{age}") for age, total in zip(ages, by_age, strict=True)))
+    total = reduce(Column.__add__, (F.col(f"total_{age}") for age in ages))
+    buckets = reduce(Column.__add__, (F.signum(f"total_{age}") for age in ages))
+    known = products.crossJoin(
+        F.broadcast(totals.withColumns({"total": total, "mean_total": total / buckets}))
+    ).withColumns({"share": F.col("events") / F.col("total"), "variance": F.lit(1.0)})
+    for age in reversed(ages):
+        count, total = F.col(f"events_{age}"), F.col(f"total_{age}")
+        variance = F.col("variance") + _DRIFT * total / F.col("mean_total")
+        correction = (1 + variance * count) / (1 + variance * F.col("share") * total)
+        known = known.withColumns({"share": F.col("share") * correction, "variance": variance / (1 + variance * count)})
+    return known.select("product_id", "events", "share")
 
 
 def _neighbours(products: DataFrame, eligible: DataFrame, similar_items: DataFrame) -> DataFrame:
@@ -140,20 +152,20 @@ def _candidate(product_id: Column, similarity: Column) -> Column:
 
 
 def first_of_all(products: DataFrame) -> DataFrame:
-    """Of products with their worth the FILL_DEPTH that are most in demand."""
+    """Of products with their share the FILL_DEPTH that are most in demand."""
     return products.orderBy(*_most_wanted_first()).limit(FILL_DEPTH)
 
 
 def first_of_each_category(products: DataFrame) -> DataFrame:
-    """Of products with their worth and category the CATEGORY_FILL_DEPTH of each that are most in demand."""
+    """Of products with their share and category the CATEGORY_FILL_DEPTH of each that are most in demand."""
     place = F.row_number().over(Window.partitionBy("category").orderBy(*_most_wanted_first()))
     placed = products.where(F.col("category").isNotNull()).withColumn("place", place)
     return placed.where(F.col("place") <= CATEGORY_FILL_DEPTH).drop("place")
 
 
 def _most_wanted_first() -> tuple[Column, Column]:
-    return F.desc("worth"), F.asc("product_id")
+    return F.desc("share"), F.asc("product_id")
 
 
-def _ids_by_worth() -> Column:
-    return F.array_sort(F.collect_list(F.struct((-F.col("worth")).alias("place"), "product_id")))["product_id"]
+def _ids_by_share() -> Column:
+    return F.array_sort(F.collect_list(F.struct((-F.col("share")).alias("place"), "product_id")))["product_id"]

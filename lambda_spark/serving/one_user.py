@@ -116,11 +116,11 @@ def _shown(views: Views, settings: RecommendationSettings) -> DataFrame:
 
 def _most_wanted(views: Views, settings: RecommendationSettings, kinds: set[str]) -> dict[int, Row]:
     """What is most in demand in the store and in some categories, the most wanted first."""
-    wanted = in_demand(views.demand, moving_products(views.trends), settings)
+    wanted = in_demand(views.demand)
     known = _shown(views, settings).where("eligible").join(wanted, on="product_id", how="inner")
     near = known.where(F.col("category").isin(sorted(kinds)))
     found = first_of_all(known).union(first_of_each_category(near)) if kinds else first_of_all(known)
-    return {row.product_id: row for row in sorted(found.collect(), key=lambda row: (-row.worth, row.product_id))}
+    return {row.product_id: row for row in sorted(found.collect(), key=lambda row: (-row.share, row.product_id))}
 
 
 def _spoken_for(items: list[Row], similar: list[Row], settings: RecommendationSettings) -> dict[int, tuple[int, Row]]:
