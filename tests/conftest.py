@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pyspark.sql import SparkSession
 
 from lambda_spark.lake import Lake
 from lambda_spark.launch import KAFKA_CONF, KAFKA_JARS, fetch_jars
+from lambda_spark.settings import Settings
+from tests.deliveries import TRENDS, bring_up_to_date, deliver, random_events
 from tests.sessions import PROJECT, start_session
 
 REAL_DATA = PROJECT.parent / "shared" / "data"
@@ -48,3 +51,20 @@ def spark(session: SparkSession) -> Iterator[SparkSession]:
 def lake(spark: SparkSession, tmp_path: Path) -> Lake:
     """A fresh lake."""
     return Lake.open(spark, str(tmp_path / "lake"), create=True)
+
+
+@pytest.fixture(scope="session")
+def template(session: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with a few sessions, brought up to date, to be copied."""
+    folder = tmp_path_factory.mktemp("template")
+    lake = Lake.open(session, str(folder / "lake"), create=True)
+    deliver(lake, folder / "in", "one", random_events(4, 60))
+    bring_up_to_date(lake, Settings(trends=TRENDS))
+    return folder / "lake"
+
+
+@pytest.fixture
+def small(spark: SparkSession, template: Path, tmp_path: Path) -> Lake:
+    """A copy of the template (a module may have another) of a test's own."""
+    shutil.copytree(template, tmp_path / "lake")
+    return Lake.open(spark, str(tmp_path / "lake"))

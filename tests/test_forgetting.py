@@ -1,6 +1,5 @@
 """Users who are forgotten: every table as if they had never come, and no byte of them left."""
 
-import shutil
 from datetime import datetime
 
 import pyarrow.parquet
@@ -12,7 +11,6 @@ from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import UsageError
 from lambda_spark.lake import Lake
 from lambda_spark.operations.forgetting import forget, look
-from lambda_spark.operations.verify import verify
 from lambda_spark.report.upkeep import certificate_lines
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import RecommendationSettings, Settings, SimilaritySettings, TrendSettings
@@ -32,7 +30,7 @@ from lambda_spark.tables import (
     TRENDS,
     USER_TRENDS,
 )
-from tests.test_stream import contents, deliver, event, quiet, random_events
+from tests.deliveries import contents, deliver, differing, event, quiet, random_events
 
 pytestmark = pytest.mark.long
 
@@ -76,12 +74,6 @@ def never(session, tmp_path_factory):
     """What the tables hold in a lake that never saw the user."""
     folder = a_lake(session, tmp_path_factory.mktemp("never"), {"all": [*OTHERS, BAD_OF_OTHERS]})
     return as_compared(Lake.open(session, str(folder)))
-
-
-@pytest.fixture
-def small(spark, template, tmp_path):
-    shutil.copytree(template, tmp_path / "lake")
-    return Lake.open(spark, str(tmp_path / "lake"))
 
 
 def as_compared(lake):
@@ -151,7 +143,7 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     done = forget(small, SETTINGS, {USER, 999}, refuse=True, erase=True, progress=quiet)
 
     assert as_compared(small) == never
-    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    assert differing(small) == []
     checkpoint_logs(small)
     assert traces(folder) == []
     assert (folder / "events" / "_delta_log").exists()

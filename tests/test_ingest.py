@@ -17,8 +17,8 @@ from lambda_spark.events.products import product_attributes
 from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
+from tests.deliveries import HEADER
 
-HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 ONE = "2019-10-01 00:00:00 UTC,view,11,100,a.b,acme,5.00,1,s1"
 TWO = "2019-10-01 00:01:00 UTC,cart,12,100,a.b,bolt,6.00,1,s1"
 THREE = "2019-10-02 00:00:00 UTC,purchase,11,,,,7.00,2,s2"

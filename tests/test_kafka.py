@@ -12,9 +12,8 @@ from lambda_spark.events.ingest import ingest, ingest_topic
 from lambda_spark.lake import Lake
 from lambda_spark.settings import IngestSettings, KafkaSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
+from tests.deliveries import HEADER
 from tests.kafka_broker import Broker
-
-HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 
 
 @pytest.fixture(scope="module")

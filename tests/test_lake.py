@@ -1,8 +1,14 @@
 """What a lake says of its tables."""
 
+import os
 from datetime import timedelta
 
-from lambda_spark.tables import EVENTS
+import pytest
+
+from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.lake import Lake
+from lambda_spark.operations.runs import RunLog
+from lambda_spark.tables import EVENTS, JOB_RUNS, TABLES
 
 
 def test_what_is_recorded_is_read_as_it_was_also_where_it_looks_like_a_secret(lake):
@@ -29,3 +35,54 @@ def test_a_vacuum_keeps_at_least_what_was_asked_for(lake):
     lake.vacuum(EVENTS, timedelta(minutes=119))
     found = lake.spark.sql(f"show tblproperties delta.`{lake.location(EVENTS)}`").collect()
     assert dict(map(tuple, found))["delta.deletedFileRetentionDuration"] == "interval 2 hours"
+
+
+def test_what_no_lake_is_is_refused(spark, tmp_path):
+    with pytest.raises(UsageError, match="is no lake yet"):
+        Lake.open(spark, str(tmp_path / "nothing"))
+    with pytest.raises(UsageError, match="may not have a backtick"):
+        Lake.open(spark, str(tmp_path / "a` b"), create=True)
+    with pytest.raises(UsageError, match=r"s3a://store/lake: there is no way to its file system: .*S3AFileSystem"):
+        Lake.open(spark, "s3a://store/lake")
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(UsageError, match=r"is no lake: it holds 'photo.jpg'"):
+        Lake.open(spark, str(tmp_path), create=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg"]
+
+
+def test_a_first_run_that_failed_leaves_no_lake_that_has_lost_its_events(spark, tmp_path):
+    RunLog(Lake.open(spark, str(tmp_path), create=True), "run").finish("failed", "no source")
+    assert Lake.open(spark, str(tmp_path), create=True).present() == []
+    with pytest.raises(UsageError, match="is no lake yet"):
+        Lake.open(spark, str(tmp_path))
+
+
+def test_a_table_that_was_being_created_when_its_job_was_killed_is_created(small):
+    half_made = small.path + "/job_runs/_delta_log"
+    os.makedirs(half_made)
+    assert JOB_RUNS not in small.present()
+    small.versions(*small.present())
+    small.create(JOB_RUNS)
+    assert small.version(JOB_RUNS) == 0
+    assert small.read(JOB_RUNS).count() == 0
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_a_log_that_lost_a_commit_is_refused(small, spark, damage):
+    log = f"{small.path}/events/_delta_log/{0:020}.json"
+    os.remove(log) if damage == "missing" else open(log, "w").close()
+    with pytest.raises(LakeError, match=f"table events: commit 0 is {damage}"):
+        Lake.open(spark, small.path)
+
+
+def test_every_table_and_column_carries_its_comment(small):
+    small.create(*TABLES.values())
+    for table in TABLES.values():
+        described = small.spark.sql(f"describe extended delta.`{small.location(table)}`").collect()
+        comments = {row.col_name: row.comment for row in described}
+        assert {name: comments[name] for name in table.column_names} == {c.name: c.comment for c in table.columns}, (
+            table.name
+        )
+        assert table.comment in {row.data_type for row in described if row.col_name == "Comment"}, table.name
+        fields = {field.name: field.dataType.simpleString() for field in small.read(table).schema}
+        assert fields == {column.name: column.type.replace(" ", "") for column in table.columns}

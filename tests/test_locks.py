@@ -99,3 +99,23 @@ def test_threads_of_two_processes_that_wait_crosswise_are_no_deadlock(lake):
         assert other.stdout.readline() == "has both\n"
     waiting.join(30)
     assert not waiting.is_alive()
+
+
+def test_a_job_that_is_already_running_is_named(lake):
+    holder = f"""
+import fcntl, sys, time
+lock = open({str(lake.path + "/_locks/job-ingest.lock")!r}, "a+")
+fcntl.lockf(lock, fcntl.LOCK_EX); print("held", flush=True); time.sleep(60)"""
+    with lake.locks.job("ingest"):
+        pass
+    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with (
+            pytest.raises(JobRunningError, match=r"ingest is already running on this lake \(process \d+"),
+            lake.locks.job("ingest"),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait()

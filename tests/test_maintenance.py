@@ -1,6 +1,5 @@
 """Maintenance: fewer files and fewer dates, and not one row of what is left any different."""
 
-import shutil
 import threading
 from datetime import date, datetime, timedelta
 
@@ -12,8 +11,8 @@ from lambda_spark.lake import Lake
 from lambda_spark.operations.draining import at_rest
 from lambda_spark.operations.forgetting import PENDING
 from lambda_spark.operations.maintenance import expire, fold, maintain, parts_of, plan
+from lambda_spark.operations.runs import RunLog
 from lambda_spark.operations.vacuuming import vacuum
-from lambda_spark.operations.verify import verify
 from lambda_spark.settings import (
     MaintenanceSettings,
     Settings,
@@ -25,11 +24,12 @@ from lambda_spark.tables import (
     BASKETS,
     CO_INTERACTIONS,
     EVENTS,
+    JOB_RUNS,
     REJECTED_EVENTS,
     SIMILAR_ITEMS,
     TRENDS,
 )
-from tests.test_stream import bring_up_to_date, contents, deliver, event, quiet, random_events
+from tests.deliveries import bring_up_to_date, contents, deliver, differing, event, quiet, random_events
 
 pytestmark = pytest.mark.long
 
@@ -55,20 +55,12 @@ def template(session, tmp_path_factory):
     return folder / "lake"
 
 
-@pytest.fixture
-def small(spark, template, tmp_path):
-    shutil.copytree(template, tmp_path / "lake")
-    return Lake.open(spark, str(tmp_path / "lake"))
-
-
-def differing(lake):
-    return [finding.table for finding in verify(lake, quiet) if finding.differs]
-
-
 def test_folding_and_compaction_change_nothing_but_the_number_of_files(small):
-    before = [contents(small, table) for table in (EVENTS, SIMILAR_ITEMS, TRENDS)]
+    for run in ("first", "second"):
+        RunLog(small, "ingest").finish("done", run)
+    before = [contents(small, table) for table in (EVENTS, JOB_RUNS, SIMILAR_ITEMS, TRENDS)]
     planned = plan(small, KEEP_ALL.maintenance)
-    assert set(planned.packing) == {"events", "baskets", "co_interactions", "ingested_files"}
+    assert set(planned.packing) == {"events", "baskets", "co_interactions", "ingested_files", "job_runs"}
     maintain(small, KEEP_ALL, quiet)
     for table in (EVENTS, BASKETS, CO_INTERACTIONS):
         assert {part.files for part in parts_of(small, table) if part.date} == {1}, table.name
@@ -79,7 +71,7 @@ def test_folding_and_compaction_change_nothing_but_the_number_of_files(small):
         .where("count > 1")
         .isEmpty()
     )
-    assert [contents(small, table) for table in (EVENTS, SIMILAR_ITEMS, TRENDS)] == before
+    assert [contents(small, table) for table in (EVENTS, JOB_RUNS, SIMILAR_ITEMS, TRENDS)] == before
     assert differing(small) == []
     assert plan(small, KEEP_ALL.maintenance).packing == {}
 

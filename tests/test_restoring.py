@@ -14,13 +14,12 @@ from lambda_spark.events.kafka import KafkaSource, stream_name, topics_read
 from lambda_spark.lake import Lake
 from lambda_spark.operations.history import history
 from lambda_spark.operations.restoring import plan, restore
-from lambda_spark.operations.verify import verify
 from lambda_spark.report.upkeep import undo_lines
 from lambda_spark.settings import IngestSettings, KafkaSettings, Settings, TrendSettings
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, PRODUCTS, REJECTED_EVENTS
 from tests.commands import held
+from tests.deliveries import bring_up_to_date, contents, deliver, differing, event, quiet, random_events
 from tests.in_session import do
-from tests.test_stream import bring_up_to_date, contents, deliver, event, quiet, random_events
 
 pytestmark = pytest.mark.long
 
@@ -65,7 +64,7 @@ def test_a_bad_feed_is_undone_and_what_came_since_is_read_again(small, fed_badly
     assert (account.events, account.rejected) == (0, 0)
     assert account.repeats == account.lines > 0
     assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == held
-    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    assert differing(small) == []
     new = [small.properties(table)["application"] for table in (EVENTS, CO_INTERACTIONS)]
     assert not set(new) & set(applications), "what is written again under the old ids would be skipped"
     (inbox / "after.csv").write_text(
@@ -73,7 +72,7 @@ def test_a_bad_feed_is_undone_and_what_came_since_is_read_again(small, fed_badly
     )
     assert ingest(small, [str(inbox)], SETTINGS.ingest, progress=quiet).events == 1
     bring_up_to_date(small, SETTINGS)
-    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    assert differing(small) == []
 
 
 @pytest.mark.parametrize("stop_at", ["rejected_events", "set_properties"])
@@ -99,7 +98,7 @@ def test_interrupted_it_is_finished_by_the_next_start(small, fed_badly, monkeypa
             restore(small, SETTINGS, undo, [], quiet)
     restore(small, SETTINGS, plan(small, moment), [], quiet)
     assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == held
-    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    assert differing(small) == []
 
 
 def test_a_topic_that_is_being_read_stops_it_and_is_read_again_later(small, fed_badly, spark):

@@ -15,14 +15,10 @@ from lambda_spark.events.ingest import ingest
 from lambda_spark.settings import IngestSettings, TrendSettings
 from lambda_spark.tables import DEMAND, TRENDS
 from tests.commands import held
+from tests.deliveries import HEADER, quiet
 from tests.in_session import do
 
 SCHEDULE = Path(__file__).resolve().parents[1] / "conf" / "schedule"
-HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
-
-
-def quiet(_):
-    pass
 
 
 def started(spark, lake, *arguments):

@@ -1,10 +1,5 @@
 """The layers on a real lake: stream equals batch, runs are incremental, and the checkpoint is guarded."""
 
-import os
-import random
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from datetime import datetime, timedelta
@@ -14,75 +9,24 @@ from pyspark.sql import functions as F
 
 from jobs.similarity import similarity
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.errors import CheckpointError, JobRunningError, LakeError, UsageError
-from lambda_spark.events.ingest import ingest
-from lambda_spark.events.micro_batch import MicroBatch
+from lambda_spark.errors import CheckpointError, LakeError, UsageError
 from lambda_spark.lake import Lake
 from lambda_spark.operations.forgetting import PENDING
-from lambda_spark.operations.runs import RunLog
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
-from lambda_spark.settings import IngestSettings, RecommendationSettings, Settings, SimilaritySettings, TrendSettings
+from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import (
     BASKETS,
     CATEGORY_TRENDS,
     CO_INTERACTIONS,
     EVENTS,
-    JOB_RUNS,
-    PRODUCTS,
     RECOMMENDATIONS,
     SIMILAR_ITEMS,
-    TABLES,
     USER_TRENDS,
 )
+from tests.deliveries import TRENDS, contents, deliver, differing, event, quiet, random_events
 from tests.in_session import do
-
-HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
-TRENDS = TrendSettings(min_change=2, min_z=0.5)
-
-
-def quiet(_):
-    pass
-
-
-def event(moment, kind, product, user, session):
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{product},1,c.{product % 3},b,1.00,{user},{session}"
-
-
-def random_events(seed, count):
-    """Sessions that cross midnight, two users in one session, repeats, and events weeks apart."""
-    dice = random.Random(seed)
-    start = datetime(2019, 10, 1)
-    kinds = ["view"] * 6 + ["cart", "purchase", "remove_from_cart"]
-    lines = [
-        event(
-            start + timedelta(days=dice.choice((0, 1, 8, 20)), seconds=dice.randrange(86_000, 87_000)),
-            dice.choice(kinds),
-            dice.randint(1, 12),
-            dice.randint(1, 4),
-            dice.choice(("s", "t", "")),
-        )
-        for _ in range(count)
-    ]
-    return lines + dice.choices(lines, k=count // 5)
-
-
-def deliver(lake, inbox, name, lines):
-    inbox.mkdir(exist_ok=True)
-    (inbox / f"{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
-    return ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
-
-
-def bring_up_to_date(lake, settings):
-    update(lake, settings.similarity, progress=quiet)
-    refresh_trends(lake, settings.trends, progress=quiet)
-    refresh_recommendations(lake, settings.recommendations, progress=quiet)
-
-
-def contents(lake, table, *without):
-    names = [name for name in table.column_names if name not in without]
-    return sorted(map(repr, lake.read(table).select(*names).collect()))
 
 
 def test_twenty_micro_batches_in_random_order_equal_a_recompute(lake, tmp_path):
@@ -102,59 +46,12 @@ def test_a_large_micro_batch_is_taken_in_like_a_small_one(small, tmp_path, monke
     monkeypatch.setattr("lambda_spark.speed.stream._FEW_ITEMS", few)
     deliver(small, tmp_path / "in", "two", random_events(5, 40))
     assert update(small, SimilaritySettings(), progress=quiet).micro_batches == 1
-    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    assert differing(small) == []
     for table in (BASKETS, CO_INTERACTIONS):
         files = (
             small.read(table).where("batch_id = 1").groupBy("event_date").agg(F.countDistinct("_metadata.file_path"))
         )
         assert {row[1] for row in files.collect()} == {1}
-
-
-@pytest.fixture(scope="module")
-def template(session, tmp_path_factory):
-    """A lake with a few sessions, brought up to date, to be copied."""
-    folder = tmp_path_factory.mktemp("template")
-    lake = Lake.open(session, str(folder / "lake"), create=True)
-    deliver(lake, folder / "in", "one", random_events(4, 60))
-    bring_up_to_date(lake, Settings(trends=TRENDS))
-    return folder / "lake"
-
-
-@pytest.fixture
-def small(spark, template, tmp_path):
-    """A copy of the template, of one's own."""
-    shutil.copytree(template, tmp_path / "lake")
-    return Lake.open(spark, str(tmp_path / "lake"))
-
-
-def test_verify_finds_a_row_that_is_wrong(small):
-    done = small.last_commit(CO_INTERACTIONS, job="similarity")
-    lie = small.read(CO_INTERACTIONS).where("item_a = 0").limit(1)
-    small.append(CO_INTERACTIONS, lie, note=done.note)
-    findings = {finding.table: finding for finding in verify(small, quiet)}
-    assert {table for table, finding in findings.items() if finding.differs} == {"co_interactions"}
-    assert findings["co_interactions"].missing.count() == 1
-    assert findings["co_interactions"].surplus.count() == 1
-
-
-def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch):
-    """Between its two commits `events` has what `products` has not."""
-    is_half_done, goes_on = threading.Event(), MicroBatch._update_products
-
-    def late(*arguments):
-        is_half_done.set()
-        time.sleep(3)
-        goes_on(*arguments)
-
-    monkeypatch.setattr(MicroBatch, "_update_products", late)
-    newest = event(datetime(2019, 12, 1), "view", 99, 1, "new")
-    writing = threading.Thread(target=deliver, args=(small, tmp_path / "in", "new", [newest]), daemon=True)
-    writing.start()
-    assert is_half_done.wait(60)
-    products = next(verify(small, quiet))
-    writing.join(60)
-    assert (products.table, products.differs) == (PRODUCTS.name, False)
-    assert products.rows == small.read(PRODUCTS).count()
 
 
 def test_a_second_run_changes_no_table(small):
@@ -185,7 +82,7 @@ def test_another_window_is_refused_until_a_rebuild(small):
         update(small, SimilaritySettings(window=2), progress=quiet)
     start_over(small, SimilaritySettings(window=2), quiet)
     update(small, SimilaritySettings(window=2), progress=quiet)
-    assert [f.table for f in verify(small, quiet) if f.differs] == []
+    assert differing(small) == []
     assert small.properties(CO_INTERACTIONS)["window"] == "2"
 
 
@@ -194,7 +91,7 @@ def test_no_rebuild_while_a_forget_is_unfinished(small, spark):
     small.set_properties(EVENTS, {PENDING: "begun"})
     with pytest.raises(LakeError, match="`forget` was interrupted"):
         do("similarity", similarity, spark, "--lake", small.path, "--rebuild")
-    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    assert differing(small) == []
 
 
 def test_a_rebuild_waits_for_a_forget_at_work(small, spark):
@@ -276,7 +173,7 @@ def test_a_micro_batch_that_is_in_one_of_two_tables_is_finished(small, tmp_path,
         with pytest.raises(Exception, match="no more"):
             update(small, SimilaritySettings(), progress=quiet)
     update(small, SimilaritySettings(), progress=quiet)
-    assert [finding.table for finding in verify(small, quiet) if finding.differs] == []
+    assert differing(small) == []
 
 
 def test_events_that_change_no_basket_are_taken_in_once(small, tmp_path):
@@ -296,7 +193,7 @@ def test_new_events_recompute_only_the_buckets_they_touch(small, tmp_path):
     }
     assert run.buckets < 6
     assert datetime(2019, 10, 21) in touched, "the newest bucket's neighbourhood is always looked at again"
-    assert [f.table for f in verify(small, quiet) if f.differs] == []
+    assert differing(small) == []
 
 
 def test_a_store_younger_than_a_bucket_is_brought_up_to_date_once(lake, tmp_path):
@@ -307,7 +204,7 @@ def test_a_store_younger_than_a_bucket_is_brought_up_to_date_once(lake, tmp_path
     deliver(lake, tmp_path / "in", "two", [event(noon + timedelta(minutes=1), "view", 2, 1, "s")])
     assert refresh_trends(lake, TRENDS, progress=quiet).buckets == 1
     assert refresh_trends(lake, TRENDS, progress=quiet).buckets == 0
-    assert [finding.table for finding in verify(lake, quiet) if finding.differs] == []
+    assert differing(lake) == []
 
 
 def test_a_stream_on_a_fresh_lake_does_not_wait_to_write_similar_items(lake, tmp_path, monkeypatch):
@@ -333,77 +230,6 @@ def test_an_event_long_before_all_others_gives_what_was_the_first_bucket_its_tre
 def _files_by_bucket(lake):
     rows = lake.spark.read.format("delta").load(lake.location(USER_TRENDS))
     return rows.groupBy("bucket_start").agg(F.max("_metadata.file_path").alias("version")).collect()
-
-
-def test_what_no_lake_is_is_refused(spark, tmp_path):
-    with pytest.raises(UsageError, match="is no lake yet"):
-        Lake.open(spark, str(tmp_path / "nothing"))
-    with pytest.raises(UsageError, match="may not have a backtick"):
-        Lake.open(spark, str(tmp_path / "a` b"), create=True)
-    with pytest.raises(UsageError, match=r"s3a://store/lake: there is no way to its file system: .*S3AFileSystem"):
-        Lake.open(spark, "s3a://store/lake")
-    (tmp_path / "photo.jpg").touch()
-    with pytest.raises(UsageError, match=r"is no lake: it holds 'photo.jpg'"):
-        Lake.open(spark, str(tmp_path), create=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg"]
-
-
-def test_a_first_run_that_failed_leaves_no_lake_that_has_lost_its_events(spark, tmp_path):
-    RunLog(Lake.open(spark, str(tmp_path), create=True), "run").finish("failed", "no source")
-    assert Lake.open(spark, str(tmp_path), create=True).present() == []
-    with pytest.raises(UsageError, match="is no lake yet"):
-        Lake.open(spark, str(tmp_path))
-
-
-def test_a_table_that_was_being_created_when_its_job_was_killed_is_created(small):
-    half_made = small.path + "/job_runs/_delta_log"
-    os.makedirs(half_made)
-    assert JOB_RUNS not in small.present()
-    small.versions(*small.present())
-    small.create(JOB_RUNS)
-    assert small.version(JOB_RUNS) == 0
-    assert small.read(JOB_RUNS).count() == 0
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty"])
-def test_a_log_that_lost_a_commit_is_refused(small, spark, damage):
-    log = f"{small.path}/events/_delta_log/{0:020}.json"
-    os.remove(log) if damage == "missing" else open(log, "w").close()
-    with pytest.raises(LakeError, match=f"table events: commit 0 is {damage}"):
-        Lake.open(spark, small.path)
-
-
-def test_every_table_and_column_carries_its_comment(small):
-    small.create(*TABLES.values())
-    for table in TABLES.values():
-        described = small.spark.sql(f"describe extended delta.`{small.location(table)}`").collect()
-        comments = {row.col_name: row.comment for row in described}
-        assert {name: comments[name] for name in table.column_names} == {c.name: c.comment for c in table.columns}, (
-            table.name
-        )
-        assert table.comment in {row.data_type for row in described if row.col_name == "Comment"}, table.name
-        fields = {field.name: field.dataType.simpleString() for field in small.read(table).schema}
-        assert fields == {column.name: column.type.replace(" ", "") for column in table.columns}
-
-
-def test_a_job_that_is_already_running_is_named(lake):
-    holder = f"""
-import fcntl, sys, time
-lock = open({str(lake.path + "/_locks/job-ingest.lock")!r}, "a+")
-fcntl.lockf(lock, fcntl.LOCK_EX); print("held", flush=True); time.sleep(60)"""
-    with lake.locks.job("ingest"):
-        pass
-    process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == "held\n"
-        with (
-            pytest.raises(JobRunningError, match=r"ingest is already running on this lake \(process \d+"),
-            lake.locks.job("ingest"),
-        ):
-            pass
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_small_micro_batch_writes_one_file_for_each_date(small):

@@ -28,11 +28,11 @@ from lambda_spark.tables import (
     SIMILAR_ITEMS,
     TRENDS,
 )
+from tests.deliveries import HEADER
 from tests.in_session import do
 from tests.sessions import PROJECT
 
 PLANTS = json.loads((PROJECT / "data" / "plants.json").read_text())
-HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 
 pytestmark = pytest.mark.process
 

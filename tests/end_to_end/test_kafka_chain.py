@@ -17,6 +17,7 @@ from lambda_spark.store.model import StoreSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
 from tests.commands import Command, ended_at_last
 from tests.conftest import OCTOBER
+from tests.deliveries import quiet
 from tests.kafka_broker import Broker
 
 WITHIN = 400
@@ -29,10 +30,6 @@ SMALL = {
 }
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
-
-
-def quiet(_):
-    pass
 
 
 def wait_until(condition, *commands):

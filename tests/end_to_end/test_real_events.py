@@ -10,20 +10,16 @@ import pytest
 
 from lambda_spark.batch.refresh import refresh
 from lambda_spark.events.ingest import ingest
-from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, load_settings
 from lambda_spark.speed.stream import update
 from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, REJECTED_EVENTS, TRENDS, USER_TRENDS
 from tests.conftest import NOVEMBER, OCTOBER, needs_real_data
+from tests.deliveries import differing, quiet
 
 pytestmark = needs_real_data
 
 WEEK = pd.Timedelta(days=7)
-
-
-def quiet(_):
-    pass
 
 
 def take(lake, file):
@@ -43,7 +39,7 @@ def test_the_head_of_october_adds_up_and_every_view_of_it_is_exact(lake):
     refresh(lake, load_settings(None, ["trends.bucket=30 minutes"]).trends, progress=quiet)
     update(lake, SimilaritySettings(), progress=quiet)
     refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
-    assert [finding.table for finding in verify(lake, quiet) if finding.differs] == []
+    assert differing(lake) == []
 
 
 @pytest.fixture(scope="module")

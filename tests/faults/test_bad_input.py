@@ -19,14 +19,11 @@ from lambda_spark.events.micro_batch import Account
 from lambda_spark.lake import Lake
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
+from tests.deliveries import quiet
 from tests.faults.bad_files import CORPUS, FORMULAS, csv, line
 from tests.faults.fuzz import fuzzed, judged
 from tests.faults.histories import HEADER
 from tests.faults.oracle import Event
-
-
-def quiet(_):
-    pass
 
 
 def take(lake, inbox):

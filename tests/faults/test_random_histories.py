@@ -24,7 +24,6 @@ from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.events.ingest import ingest
 from lambda_spark.events.products import newest_products, product_attributes
 from lambda_spark.lake import Lake
-from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.baskets import basket_items
@@ -50,6 +49,7 @@ from lambda_spark.tables import (
     TRENDS,
     USER_TRENDS,
 )
+from tests.deliveries import differing, quiet
 from tests.faults import oracle
 from tests.faults.histories import HEADER, Event, histories, trials, written
 
@@ -65,10 +65,6 @@ WORLD = timedelta(days=1000)
 """Baskets of different dates have nothing in common: moved this far apart, many histories are one table."""
 PLAIN = TrendSettings(min_change=2, min_z=0.73, max_false_share=1.0)
 LISTS = RecommendationSettings(k=5, profile_items=3, trend_weight=0.2)
-
-
-def quiet(_):
-    pass
 
 
 @pytest.fixture
@@ -310,7 +306,7 @@ def test_a_lake_fed_in_pieces_holds_what_the_oracle_says(spark, empty_lake, tmp_
     tables = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
     assert_same_trends({table.name: lake.read(table).collect() for table in tables}, events, PLAIN)
     assert_same_lists(lake.read(RECOMMENDATIONS).where("score is not null").collect(), events, similar)
-    assert [finding.table for finding in verify(lake, quiet) if finding.differs] == []
+    assert differing(lake) == []
 
 
 def known_events(rows):

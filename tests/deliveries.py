@@ -1,0 +1,63 @@
+"""Events made up, a lake that takes them in, and what its tables hold then."""
+
+import random
+from datetime import datetime, timedelta
+
+from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.events.ingest import ingest
+from lambda_spark.operations.verify import verify
+from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.settings import IngestSettings, TrendSettings
+from lambda_spark.speed.stream import update
+
+HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+TRENDS = TrendSettings(min_change=2, min_z=0.5)
+"""By which some of the little that is made up here moves."""
+
+
+def quiet(_):
+    pass
+
+
+def event(moment, kind, product, user, session):
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{product},1,c.{product % 3},b,1.00,{user},{session}"
+
+
+def random_events(seed, count):
+    """Sessions that cross midnight, two users in one session, repeats, and events weeks apart."""
+    dice = random.Random(seed)
+    start = datetime(2019, 10, 1)
+    kinds = ["view"] * 6 + ["cart", "purchase", "remove_from_cart"]
+    lines = [
+        event(
+            start + timedelta(days=dice.choice((0, 1, 8, 20)), seconds=dice.randrange(86_000, 87_000)),
+            dice.choice(kinds),
+            dice.randint(1, 12),
+            dice.randint(1, 4),
+            dice.choice(("s", "t", "")),
+        )
+        for _ in range(count)
+    ]
+    return lines + dice.choices(lines, k=count // 5)
+
+
+def deliver(lake, inbox, name, lines):
+    inbox.mkdir(exist_ok=True)
+    (inbox / f"{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
+    return ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
+
+
+def bring_up_to_date(lake, settings):
+    update(lake, settings.similarity, progress=quiet)
+    refresh_trends(lake, settings.trends, progress=quiet)
+    refresh_recommendations(lake, settings.recommendations, progress=quiet)
+
+
+def contents(lake, table, *without):
+    names = [name for name in table.column_names if name not in without]
+    return sorted(map(repr, lake.read(table).select(*names).collect()))
+
+
+def differing(lake):
+    """The tables that are not what a recompute gives."""
+    return [finding.table for finding in verify(lake, quiet) if finding.differs]

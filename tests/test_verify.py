@@ -1,0 +1,47 @@
+"""A table held against its recompute."""
+
+import threading
+import time
+from datetime import datetime, timedelta
+
+from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.events.micro_batch import MicroBatch
+from lambda_spark.operations.verify import verify
+from lambda_spark.settings import TrendSettings
+from lambda_spark.tables import CO_INTERACTIONS, PRODUCTS
+from tests.deliveries import deliver, differing, event, quiet
+
+
+def test_verify_finds_a_row_that_is_wrong(small):
+    done = small.last_commit(CO_INTERACTIONS, job="similarity")
+    lie = small.read(CO_INTERACTIONS).where("item_a = 0").limit(1)
+    small.append(CO_INTERACTIONS, lie, note=done.note)
+    findings = {finding.table: finding for finding in verify(small, quiet)}
+    assert {table for table, finding in findings.items() if finding.differs} == {"co_interactions"}
+    assert findings["co_interactions"].missing.count() == 1
+    assert findings["co_interactions"].surplus.count() == 1
+
+
+def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch):
+    """Between its two commits `events` has what `products` has not."""
+    is_half_done, goes_on = threading.Event(), MicroBatch._update_products
+
+    def late(*arguments):
+        is_half_done.set()
+        time.sleep(3)
+        goes_on(*arguments)
+
+    monkeypatch.setattr(MicroBatch, "_update_products", late)
+    newest = event(datetime(2019, 12, 1), "view", 99, 1, "new")
+    writing = threading.Thread(target=deliver, args=(small, tmp_path / "in", "new", [newest]), daemon=True)
+    writing.start()
+    assert is_half_done.wait(60)
+    products = next(verify(small, quiet))
+    writing.join(60)
+    assert (products.table, products.differs) == (PRODUCTS.name, False)
+    assert products.rows == small.read(PRODUCTS).count()
+
+
+def test_lists_are_held_against_trends_as_long_as_those_they_were_made_of(small):
+    refresh_trends(small, TrendSettings(bucket=timedelta(days=1), min_change=2, min_z=0.5), progress=quiet)
+    assert differing(small) == []
