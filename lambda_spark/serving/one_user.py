@@ -45,7 +45,7 @@ class _Entry:
 
 
 def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> list[Row]:
-    """The list of one user, active or not, by rank; one who was never seen gets what is rising and in demand.
+    """The list of one user, active or not, by rank; one who was never seen gets what is in demand.
 
     Columns as in `recommendations`. Raises UsageError for a filter that is none.
     """
