@@ -2,14 +2,15 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.events.micro_batch import MicroBatch
 from lambda_spark.operations.verify import verify
-from lambda_spark.settings import TrendSettings
-from lambda_spark.tables import CO_INTERACTIONS, PRODUCTS
-from tests.deliveries import deliver, differing, event, quiet
+from lambda_spark.settings import Settings
+from lambda_spark.tables import CO_INTERACTIONS, PRODUCTS, RECOMMENDATIONS
+from tests.deliveries import TRENDS, bring_up_to_date, deliver, differing, event, quiet
 
 
 def test_verify_finds_a_row_that_is_wrong(small):
@@ -42,6 +43,10 @@ def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch)
     assert products.rows == small.read(PRODUCTS).count()
 
 
-def test_lists_are_held_against_trends_as_long_as_those_they_were_made_of(small):
-    refresh_trends(small, TrendSettings(bucket=timedelta(days=1), min_change=2, min_z=0.5), progress=quiet)
+def test_lists_are_held_against_trends_as_long_as_those_they_were_made_of(small, tmp_path):
+    """What fills a list up says since when its demand is counted, which is eight buckets."""
+    deliver(small, tmp_path / "in", "new", [event(datetime(2019, 10, 21), "view", 99, 9, "alone")])
+    bring_up_to_date(small, Settings(trends=TRENDS))
+    refresh_trends(small, replace(TRENDS, bucket=timedelta(days=1)), progress=quiet)
+    assert not small.read(RECOMMENDATIONS).where("reason like 'in demand%'").isEmpty()
     assert differing(small) == []
