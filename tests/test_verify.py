@@ -43,6 +43,12 @@ def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch)
     assert products.rows == small.read(PRODUCTS).count()
 
 
+def test_lists_whose_commit_has_not_noted_the_length_of_buckets_are_verified(small):
+    done = small.last_commit(RECOMMENDATIONS, job="recommend")
+    small.note(RECOMMENDATIONS, {name: value for name, value in done.note.items() if name != "bucket"})
+    assert differing(small) == []
+
+
 def test_lists_are_held_against_trends_as_long_as_those_they_were_made_of(small, tmp_path):
     """What fills a list up says since when its demand is counted, which is eight buckets."""
     deliver(small, tmp_path / "in", "new", [event(datetime(2019, 10, 21), "view", 99, 9, "alone")])

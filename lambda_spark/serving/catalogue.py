@@ -20,9 +20,9 @@ CATEGORY_FILL_DEPTH = 50
 DEMAND_BUCKETS = 8
 """The newest buckets, which say what is in demand."""
 _DRIFT = 0.04
-"""Variance of what a product's share of demand moves by from bucket to bucket, relative to itself: 20 % of it. Of real
-and made-up stores' first-time visitors as many or more find something in a list by shares so followed as among the most
-popular of all times or of the last bucket, from 0.03 to 0.06 alike."""
+"""Variance of what a product's share of demand moves by from bucket to bucket, relative to itself: 20 % of it. Of
+real and made-up stores' first-time visitors more find something in a list by shares so followed than among the most
+popular of all times or of the last bucket, or nearly as many; from 0.03 to 0.06 alike."""
 
 
 def is_eligible(spark: SparkSession, settings: RecommendationSettings) -> Column:

@@ -66,10 +66,10 @@ def pin_views(lake: Lake, done: Commit | None = None) -> Views:
     for table, job in ((EVENTS, "ingest"), (USER_TRENDS, "trends"), (SIMILAR_ITEMS, "similarity")):
         if not lake.exists(table):
             raise LakeError(f"{table.name} is missing in {lake.path}: run `{job}` first (or `run`, which does all)")
-    if done is None:
-        versions, bucket_length = lake.versions(*_INPUTS), lake.properties(TRENDS).get("bucket", "")
-    else:
-        versions, bucket_length = done.note["versions"], done.note["bucket"]
+    read_then = done.note if done is not None else {}
+    versions = read_then.get("versions") or lake.versions(*_INPUTS)
+    # An older commit has not noted it.
+    bucket_length = read_then.get("bucket") or lake.properties(TRENDS).get("bucket", "")
 
     def read(table: Table) -> DataFrame:
         return lake.read(table, versions[table.name])
