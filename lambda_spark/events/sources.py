@@ -174,8 +174,10 @@ def _field_flaw(fields: Sequence[Column]) -> Column:
 def _required(columns: tuple[str, ...]) -> tuple[str, ...]:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
+        # Where there is no header line an event stands here: whose it is has no place in a reason.
+        named = ", ".join(name for name in columns if name.replace("_", "").isalpha())[:200]
         raise UnreadableFileError(
-            f"no column {', '.join(missing)} among '{', '.join(columns)[:200]}'; "
+            f"no column {', '.join(missing)} among its {len(columns)}{f' ({named})' if named else ''}; "
             "a CSV file without a header line is read with --set ingest.header=false"
         )
     if len(columns) > MAX_COLUMNS:

@@ -134,6 +134,7 @@ CORPUS = (
     Bad("other-order.csv", csv("5,view,31,2019-10-03", header="user_id,event_type,product_id,event_time"), 1),
     Bad("other-case.csv", csv("5,view,32,2019-10-03", header="User_ID, Event_Type ,PRODUCT_ID,event_time"), 1),
     Bad("no-user.csv", csv("view,33,2019-10-03", header="event_type,product_id,event_time"), refused="no column user_"),
+    Bad("no-header.csv", csv(line(39, user_session="ab-cd"), header=None), refused="no column event_time"),
     Bad("twice.csv", csv(line(34) + ",1", header=HEADER + ",user_id"), refused="column user_id stands twice"),
     Bad("semicolons.csv", csv(line(35).replace(",", ";"), header=HEADER.replace(",", ";")), refused="no column"),
     Bad("texts.parquet", parquet_events(9800, 2, price=pa.array(["2.50", "cheap"])), 1, ("price is malformed",)),

@@ -83,6 +83,12 @@ def test_the_account_names_every_file_that_was_refused_and_counts_every_line(cor
     assert corpus.account.rejected == sum(map(len, corpus.rejected.values()))
 
 
+def test_a_file_that_is_refused_leaves_nobody_in_the_reason(corpus):
+    """Without a header line its first event is taken for one."""
+    [row] = corpus.rejected["no-header.csv"]
+    assert row.reasons[0].startswith("no column event_time, event_type, product_id, user_id among its 9 (view, acme); ")
+
+
 def test_formulas_and_html_are_kept_as_they_came(corpus):
     assert corpus.brands == set(FORMULAS)
 
