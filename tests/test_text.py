@@ -1,8 +1,13 @@
+from datetime import datetime, timedelta
+
 import pytest
 from py4j.protocol import Py4JJavaError
 
 from lambda_spark.job import _in_one_line
+from lambda_spark.report.result import result
 from lambda_spark.report.text import clean, shown, table
+from lambda_spark.settings import Settings
+from tests.deliveries import TRENDS, bring_up_to_date, deliver, event
 
 
 def test_texts_are_aligned_left_and_numbers_right_and_null_is_a_dash():
@@ -19,10 +24,33 @@ def test_control_characters_cannot_reach_the_terminal():
     assert clean("a\x1b[2Jb\tc") == "a\\x1b[2Jb\\x09c"
 
 
+def test_nothing_begins_a_line_of_its_own():
+    assert clean("acme\n[  9.9 s] all is well") == "acme\\x0a[  9.9 s] all is well"
+    assert len(table([{"brand": "acme\nother\u2028"}]).splitlines()) == 2
+
+
 def test_rows_are_shown_without_control_characters(spark):
-    rows = spark.sql("select concat(char(27), '[2J', char(7), 'acme') brand")
+    rows = spark.sql("select concat(char(27), '[2J', char(7), 'acme', char(10), 'other') brand")
     assert "\\x1b[2J" in shown(rows, 10)
     assert "\x1b" not in shown(rows, 10)
+    assert len(shown(rows, 10).splitlines()) == 5
+
+
+def test_a_brand_cannot_speak_to_the_terminal_in_the_result(lake, tmp_path):
+    """Views of two products, week by week: one of them rises."""
+    views = [
+        event(datetime(2019, 10, 7) + timedelta(weeks=week, minutes=user), "view", product, user, "s")
+        for week, counts in enumerate(((1, 30), (40, 30), (1, 0)))
+        for product, count in enumerate(counts, 1)
+        for user in range(1, count + 1)
+    ]
+    deliver(lake, tmp_path / "in", "one", [line.replace(",b,", ",\x1b]0;owned\x07,") for line in views])
+    settings = Settings(trends=TRENDS)
+    bring_up_to_date(lake, settings)
+    text = result(lake, settings, None)
+    [highest] = [line for line in text.splitlines() if line.startswith("Highest trend percentage")]
+    assert "\\x1b]0;owned\\x07" in highest
+    assert not {"\x1b", "\x07"} & set(text)
 
 
 def test_a_failure_in_java_is_said_by_its_cause(spark):

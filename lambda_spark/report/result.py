@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from lambda_spark.lake import Lake
-from lambda_spark.report.text import table
+from lambda_spark.report.text import clean, table
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.refresh import Views, bucket_words, is_up_to_date, newest_buckets, pin_views
 from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings, recorded
@@ -151,10 +151,10 @@ def _highlights(views: Views, similar: list[Row]) -> list[str]:
     )
     if top and top[0].trend_pct is not None:
         trend = top[0]
+        named = clean(f"{trend.category_code or 'no category'}, {trend.brand or 'no brand'}")
         lines.append(
-            f"Highest trend percentage: product {trend.product_id} ({trend.category_code or 'no category'}, "
-            f"{trend.brand or 'no brand'}), {trend.trend_pct:.1f} % of all {trend.direction} change: "
-            f"{trend.previous} → {trend.current} views"
+            f"Highest trend percentage: product {trend.product_id} ({named}), {trend.trend_pct:.1f} % of all "
+            f"{trend.direction} change: {trend.previous} → {trend.current} views"
         )
     if similar:
         best = similar[0]

@@ -13,15 +13,16 @@ _WIDEST = 120
 
 
 def clean(text: str) -> str:
-    """A text without control characters, which could move a terminal's cursor or hide what was printed."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else f"\\x{ord(character):02x}" for character in text
-    )
+    """A line without control characters, which could move a terminal's cursor, hide what was printed, or begin a line
+    of their own."""
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
 
 
 def shown(rows: DataFrame, most: int) -> str:
     """Up to so many rows as Spark shows them, without control characters, of which Spark leaves some."""
-    return clean(rows._show_string(most, truncate=False))  # type: ignore[operator]
+    # Line ends within a cell Spark writes as such.
+    lines = rows._show_string(most, truncate=False).split("\n")  # type: ignore[operator]
+    return "\n".join(map(clean, lines))
 
 
 def table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> str:
