@@ -9,7 +9,9 @@ from lambda_spark.report.status import prometheus_text, status_json, status_tabl
 
 
 def main(job: Job) -> None:
-    found = status(job.lake(), datetime.now(UTC))
+    lake = job.lake()
+    with lake.locks.reader():
+        found = status(lake, datetime.now(UTC))
     file = job.arguments.prometheus
     if file is not None:
         try:

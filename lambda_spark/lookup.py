@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 
 from lambda_spark.arguments import parse
 from lambda_spark.errors import LakeError, LambdaSparkError, UsageError
@@ -28,14 +28,22 @@ def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
     Raises LakeError where no lists have been written, or where they can't be read.
     """
     location = f"{lake}/{RECOMMENDATIONS.name}"
-    try:
-        lists = DeltaTable(location)
-        query = f"select * from lists where user_id = {int(user_id)} order by rank"
-        rows = QueryBuilder().register("lists", lists).execute(query).read_all()
-    except TableNotFoundError:
-        raise LakeError(f"{lake} has no lists: run `recommend` first (or `run`, or `demo`)") from None
-    except DeltaError as error:
-        raise LakeError(f"{location} can't be read: {str(error).splitlines()[0]}") from None
+    failure = ""
+    for _ in range(2):
+        try:
+            return _read(location, user_id)
+        except TableNotFoundError:
+            raise LakeError(f"{lake} has no lists: run `recommend` first (or `run`, or `demo`)") from None
+        # A query that fails raises a plain Exception.
+        except Exception as error:
+            # It holds no lock: the version that it had opened may be replaced, and its files deleted, meanwhile.
+            failure = str(error).splitlines()[0]
+    raise LakeError(f"{location} can't be read: {failure}")
+
+
+def _read(location: str, user_id: int) -> list[dict[str, Any]]:
+    query = f"select * from lists where user_id = {int(user_id)} order by rank"
+    rows = QueryBuilder().register("lists", DeltaTable(location)).execute(query).read_all()
     return [rows.to_struct_array()[at].as_py() for at in range(rows.num_rows)]
 
 

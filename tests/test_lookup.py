@@ -1,9 +1,12 @@
 """A list is read without Spark, as `recommend` wrote it."""
 
 import json
+from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
+from lambda_spark import lookup
 from lambda_spark.errors import LakeError
 from lambda_spark.lookup import look_up, main
 from lambda_spark.session import literal_rows
@@ -26,6 +29,32 @@ def test_a_users_list_is_what_the_table_holds_by_rank(written):
     expected = written.read(RECOMMENDATIONS).where("user_id = 7").orderBy("rank").collect()
     assert look_up(written.path, 7) == [row.asDict() for row in expected]
     assert [row["product_id"] for row in look_up(written.path, 7)] == [11, 12]
+
+
+def test_lists_that_are_replaced_meanwhile_and_whose_files_go_are_read_anew(written, monkeypatch):
+    rows = written.read(RECOMMENDATIONS).where("rank = 1").persist()
+    opened = []
+
+    def open_and_be_overtaken(location):
+        opened.append(DeltaTable(location))
+        if len(opened) == 1:
+            written.replace(RECOMMENDATIONS, rows, settings={}, note={})
+            for file in opened[0].file_uris():
+                Path(file).unlink()
+        return opened[-1]
+
+    rows.count()
+    monkeypatch.setattr(lookup, "DeltaTable", open_and_be_overtaken)
+    assert [row["product_id"] for row in look_up(written.path, 7)] == [11]
+    assert len(opened) == 2
+
+
+def test_lists_whose_files_are_lost_are_said_in_one_line(written, capsys):
+    for file in DeltaTable(f"{written.path}/{RECOMMENDATIONS.name}").file_uris():
+        Path(file).unlink()
+    assert main(["--user", "7", "--lake", written.path]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "recommendations can't be read" in line
 
 
 def test_the_command_prints_a_table_or_json(written, capsys):
