@@ -5,12 +5,15 @@ import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from jobs.verify import main
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.events.micro_batch import MicroBatch
 from lambda_spark.operations.verify import verify
-from lambda_spark.settings import Settings
+from lambda_spark.settings import Settings, SimilaritySettings
+from lambda_spark.speed.stream import start_over
 from lambda_spark.tables import CO_INTERACTIONS, PRODUCTS, RECOMMENDATIONS
 from tests.deliveries import TRENDS, bring_up_to_date, deliver, differing, event, quiet
+from tests.in_session import do
 
 
 def test_verify_finds_a_row_that_is_wrong(small):
@@ -21,6 +24,18 @@ def test_verify_finds_a_row_that_is_wrong(small):
     assert {table for table, finding in findings.items() if finding.differs} == {"co_interactions"}
     assert findings["co_interactions"].missing.count() == 1
     assert findings["co_interactions"].surplus.count() == 1
+
+
+def test_what_nothing_has_been_computed_for_yet_is_said_to_be_unchecked(small, spark, capsys):
+    """As between the beginning of a rebuild and its first micro-batch."""
+    start_over(small, SimilaritySettings(), quiet)
+    assert do("verify", main, spark, "--lake", small.path) == 0
+    printed = capsys.readouterr().out
+    assert "co_interactions: not checked, the job that computes it has not finished yet" in printed
+    assert "all tables equal their recompute\nnot checked: co_interactions\n" in printed
+    bring_up_to_date(small, Settings(trends=TRENDS))
+    assert do("verify", main, spark, "--lake", small.path) == 0
+    assert "not checked" not in capsys.readouterr().out
 
 
 def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch):

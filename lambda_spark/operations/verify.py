@@ -45,7 +45,7 @@ class Finding:
     surplus: DataFrame | None
     """Rows that the table has and the recompute lacks; None where there are none."""
     against: str
-    """What it was held against, in words."""
+    """What it was held against, in words; empty where it could not be checked: its job has not finished yet."""
 
     @property
     def differs(self) -> bool:
@@ -66,7 +66,8 @@ def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
     ):
         if lake.exists(table):
             progress(f"recomputing {table.name if table is not USER_TRENDS else 'demand and trends'}")
-            yield from check(lake, newest)
+            findings = list(check(lake, newest))
+            yield from findings or [Finding(table.name, 0, None, None, "")]
 
 
 def _products(lake: Lake, newest: int, *, version: int) -> Iterator[Finding]:
