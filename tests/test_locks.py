@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,23 @@ def test_a_vacuum_lets_whom_it_waits_for_read_first(lake, monkeypatch):
     done.append("vacuum")
     other.join(30)
     assert done == ["forget", "vacuum"]
+
+
+def test_a_vacuum_waits_longer_each_time_for_a_stream_that_needs_longer(lake, monkeypatch):
+    create_tables(lake)
+    monkeypatch.setattr(draining, "_PATIENCE_SECONDS", 0.5)
+    asked = []
+
+    @contextmanager
+    def at_rest(lake, settings, progress, *, within):
+        asked.append(within)
+        if within < 2:
+            raise JobRunningError("similarity is at a micro-batch of two seconds")
+        yield
+
+    monkeypatch.setattr(draining, "at_rest", at_rest)
+    vacuum(lake, Settings(), timedelta(), lambda text: None)
+    assert asked == [0.5, 1, 2]
 
 
 def test_a_table_that_stays_held_is_said_after_the_time_given(lake):

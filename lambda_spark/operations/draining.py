@@ -52,16 +52,18 @@ def at_rest_unread(lake: Lake, settings: Settings, progress: Progress) -> Iterat
     """At rest, and with nobody reading: files may be deleted.
 
     Whom this waits for while it keeps readers out may itself be waiting to read. So it waits for seconds only, lets
-    readers in, and tries again.
+    readers in, and tries again, each time for longer: a stream may need more than a few seconds.
     """
+    patience = _PATIENCE_SECONDS
     while True:
         with ExitStack() as held:
             held.enter_context(lake.locks.no_readers())
             try:
-                held.enter_context(at_rest(lake, settings, progress, within=_PATIENCE_SECONDS))
+                held.enter_context(at_rest(lake, settings, progress, within=patience))
             except JobRunningError:
                 held.close()
                 time.sleep(1)
+                patience *= 2
                 continue
             yield
             return
