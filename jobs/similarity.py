@@ -4,7 +4,6 @@ from contextlib import ExitStack
 
 from lambda_spark.job import Job, run_job
 from lambda_spark.operations.chain import similarity_line
-from lambda_spark.operations.forgetting import check_nothing_pending
 from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
 
@@ -14,9 +13,8 @@ def similarity(job: Job) -> None:
     read = lake.versions(EVENTS)
     with ExitStack() as held:
         if job.arguments.rebuild:
+            # It would count the users again who are being forgotten; whoever does that holds the table meanwhile.
             with lake.locks.table(EVENTS.name):
-                # It would count the users again who are being forgotten; whoever does that holds the table meanwhile.
-                check_nothing_pending(lake)
                 held.enter_context(lake.locks.job("similarity"))
                 start_over(lake, job.settings.similarity, job.say)
         else:

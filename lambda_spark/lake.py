@@ -333,8 +333,7 @@ class Lake:
 
     def cut(self) -> date | None:
         """The lake's cut date; None where nothing has expired yet."""
-        text = self.properties(EVENTS).get(CUT) if self.exists(EVENTS) else None
-        return date.fromisoformat(text) if text else None
+        return cut_in(self.properties(EVENTS)) if self.exists(EVENTS) else None
 
     def properties(self, table: Table) -> dict[str, str]:
         """What the jobs recorded with a table: the settings it was computed with, and its stream's application id."""
@@ -382,6 +381,11 @@ class Lake:
 
     def present(self) -> list[Table]:
         return [table for table in TABLES.values() if self.exists(table)]
+
+
+def cut_in(properties: Mapping[str, str]) -> date | None:
+    """The cut date that is recorded with `events`."""
+    return date.fromisoformat(properties[CUT]) if CUT in properties else None
 
 
 def _delta_properties(table: Table) -> dict[str, str]:

@@ -8,14 +8,14 @@ from pyspark.sql import functions as F
 
 from jobs.forget import asked_for
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.errors import UsageError
+from lambda_spark.errors import CheckpointError, LakeError, UsageError
 from lambda_spark.lake import Lake
 from lambda_spark.operations.forgetting import forget, look
 from lambda_spark.report.upkeep import certificate_lines
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import RecommendationSettings, Settings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.contributions import known_items, total_counts
-from lambda_spark.speed.stream import update
+from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import (
     BASKETS,
     BRAND_TRENDS,
@@ -165,14 +165,52 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
 @pytest.mark.parametrize("stop", [3, 5, 6])
 def test_what_was_interrupted_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
     """Stopped after its first writes, each time one later; the live stream meanwhile goes on."""
-    with monkeypatch.context() as patched:
-        writes_before_the_end(patched, stop)
-        with pytest.raises(KeyboardInterrupt):
-            forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
+    interrupted(small, monkeypatch, {USER}, stop)
     forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
     compared = as_compared(small)
     assert {name for name, rows in compared.items() if rows != never[name]} == set()
     assert small.properties(EVENTS)["forgetting"] == ""
+
+
+def interrupted(lake, monkeypatch, users, stop):
+    with monkeypatch.context() as patched:
+        writes_before_the_end(patched, stop)
+        with pytest.raises(KeyboardInterrupt):
+            forget(lake, SETTINGS, users, refuse=False, erase=False, progress=quiet)
+
+
+def test_what_was_interrupted_is_not_finished_with_other_users(small, monkeypatch):
+    """They would pass for those, of whom half is still there."""
+    interrupted(small, monkeypatch, {USER}, 3)
+    for others in ({1}, {USER, 1}):
+        with pytest.raises(LakeError, match=r"of other users was interrupted .* with those first"):
+            forget(small, SETTINGS, others, refuse=False, erase=False, progress=quiet)
+    forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
+    assert differing(small) == []
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+def test_a_rebuild_in_between_takes_nobody_along(small, never, monkeypatch, stop):
+    """The way out where the similarity job lost its checkpoint meanwhile."""
+    interrupted(small, monkeypatch, {USER}, stop)
+    small.files.delete("_checkpoints/similarity")
+    with pytest.raises(CheckpointError, match="similarity --rebuild"):
+        forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
+    start_over(small, SimilaritySettings(), quiet)
+    update(small, SimilaritySettings(), progress=quiet)
+    forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
+    compared = as_compared(small)
+    assert {name for name, rows in compared.items() if rows != never[name]} == set()
+
+
+def test_without_the_table_of_refused_users_nothing_is_taken_in(small, tmp_path):
+    forget(small, SETTINGS, {999}, refuse=True, erase=False, progress=quiet)
+    small.files.delete("refused_users")
+    with pytest.raises(LakeError, match=r"refused_users is missing.*forget --users-file FILE --refuse"):
+        deliver(small, tmp_path / "in", "late", [event(datetime(2019, 10, 22), "view", 1, 999, "s")])
+    forget(small, SETTINGS, {999}, refuse=True, erase=False, progress=quiet)
+    account = deliver(small, tmp_path / "in", "later", [event(datetime(2019, 10, 22), "view", 1, 999, "s")])
+    assert (account.events, account.repeats + account.rejected) == (0, account.lines)
 
 
 def writes_before_the_end(patched, count):

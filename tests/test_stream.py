@@ -9,9 +9,8 @@ from pyspark.sql import functions as F
 
 from jobs.similarity import similarity
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.errors import CheckpointError, LakeError, UsageError
+from lambda_spark.errors import CheckpointError, UsageError
 from lambda_spark.lake import Lake
-from lambda_spark.operations.forgetting import PENDING
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings
@@ -86,37 +85,33 @@ def test_another_window_is_refused_until_a_rebuild(small):
     assert small.properties(CO_INTERACTIONS)["window"] == "2"
 
 
-def test_no_rebuild_while_a_forget_is_unfinished(small, spark):
-    """It would count those again who were being forgotten."""
-    small.set_properties(EVENTS, {PENDING: "begun"})
-    with pytest.raises(LakeError, match="`forget` was interrupted"):
-        do("similarity", similarity, spark, "--lake", small.path, "--rebuild")
-    assert differing(small) == []
+@pytest.mark.parametrize("first", [False, True], ids=["a rebuild", "a first run"])
+def test_who_starts_the_speed_layer_waits_for_a_forget_at_work(small, spark, first):
+    """Which holds `events` all the while: what was read of it before would bring those back who leave."""
+    if first:
+        for name in ("baskets", "co_interactions", "similar_items", "recommendations", "_checkpoints/similarity"):
+            small.files.delete(name)
+    is_held, seen = threading.Event(), []
 
+    def versions():
+        return [small.version(table) if small.exists(table) else None for table in (BASKETS, CO_INTERACTIONS)]
 
-def test_a_rebuild_waits_for_a_forget_at_work(small, spark):
-    """Which holds `events` all the while, and is stopped here before it is done."""
-    is_held, refused = threading.Event(), []
+    before = versions()
 
     def forgetting():
         with small.locks.table(EVENTS.name):
             is_held.set()
-            time.sleep(2)
-            small.set_properties(EVENTS, {PENDING: "begun"})
+            time.sleep(3)
+            seen.append(versions())
 
-    def rebuilding():
-        with pytest.raises(LakeError, match="`forget` was interrupted"):
-            do("similarity", similarity, spark, "--lake", small.path, "--rebuild")
-        refused.append(True)
-
-    threads = [threading.Thread(target=forgetting), threading.Thread(target=rebuilding)]
-    threads[0].start()
+    holder = threading.Thread(target=forgetting)
+    holder.start()
     assert is_held.wait(10)
-    threads[1].start()
-    for thread in threads:
-        thread.join(60)
-    assert refused, "it began before the forget was done"
-    assert not small.read(CO_INTERACTIONS).isEmpty()
+    do("similarity", similarity, spark, "--lake", small.path, *([] if first else ["--rebuild"]))
+    holder.join(60)
+    assert seen == [before]
+    assert versions() != before
+    assert differing(small) == []
 
 
 def test_a_lost_checkpoint_is_refused_and_the_rebuild_is_the_way_out(small):

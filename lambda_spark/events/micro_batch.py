@@ -15,12 +15,13 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from lambda_spark.errors import LakeError
 from lambda_spark.events.delivery import Delivery, Part, part_of
 from lambda_spark.events.products import newest_products, product_attributes
-from lambda_spark.events.refusals import SALT, Refusals, refuse
+from lambda_spark.events.refusals import REFUSING, SALT, Refusals, refuse
 from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.events.validation import validate
-from lambda_spark.lake import Lake
+from lambda_spark.lake import Lake, cut_in
 from lambda_spark.late import dates_with_few
 from lambda_spark.operations.checkpoints import Checkpoint, batch_time
 from lambda_spark.session import fit_partitions, literal_rows
@@ -81,9 +82,14 @@ class Account:
         )
 
 
-def _refusals(lake: Lake) -> Refusals | None:
-    """Who is refused; None where nobody is."""
+def _refusals(lake: Lake, properties: Mapping[str, str]) -> Refusals | None:
+    """Who is refused; None where nobody is. `properties` are those of `events`."""
     if not lake.exists(REFUSED_USERS):
+        if REFUSING in properties:
+            raise LakeError(
+                f"{lake.path}: the table refused_users is missing, and with it who is refused: bring it back from a "
+                "backup, or refuse them again with `forget --users-file FILE --refuse`"
+            )
         return None
     return Refusals(lake.properties(REFUSED_USERS)[SALT], lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)))
 
@@ -139,11 +145,12 @@ class MicroBatch:
     def _inspect(self) -> DataFrame:
         """Every line that can be read, typed, with its reasons; kept, since several steps need it."""
         fields = self.delivery.lines().withColumn("ingested_at", F.lit(self.ingested_at))
-        validated = validate(fields, earliest=self.settings.earliest, cut=self.lake.cut()).drop("ingested_at")
+        properties = self.lake.properties(EVENTS)
+        validated = validate(fields, earliest=self.settings.earliest, cut=cut_in(properties)).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
         # Only what is rejected needs its line any more.
         inspected = validated.withColumn("raw", F.when(is_rejected, F.col("raw")))
-        refusals = _refusals(self.lake)
+        refusals = _refusals(self.lake, properties)
         if refusals is None:
             inspected = inspected.withColumn("mark", F.lit(None).cast("string"))
         else:

@@ -21,6 +21,13 @@ REFUSED = "user is refused"
 
 SALT = "salt"
 """Property of `refused_users`."""
+REFUSING = "refuses_users"
+"""Property of `events` once a user is refused: without the table nobody would be, in silence."""
+FORGETTING = "forgetting"
+"""Property of `events` once users were forgotten: what is to be known of that while it is pending, then empty."""
+
+_NO_WHOLE_NUMBERS = r"\d{4}-\d\d-\d\d(?!\d)|(?<!\d)\d\d:\d\d(:\d\d)?(?!\d)|(?<=\d)\.\d+"
+"""A date, a time of day, and what follows a decimal point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +49,13 @@ def pseudonym_of(user_id: Column, salt: str) -> Column:
 
 
 def users_named(raw: Column, salt: str) -> Column:
-    """The pseudonyms of all numbers in a line as delivered, whatever they stand for there.
+    """The pseudonyms of all whole numbers in a line as delivered, whatever they stand for there, but for the parts of
+    dates and times.
 
     A line that is no event may have its user anywhere. NUL characters are left out, so that UTF-16 is read too.
     """
-    digits = F.regexp_extract_all(F.translate(F.make_valid_utf8(raw), "\0", ""), F.lit(r"0*(\d+)"), 1)
+    text = F.regexp_replace(F.translate(F.make_valid_utf8(raw), "\0", ""), _NO_WHOLE_NUMBERS, " ")
+    digits = F.regexp_extract_all(text, F.lit(r"0*(\d+)"), 1)
     return F.transform(F.array_distinct(digits), lambda number: pseudonym_of(number, salt))
 
 

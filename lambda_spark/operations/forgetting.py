@@ -7,6 +7,8 @@ a plan, a log or a property: users are looked for by salted hashes, and rows are
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import secrets
 from collections.abc import Callable, Collection
@@ -19,7 +21,7 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
 from lambda_spark.events.products import product_attributes
-from lambda_spark.events.refusals import SALT, lines_naming, pseudonym, pseudonym_of
+from lambda_spark.events.refusals import FORGETTING, REFUSING, SALT, lines_naming, pseudonym, pseudonym_of
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import APPLICATION
 from lambda_spark.operations.delta_log import dates_taken_out
@@ -42,9 +44,6 @@ from lambda_spark.tables import (
 )
 
 Progress = Callable[[str], None]
-
-PENDING = "forgetting"
-"""Property of `events` while users are being forgotten: the version of `baskets` before, and its application id."""
 
 BY_USER = (EVENTS, USER_TRENDS, BASKETS, RECOMMENDATIONS)
 """The tables that have a user's id."""
@@ -84,7 +83,7 @@ class _Leaving:
 
 def check_nothing_pending(lake: Lake) -> None:
     """Raises LakeError where a `forget` was interrupted: only it knows the users it was to forget."""
-    if lake.properties(EVENTS).get(PENDING):
+    if lake.properties(EVENTS).get(FORGETTING):
         raise LakeError(f"a `forget` was interrupted on {lake.path}: start it again with the same users first")
 
 
@@ -103,16 +102,18 @@ def forget(
     """Forget some users; with `refuse` also take in nothing more of them, with `erase` delete the old files too.
 
     Each step finds by itself what is left to do: started again with the same users, it finishes what was interrupted.
+    Raises LakeError where that had other users.
     """
     with at_rest(lake, settings, progress):
+        _check_same_users(lake, ids)
         leaving = _leaving(lake, ids)
         try:
             certificate = _found(lake, ids, leaving)
             if refuse:
                 _refuse(lake, ids)
                 certificate.refused = True
-            if certificate.rows or lake.properties(EVENTS).get(PENDING):
-                _take_out(lake, settings, leaving, certificate, progress)
+            if certificate.rows or lake.properties(EVENTS).get(FORGETTING):
+                _take_out(lake, settings, ids, leaving, certificate, progress)
         finally:
             leaving.known.unpersist()
         certificate.after = lake.versions(*lake.present())
@@ -161,6 +162,8 @@ def _rejected(lake: Lake, leaving: _Leaving) -> DataFrame:
 
 def _refuse(lake: Lake, ids: Collection[int]) -> None:
     lake.create(REFUSED_USERS, properties={SALT: secrets.token_hex(16)})
+    if REFUSING not in lake.properties(EVENTS):
+        lake.set_properties(EVENTS, {REFUSING: "true"})
     salt = lake.properties(REFUSED_USERS)[SALT]
     users = literal_rows(lake.spark, [{"user": pseudonym(one, salt)} for one in sorted(ids)], "user: string")
     new = users.join(lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)), on="user", how="left_anti")
@@ -168,10 +171,17 @@ def _refuse(lake: Lake, ids: Collection[int]) -> None:
         lake.append(REFUSED_USERS, new, note={"job": "forget"})
 
 
-def _take_out(lake: Lake, settings: Settings, leaving: _Leaving, certificate: Certificate, progress: Progress) -> None:
+def _take_out(
+    lake: Lake,
+    settings: Settings,
+    ids: Collection[int],
+    leaving: _Leaving,
+    certificate: Certificate,
+    progress: Progress,
+) -> None:
     note = {"job": "forget"}
-    resumed = bool(lake.properties(EVENTS).get(PENDING))
-    since, application = _pending(lake)
+    resumed = bool(lake.properties(EVENTS).get(FORGETTING))
+    since, application = _begin(lake, ids)
     for table in (REJECTED_EVENTS, USER_TRENDS, EVENTS):
         if table.name in certificate.rows:
             keys = _rejected(lake, leaving) if table is REJECTED_EVENTS else leaving.known
@@ -195,27 +205,47 @@ def _take_out(lake: Lake, settings: Settings, leaving: _Leaving, certificate: Ce
             cover(lake, "forget")
             progress("baskets and their counts taken out")
     renew_views(lake, settings, progress)
-    lake.set_properties(EVENTS, {PENDING: ""})
+    lake.set_properties(EVENTS, {FORGETTING: ""})
 
 
-def _pending(lake: Lake) -> tuple[int, str]:
-    """The version of `baskets` before anything was taken out, and its application id; recorded at the first start."""
-    text = lake.properties(EVENTS).get(PENDING)
-    if not text:
-        exists = lake.exists(BASKETS)
-        application = lake.properties(BASKETS).get(APPLICATION, "") if exists else ""
-        text = f"{lake.version(BASKETS) if exists else -1} {application}"
-        lake.set_properties(EVENTS, {PENDING: text})
-    version, _, application = text.partition(" ")
-    return int(version), application
+def _begin(lake: Lake, ids: Collection[int]) -> tuple[int, str]:
+    """The version of `baskets` before anything was taken out, and its application id.
+
+    Recorded at the first start, and again where the speed layer was rebuilt since: from events that may still have had
+    the users.
+    """
+    exists = lake.exists(BASKETS)
+    application = lake.properties(BASKETS).get(APPLICATION, "") if exists else ""
+    pending = json.loads(lake.properties(EVENTS).get(FORGETTING) or "{}")
+    if pending.get("application") != application:
+        salt = secrets.token_hex(16)
+        pending = {
+            "baskets": lake.version(BASKETS) if exists else -1,
+            "application": application,
+            "salt": salt,
+            "users": _digest(ids, salt),
+        }
+        lake.set_properties(EVENTS, {FORGETTING: json.dumps(pending)})
+    return pending["baskets"], application
+
+
+def _check_same_users(lake: Lake, ids: Collection[int]) -> None:
+    pending = json.loads(lake.properties(EVENTS).get(FORGETTING) or "{}")
+    if pending and pending["users"] != _digest(ids, pending["salt"]):
+        raise LakeError(f"a `forget` of other users was interrupted on {lake.path}: start it again with those first")
+
+
+def _digest(ids: Collection[int], salt: str) -> str:
+    """What tells some users from others, and not who they are: it costs too much to try one id after the other."""
+    text = ",".join(map(str, sorted(ids)))
+    return hashlib.scrypt(text.encode(), salt=salt.encode(), n=2**14, r=8, p=1).hex()
 
 
 def _withdraw(lake: Lake, removed: int, application: str) -> None:
     """Take from `co_interactions` what the baskets counted that a version of `baskets` took out; once."""
     properties = lake.properties(CO_INTERACTIONS)
     dates = dates_taken_out(lake.files, BASKETS.name, removed)
-    if not dates or properties[APPLICATION] != application:
-        # Another application id: the tables were rebuilt since, from events that had lost the users already.
+    if not dates:
         return
     on_dates = F.col("event_date").isin(dates)
     before, after = (known_items(lake.read(BASKETS, version).where(on_dates)) for version in (removed - 1, removed))

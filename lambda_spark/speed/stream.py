@@ -100,11 +100,15 @@ def update(
 
 def _create_tables(lake: Lake, settings: SimilaritySettings) -> None:
     """Both tables under one application id, also where an earlier start was killed between the two."""
-    properties = _first_properties(settings)
-    is_half_made = lake.exists(CO_INTERACTIONS) and not lake.exists(BASKETS)
-    if is_half_made and lake.last_commit(CO_INTERACTIONS) is None:
-        properties = lake.properties(CO_INTERACTIONS)
-    lake.create(CO_INTERACTIONS, BASKETS, properties=properties)
+    if lake.exists(CO_INTERACTIONS) and lake.exists(BASKETS):
+        return
+    # Whoever takes users out of `events` holds it, and waits for this job only where there are tables of its.
+    with lake.locks.table(EVENTS.name):
+        properties = _first_properties(settings)
+        is_half_made = lake.exists(CO_INTERACTIONS) and not lake.exists(BASKETS)
+        if is_half_made and lake.last_commit(CO_INTERACTIONS) is None:
+            properties = lake.properties(CO_INTERACTIONS)
+        lake.create(CO_INTERACTIONS, BASKETS, properties=properties)
 
 
 def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, batch_id: int) -> int:
