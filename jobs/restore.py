@@ -17,16 +17,16 @@ def main(job: Job) -> None:
     lake = job.lake()
     moment = job.arguments.to.replace(tzinfo=UTC)
     before = lake.versions(*lake.present())
+    sources = job.sources()
     if job.arguments.dry_run:
         with lake.locks.reader():
-            undo = plan(lake, moment)
+            undo = plan(lake, moment, sources, job.settings.ingest)
         job.summary(undo_lines(undo), read=before, written={})
         return
     with ExitStack() as locks:
         for name in (*map(stream_name, topics_read(lake.properties(EVENTS))), *EVERY_WRITER):
             locks.enter_context(lake.locks.job(name))
-        undo = plan(lake, moment)
-        sources = job.sources()
+        undo = plan(lake, moment, sources, job.settings.ingest)
         account = restore(lake, job.settings, undo, sources, job.say)
     lines = undo_lines(undo)
     if account is None:

@@ -12,10 +12,12 @@ from pyspark.sql import functions as F
 from lambda_spark.errors import UsageError
 from lambda_spark.events.files import is_excluded
 from lambda_spark.events.ingest import ingest
+from lambda_spark.events.kafka import KafkaSource
 from lambda_spark.events.micro_batch import Account
 from lambda_spark.events.products import product_attributes
+from lambda_spark.events.refusals import FORGETTING
 from lambda_spark.events.repeats import distinct_new, twice_seen
-from lambda_spark.settings import IngestSettings
+from lambda_spark.settings import IngestSettings, KafkaSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
 from tests.deliveries import HEADER
 
@@ -285,6 +287,23 @@ def test_a_lost_checkpoint_reads_all_again_and_counts_nothing_twice(lake, inbox)
     lake.files.delete("_checkpoints/ingest")
     assert counts(take(lake, inbox)) == (2, 0, 2, 0)
     assert lake.read(EVENTS).count() == 2
+
+
+def test_where_rejections_are_lost_every_source_begins_anew(lake, inbox, capsys):
+    """Of whichever job reads first: it makes the table again, and nobody would miss the others' any more."""
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\nno event\n")
+    take(lake, inbox)
+    topic = KafkaSource(lake.spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="my.clicks"))
+    lake.set_properties(EVENTS, {topic.application_key: "before", topic.id_key: "same", FORGETTING: ""})
+    lake.files.delete("rejected_events")
+    said = []
+    account = ingest(lake, [str(inbox)], IngestSettings(), progress=said.append)
+    assert counts(account) == (2, 0, 1, 1)
+    assert lake.properties(EVENTS)[topic.application_key] != "before"
+    assert lake.properties(EVENTS)[topic.id_key] == "same"
+    assert "rejected_events is missing; all is read again" in said[0]
+    assert "each by the next job that reads it" in said[0]
+    assert "forgotten without --refuse come back" in said[1]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def small(spark, fed_badly, tmp_path):
 def test_a_bad_feed_is_undone_and_what_came_since_is_read_again(small, fed_badly, tmp_path):
     _, moment, held = fed_badly
     inbox = tmp_path / "copy" / "in"
-    undo = plan(small, moment)
+    undo = plan(small, moment, [str(inbox)], SETTINGS.ingest)
     assert undo.rows["events"] == (len(held[0]) + 1, len(held[0]))
     assert [source.rsplit("/", 1)[-1] for source in undo.sources] == ["bad-1.csv"]
     assert "files read since" in "\n".join(undo_lines(undo))
@@ -90,13 +90,13 @@ def test_interrupted_it_is_finished_by_the_next_start(small, fed_badly, monkeypa
             raise KeyboardInterrupt
         properties(lake, table, named)
 
-    undo = plan(small, moment)
+    undo = plan(small, moment, [], SETTINGS.ingest)
     with monkeypatch.context() as patched:
         patched.setattr(Lake, "restore", stop_before)
         patched.setattr(Lake, "set_properties", no_properties)
         with pytest.raises(KeyboardInterrupt):
             restore(small, SETTINGS, undo, [], quiet)
-    restore(small, SETTINGS, plan(small, moment), [], quiet)
+    restore(small, SETTINGS, plan(small, moment, [], SETTINGS.ingest), [], quiet)
     assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == held
     assert differing(small) == []
 
@@ -117,18 +117,43 @@ def test_a_topic_that_is_being_read_stops_it_and_is_read_again_later(small, fed_
         reader.kill()
         reader.wait()
     assert folder.exists()
-    restore(small, SETTINGS, plan(small, moment), [], quiet)
+    restore(small, SETTINGS, plan(small, moment, [], SETTINGS.ingest), [], quiet)
     assert not folder.exists()
 
 
 def test_it_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(small, fed_badly):
     _, moment, _ = fed_badly
     with pytest.raises(UsageError, match="can't go back before"):
-        plan(small, moment - timedelta(days=1))
+        plan(small, moment - timedelta(days=1), [], SETTINGS.ingest)
     # One who was in no event: only a line of theirs had been rejected.
     small.note(REJECTED_EVENTS, {"job": "forget"})
     with pytest.raises(LakeError, match=r"users were forgotten since .* and would come back"):
-        plan(small, moment)
+        plan(small, moment, [], SETTINGS.ingest)
+
+
+def test_it_does_not_start_where_what_came_since_would_not_be_read_again(small, fed_badly, tmp_path):
+    folder, moment, _ = fed_badly
+    shutil.copytree(folder / "in", tmp_path / "named")
+    deliver(small, tmp_path / "other folder", "good too", random_events(9, 5))
+    versions = small.versions(*small.present())
+    for sources, excluded, lost in (
+        ([folder / "in"], ("bad*",), ["good too.csv"]),
+        ([folder / "in"], (), ["good too.csv"]),
+        ([tmp_path / "named"], ("bad*",), ["good too.csv"]),
+        ([tmp_path / "named"], (), ["bad-1.csv", "good too.csv"]),
+        ([folder / "in", tmp_path / "other folder"], (), []),
+        ([folder / "in"], ("good too.csv",), []),
+        ([], (), []),
+    ):
+        undo = plan(small, moment, [*map(str, sources)], IngestSettings(exclude=excluded))
+        assert [path.rsplit("/", 1)[-1] for path in undo.lost] == lost
+        if lost:
+            assert "their events would be lost" in "\n".join(undo_lines(undo))
+            with pytest.raises(LakeError, match=r"would be lost \(.*good too.csv.*ingest.exclude=NAME"):
+                restore(small, SETTINGS, undo, [*map(str, sources)], quiet)
+    (tmp_path / "other folder" / "good too.csv").unlink()
+    assert len(plan(small, moment, [], IngestSettings()).lost) == 1
+    assert small.versions(*small.present()) == versions
 
 
 def test_the_history_tells_who_wrote_what_from_which_versions(small):

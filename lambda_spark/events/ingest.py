@@ -6,7 +6,7 @@ The source says what is new and Spark remembers it; what becomes of a line is th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -17,6 +17,7 @@ from lambda_spark.events.files import FileSource
 from lambda_spark.events.kafka import KafkaSource
 from lambda_spark.events.micro_batch import INGEST_TABLES, Account, MicroBatch
 from lambda_spark.events.products import product_attributes
+from lambda_spark.events.refusals import FORGETTING
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import (
     APPLICATION,
@@ -33,6 +34,7 @@ Progress = Callable[[str], None]
 
 # Unlike counts of pairs, events know their repeats: all may safely be read once more.
 _READ_AGAIN = "all is read again, and what was read before is dropped as a repeat"
+_COME_BACK = "users who were forgotten without --refuse come back with what is read again: forget them once more"
 
 
 def ingest(
@@ -43,7 +45,7 @@ def ingest(
     Raises UsageError for a source that does not exist.
     """
     files = FileSource(lake, list(sources), settings)
-    _bring_back(lake, files, progress)
+    _bring_back(lake, progress)
     create_tables(lake)
     at_start = files.present()
     account = _take_in(lake, files, settings, trigger, progress)
@@ -67,7 +69,7 @@ def ingest_topic(
     """
     topic = KafkaSource(lake.spark, kafka)
     topic_id = topic.look_up()
-    _bring_back(lake, topic, progress)
+    _bring_back(lake, progress)
     create_tables(lake)
     recorded_id = lake.properties(EVENTS).get(topic.id_key)
     if from_start or recorded_id is None:
@@ -85,7 +87,7 @@ def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> No
     lake.create(REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
 
 
-def _bring_back(lake: Lake, source: Source, progress: Progress) -> None:
+def _bring_back(lake: Lake, progress: Progress) -> None:
     """See to it that tables which are gone, although events came in, get their rows again."""
     if not lake.exists(EVENTS) or lake.last_commit(EVENTS, job="ingest") is None:
         return
@@ -95,8 +97,22 @@ def _bring_back(lake: Lake, source: Source, progress: Progress) -> None:
         lake.replace(PRODUCTS, products, settings={}, note={"job": "ingest"})
     missing = [table.name for table in (REJECTED_EVENTS, INGESTED_FILES) if not lake.exists(table)]
     if missing:
-        progress(f"{', '.join(missing)} is missing; {_READ_AGAIN}")
-        lake.set_properties(EVENTS, {source.application_key: new_application()})
+        keys = [key for key in lake.properties(EVENTS) if key.partition(".")[0] == APPLICATION]
+        each = " (files and topics, each by the next job that reads it)" if len(keys) > 1 else ""
+        _read_again(lake, keys, f"{', '.join(missing)} is missing; {_READ_AGAIN}{each}", progress)
+
+
+def _read_again(lake: Lake, keys: Sequence[str], why: str, progress: Progress) -> None:
+    """Have streams, named by the properties that hold their application ids, begin anew."""
+    progress(why)
+    if come_back := who_comes_back(lake):
+        progress(come_back)
+    lake.set_properties(EVENTS, {key: new_application() for key in keys})
+
+
+def who_comes_back(lake: Lake) -> str:
+    """What to know before sources are read again, where users were forgotten; else empty."""
+    return _COME_BACK if FORGETTING in lake.properties(EVENTS) else ""
 
 
 def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str, progress: Progress) -> Account:
@@ -125,6 +141,5 @@ def _checkpoint(lake: Lake, source: Source, progress: Progress) -> Checkpoint:
     try:
         return open_checkpoint(lake, source.name, EVENTS, way_out=_READ_AGAIN, key=key)
     except CheckpointError as error:
-        progress(str(error))
-        lake.set_properties(EVENTS, {key: new_application()})
+        _read_again(lake, [key], str(error), progress)
         return open_checkpoint(lake, source.name, EVENTS, way_out="", key=key)

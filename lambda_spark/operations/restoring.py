@@ -7,21 +7,25 @@ reads it a topic too; what is there already is dropped as a repeat, and the file
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from urllib.parse import unquote
 
 from lambda_spark.errors import LakeError, UsageError
-from lambda_spark.events.ingest import ingest
+from lambda_spark.events.delivery import KAFKA
+from lambda_spark.events.files import FileSource, is_excluded
+from lambda_spark.events.ingest import ingest, who_comes_back
 from lambda_spark.events.micro_batch import INGEST_TABLES, Account
 from lambda_spark.events.products import product_attributes
 from lambda_spark.lake import CUT, Lake
 from lambda_spark.operations.checkpoints import APPLICATION, new_application
 from lambda_spark.operations.delta_log import commit_numbers, commit_time
 from lambda_spark.operations.draining import renew_views, similarity_settings
+from lambda_spark.operations.files import FileSystem
 from lambda_spark.operations.forgetting import check_nothing_pending
 from lambda_spark.operations.maintenance import expire
-from lambda_spark.settings import Settings
+from lambda_spark.settings import IngestSettings, Settings
 from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, INGESTED_FILES, PRODUCTS, Table
 
@@ -38,19 +42,23 @@ class Undo:
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Table: its rows now, and then."""
     sources: list[str] = field(default_factory=list)
-    """The files that were read since."""
+    """The files, and parts of topics, that were read since,"""
+    lost: list[str] = field(default_factory=list)
+    """and the files among them that would not be read again."""
+    come_back: str = ""
+    """What to know of users who were forgotten."""
     cut: date | None = None
     """The lake's cut date, which stays."""
 
 
-def plan(lake: Lake, moment: datetime) -> Undo:
-    """A dry look at going back to a time (UTC).
+def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestSettings) -> Undo:
+    """A dry look at going back to a time (UTC), and reading the sources again (where there are any).
 
     Raises UsageError for a time before the lake, and LakeError where users were forgotten since, who would come back,
     or where a vacuum has deleted what is needed.
     """
     check_nothing_pending(lake)
-    undo = Undo(moment, cut=lake.cut())
+    undo = Undo(moment, cut=lake.cut(), come_back=who_comes_back(lake))
     for table in INGEST_TABLES:
         now, then = lake.version(table), lake.newest_alike(table, _version_at(lake, table, moment))
         undo.versions[table.name] = (now, then)
@@ -75,7 +83,18 @@ def plan(lake: Lake, moment: datetime) -> Undo:
         .exceptAll(lake.read(INGESTED_FILES, then).select("source", "ingest_batch"))
     )
     undo.sources = [row.source for row in since.select("source").distinct().orderBy("source").collect()]
+    undo.lost = _lost(lake, undo.sources, sources, settings)
     return undo
+
+
+def _lost(lake: Lake, read: Sequence[str], sources: Sequence[str], settings: IngestSettings) -> list[str]:
+    """Which of the files that were read are neither below the sources (anywhere, where none is named) nor excluded."""
+    paths = [unquote(uri) for uri in read if not uri.startswith(KAFKA)]
+    wanted = [path for path in paths if not is_excluded(path, settings.exclude)]
+    if not sources:
+        return [path for path in wanted if not FileSystem(lake.spark, path).exists()]
+    present = FileSource(lake, list(sources), settings).present()
+    return [path for path in wanted if path not in present]
 
 
 def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], progress: Progress) -> Account | None:
@@ -83,7 +102,16 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], prog
 
     The checkpoints go first: whatever is interrupted after that, `ingest` reads all files again and `similarity` asks
     for its rebuild. Started again with the same time, it does all of it again.
+
+    Raises LakeError, before anything is changed, where what was read since would not be read again.
     """
+    if undo.lost:
+        some = ", ".join(path.removeprefix("file:") for path in undo.lost[:3])
+        raise LakeError(
+            f"{len(undo.lost)} files that were read since are not below the sources named, and their events would be "
+            f"lost ({some}{', …' if len(undo.lost) > 3 else ''}): bring them back, name their folder too, or, to do "
+            "without them, --set ingest.exclude=NAME"
+        )
     kept = {} if undo.cut is None else {CUT: undo.cut.isoformat()}
     with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
         lake.files.delete("_checkpoints")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
+from lambda_spark.events.delivery import KAFKA
 from lambda_spark.operations.forgetting import Certificate
 from lambda_spark.operations.history import Entry
 from lambda_spark.operations.maintenance import Plan
@@ -65,6 +66,8 @@ def certificate_lines(certificate: Certificate, *, dry_run: bool) -> list[str]:
     if certificate.sources:
         lines.append("the files that the rows came from are not the lake's, and still hold them:")
         lines += _some([unquote(source) for source in certificate.sources])
+        if not certificate.refused:
+            lines.append("whatever reads these again, as `restore` does, brings the users back; --refuse prevents that")
     return lines
 
 
@@ -77,9 +80,19 @@ def undo_lines(undo: Undo) -> list[str]:
     lines.append("  the views are rebuilt, and both streams begin anew: all files are read again, but ingest.exclude")
     if undo.cut is not None:
         lines.append(f"  the cut date {undo.cut} stays")
-    if undo.sources:
+    if undo.come_back:
+        lines.append(f"  {undo.come_back}")
+    files = [unquote(source) for source in undo.sources if not source.startswith(KAFKA)]
+    if files:
         lines.append("files read since (to keep one out, name it: --set ingest.exclude=NAME):")
-        lines += _some([unquote(source) for source in undo.sources])
+        lines += _some(files)
+    topics = sorted({source.removeprefix(KAFKA).split("/")[0] for source in undo.sources if source.startswith(KAFKA)})
+    if topics:
+        lines.append(f"topics read since: {', '.join(topics)}: the next `ingest --source kafka` reads them again from")
+        lines.append("their earliest offset; what Kafka has deleted meanwhile is lost")
+    if undo.lost:
+        lines.append("files that are not below the sources named: their events would be lost (it will not start):")
+        lines += _some(undo.lost)
     return lines
 
 
