@@ -54,7 +54,7 @@ def test_a_vacuum_waits_longer_each_time_for_a_stream_that_needs_longer(lake, mo
     @contextmanager
     def at_rest(lake, settings, progress, *, within):
         asked.append(within)
-        if within < 2:
+        if within < 2 and len(asked) < 9:
             raise JobRunningError("similarity is at a micro-batch of two seconds")
         yield
 
