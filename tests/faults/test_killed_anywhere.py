@@ -142,7 +142,7 @@ def test_killed_at_a_few_points_and_started_again_all_is_as_if_nothing_had_happe
 ):
     steps = [
         Step("run", ("after events 1", "after events 1", "before ingested_files 1", "after co_interactions 1")),
-        Step("run", ("after baskets 1", "after trends 1")),
+        Step("run", ("after trends 1", "after baskets 1")),
     ]
     killed = []
     disturbed(tmp_path, inboxes, steps, lambda **entry: killed.append(entry))
