@@ -1,8 +1,7 @@
 """Promise 2: killed with SIGKILL at any point and started again, every table ends as if nothing had happened.
 
 Real processes by the real command; the tables are held against those of an undisturbed run, row for row, without the
-columns that say which run wrote a row. A few kills in every run of the tests, and all points and random moments, for
-hours:
+columns that say which run wrote a row. A few kills, and all points and random moments, for hours:
 
     KILLS=200 RECORD=kills.jsonl ./spark-submit.sh test tests/faults/test_killed_anywhere.py -m long
 
@@ -41,7 +40,7 @@ from tests.faults.killing import (
 )
 from tests.in_session import do
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.long]
 
 SEED = 7
 
@@ -183,7 +182,6 @@ def plan(number: int) -> list[Step]:
     ]
 
 
-@pytest.mark.long
 def test_killed_at_every_point_and_at_random_moments(spark, tmp_path, inboxes, undisturbed):
     file = Path(os.environ.get("RECORD", tmp_path / "kills.jsonl"))
     entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
