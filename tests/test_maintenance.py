@@ -7,9 +7,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
+from lambda_spark.events.refusals import FORGETTING
 from lambda_spark.lake import Lake
 from lambda_spark.operations.draining import at_rest
-from lambda_spark.operations.forgetting import PENDING
 from lambda_spark.operations.maintenance import expire, fold, maintain, parts_of, plan
 from lambda_spark.operations.runs import RunLog
 from lambda_spark.operations.vacuuming import vacuum
@@ -214,7 +214,7 @@ def test_an_expiry_that_was_stopped_is_finished_by_the_next(small, kept, monkeyp
 
 
 def test_it_leaves_an_interrupted_forget_to_whoever_knows_the_users(small):
-    small.set_properties(EVENTS, {PENDING: "1 x"})
+    small.set_properties(EVENTS, {FORGETTING: '{"baskets": 1}'})
     with pytest.raises(LakeError, match=r"a `forget` was interrupted .* start it again with the same users"):
         maintain(small, KEEP_ALL, quiet)
 
