@@ -16,7 +16,7 @@ def main(job: Job) -> None:
     before = lake.versions(*lake.present())
     if arguments.dry_run:
         with lake.locks.reader():
-            found = look(lake, ids)
+            found = look(lake, ids, refuse=arguments.refuse)
         job.summary(certificate_lines(found, dry_run=True), read=before, written={})
         return
     with lake.locks.job("forget"):

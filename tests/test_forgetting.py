@@ -136,7 +136,7 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     checkpoint_logs(small)
     kinds = {name.split("/")[0] for name in traces(folder)}
     assert {"events", "rejected_events", "user_trends", "baskets", "recommendations", "co_interactions"} <= kinds
-    found = look(small, {USER, 999})
+    found = look(small, {USER, 999}, refuse=True)
     assert (found.users, found.found) == (2, 1)
     assert (found.rows["events"], found.rows["rejected_events"]) == (6, 1)
 

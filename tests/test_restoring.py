@@ -55,7 +55,7 @@ def test_a_bad_feed_is_undone_and_what_came_since_is_read_again(small, fed_badly
     inbox = tmp_path / "copy" / "in"
     undo = plan(small, moment, [str(inbox)], SETTINGS.ingest)
     assert undo.rows["events"] == (len(held[0]) + 1, len(held[0]))
-    assert [source.rsplit("/", 1)[-1] for source in undo.sources] == ["bad-1.csv"]
+    assert [path.rsplit("/", 1)[-1] for path in undo.files] == ["bad-1.csv"]
     assert "files read since" in "\n".join(undo_lines(undo))
     applications = [small.properties(table)["application"] for table in (EVENTS, CO_INTERACTIONS)]
 

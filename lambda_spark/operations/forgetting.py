@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import reduce
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -66,6 +67,7 @@ class Certificate:
     sources: list[str] = field(default_factory=list)
     """The files that the removed rows had come from."""
     refused: bool = False
+    """Whether nothing more of them is taken in."""
     vacuumed: dict[str, Deleted] | None = None
     """Files deleted, by table; None where the old versions were kept."""
     logs: int = 0
@@ -76,6 +78,7 @@ class Certificate:
 class _Leaving:
     """The users to forget, in this run's pseudonyms (column `user`), and those the lake knows (column `user_id`)."""
 
+    ids: Collection[int]
     salt: str
     pseudonyms: DataFrame
     known: DataFrame
@@ -83,15 +86,15 @@ class _Leaving:
 
 def check_nothing_pending(lake: Lake) -> None:
     """Raises LakeError where a `forget` was interrupted: only it knows the users it was to forget."""
-    if lake.properties(EVENTS).get(FORGETTING):
+    if _pending(lake):
         raise LakeError(f"a `forget` was interrupted on {lake.path}: start it again with the same users first")
 
 
-def look(lake: Lake, ids: Collection[int]) -> Certificate:
+def look(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
     """A dry look: what there is of some users."""
     leaving = _leaving(lake, ids)
     try:
-        return _found(lake, ids, leaving)
+        return _found(lake, leaving, refuse)
     finally:
         leaving.known.unpersist()
 
@@ -105,15 +108,18 @@ def forget(
     Raises LakeError where that had other users.
     """
     with at_rest(lake, settings, progress):
-        _check_same_users(lake, ids)
+        pending = _pending(lake)
+        if pending and pending["users"] != _digest(ids, pending["salt"]):
+            raise LakeError(
+                f"a `forget` of other users was interrupted on {lake.path}: start it again with those first"
+            )
         leaving = _leaving(lake, ids)
         try:
-            certificate = _found(lake, ids, leaving)
+            certificate = _found(lake, leaving, refuse)
             if refuse:
                 _refuse(lake, ids)
-                certificate.refused = True
-            if certificate.rows or lake.properties(EVENTS).get(FORGETTING):
-                _take_out(lake, settings, ids, leaving, certificate, progress)
+            if certificate.rows or pending:
+                _take_out(lake, settings, leaving, certificate, pending, progress)
         finally:
             leaving.known.unpersist()
         certificate.after = lake.versions(*lake.present())
@@ -131,15 +137,16 @@ def _leaving(lake: Lake, ids: Collection[int]) -> _Leaving:
     everyone = reduce(DataFrame.unionByName, (_users_of(lake, table) for table in BY_USER if lake.exists(table)))
     known = everyone.distinct().withColumn("user", pseudonym_of(F.col("user_id"), salt))
     known = known.join(F.broadcast(pseudonyms), on="user", how="left_semi").select("user_id")
-    return _Leaving(salt, pseudonyms, known.persist())
+    return _Leaving(ids, salt, pseudonyms, known.persist())
 
 
 def _users_of(lake: Lake, table: Table) -> DataFrame:
     return lake.read(table, lake.version(table)).select("user_id").distinct()
 
 
-def _found(lake: Lake, ids: Collection[int], leaving: _Leaving) -> Certificate:
-    certificate = Certificate(len(ids), leaving.known.count(), before=lake.versions(*lake.present()))
+def _found(lake: Lake, leaving: _Leaving, refuse: bool) -> Certificate:
+    before = lake.versions(*lake.present())
+    certificate = Certificate(len(leaving.ids), leaving.known.count(), before=before, refused=refuse)
     counts = {table.name: _rows_of(lake, table, leaving.known).count() for table in BY_USER if lake.exists(table)}
     counts[REJECTED_EVENTS.name] = _rejected(lake, leaving).count()
     certificate.rows = {name: count for name, count in counts.items() if count}
@@ -174,14 +181,13 @@ def _refuse(lake: Lake, ids: Collection[int]) -> None:
 def _take_out(
     lake: Lake,
     settings: Settings,
-    ids: Collection[int],
     leaving: _Leaving,
     certificate: Certificate,
+    pending: Mapping[str, Any],
     progress: Progress,
 ) -> None:
     note = {"job": "forget"}
-    resumed = bool(lake.properties(EVENTS).get(FORGETTING))
-    since, application = _begin(lake, ids)
+    since, application = _begin(lake, leaving.ids, pending)
     for table in (REJECTED_EVENTS, USER_TRENDS, EVENTS):
         if table.name in certificate.rows:
             keys = _rejected(lake, leaving) if table is REJECTED_EVENTS else leaving.known
@@ -194,7 +200,7 @@ def _take_out(
     if lake.exists(BASKETS):
         with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
             gone = leaving.known
-            if resumed:
+            if pending:
                 # Whoever has baskets and no events was being forgotten when that was interrupted.
                 strays = _users_of(lake, BASKETS).join(left.select("user_id"), on="user_id", how="left_anti")
                 gone = gone.unionByName(strays)
@@ -208,7 +214,13 @@ def _take_out(
     lake.set_properties(EVENTS, {FORGETTING: ""})
 
 
-def _begin(lake: Lake, ids: Collection[int]) -> tuple[int, str]:
+def _pending(lake: Lake) -> dict[str, Any]:
+    """What a `forget` that was interrupted has recorded; empty where none was."""
+    recorded: dict[str, Any] = json.loads(lake.properties(EVENTS).get(FORGETTING) or "{}")
+    return recorded
+
+
+def _begin(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) -> tuple[int, str]:
     """The version of `baskets` before anything was taken out, and its application id.
 
     Recorded at the first start, and again where the speed layer was rebuilt since: from events that may still have had
@@ -216,23 +228,12 @@ def _begin(lake: Lake, ids: Collection[int]) -> tuple[int, str]:
     """
     exists = lake.exists(BASKETS)
     application = lake.properties(BASKETS).get(APPLICATION, "") if exists else ""
-    pending = json.loads(lake.properties(EVENTS).get(FORGETTING) or "{}")
-    if pending.get("application") != application:
-        salt = secrets.token_hex(16)
-        pending = {
-            "baskets": lake.version(BASKETS) if exists else -1,
-            "application": application,
-            "salt": salt,
-            "users": _digest(ids, salt),
-        }
-        lake.set_properties(EVENTS, {FORGETTING: json.dumps(pending)})
-    return pending["baskets"], application
-
-
-def _check_same_users(lake: Lake, ids: Collection[int]) -> None:
-    pending = json.loads(lake.properties(EVENTS).get(FORGETTING) or "{}")
-    if pending and pending["users"] != _digest(ids, pending["salt"]):
-        raise LakeError(f"a `forget` of other users was interrupted on {lake.path}: start it again with those first")
+    if pending.get("application") == application:
+        return pending["baskets"], application
+    since, salt = lake.version(BASKETS) if exists else -1, secrets.token_hex(16)
+    begun = {"baskets": since, "application": application, "salt": salt, "users": _digest(ids, salt)}
+    lake.set_properties(EVENTS, {FORGETTING: json.dumps(begun)})
+    return since, application
 
 
 def _digest(ids: Collection[int], salt: str) -> str:

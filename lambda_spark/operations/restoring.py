@@ -41,8 +41,10 @@ class Undo:
     """Table: its version now, and the one it goes back to."""
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Table: its rows now, and then."""
-    sources: list[str] = field(default_factory=list)
-    """The files, and parts of topics, that were read since,"""
+    files: list[str] = field(default_factory=list)
+    """The files that were read since,"""
+    topics: list[str] = field(default_factory=list)
+    """the topics,"""
     lost: list[str] = field(default_factory=list)
     """and the files among them that would not be read again."""
     come_back: str = ""
@@ -76,21 +78,22 @@ def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestS
     # Also from the notes: a restore that was interrupted has taken the property back.
     cuts = [date.fromisoformat(note["cut"]) for note in notes if note.get("cut")]
     undo.cut = max([*cuts, *([undo.cut] if undo.cut else [])], default=None)
-    now, then = undo.versions[INGESTED_FILES.name]
-    since = (
-        lake.read(INGESTED_FILES, now)
-        .select("source", "ingest_batch")
-        .exceptAll(lake.read(INGESTED_FILES, then).select("source", "ingest_batch"))
-    )
-    undo.sources = [row.source for row in since.select("source").distinct().orderBy("source").collect()]
-    undo.lost = _lost(lake, undo.sources, sources, settings)
+    read = _read_since(lake, *undo.versions[INGESTED_FILES.name])
+    undo.files = [unquote(source) for source in read if not source.startswith(KAFKA)]
+    undo.topics = sorted({source.removeprefix(KAFKA).split("/")[0] for source in read if source.startswith(KAFKA)})
+    undo.lost = _lost(lake, undo.files, sources, settings)
     return undo
 
 
-def _lost(lake: Lake, read: Sequence[str], sources: Sequence[str], settings: IngestSettings) -> list[str]:
-    """Which of the files that were read are neither below the sources (anywhere, where none is named) nor excluded."""
-    paths = [unquote(uri) for uri in read if not uri.startswith(KAFKA)]
-    wanted = [path for path in paths if not is_excluded(path, settings.exclude)]
+def _read_since(lake: Lake, now: int, then: int) -> list[str]:
+    """The files, and parts of topics, that were read between two versions of `ingested_files`."""
+    read, before = (lake.read(INGESTED_FILES, version).select("source", "ingest_batch") for version in (now, then))
+    return [row.source for row in read.exceptAll(before).select("source").distinct().orderBy("source").collect()]
+
+
+def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: IngestSettings) -> list[str]:
+    """Which of the files are neither below the sources (anywhere, where none is named) nor excluded."""
+    wanted = [path for path in files if not is_excluded(path, settings.exclude)]
     if not sources:
         return [path for path in wanted if not FileSystem(lake.spark, path).exists()]
     present = FileSource(lake, list(sources), settings).present()
@@ -108,9 +111,9 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], prog
     if undo.lost:
         some = ", ".join(path.removeprefix("file:") for path in undo.lost[:3])
         raise LakeError(
-            f"{len(undo.lost)} files that were read since are not below the sources named, and their events would be "
-            f"lost ({some}{', …' if len(undo.lost) > 3 else ''}): bring them back, name their folder too, or, to do "
-            "without them, --set ingest.exclude=NAME"
+            f"{len(undo.lost)} files that were read since would not be read again, and their events would be lost "
+            f"({some}{', …' if len(undo.lost) > 3 else ''}): bring them back, name their folder too, or, to do without "
+            "them, --set ingest.exclude=NAME"
         )
     kept = {} if undo.cut is None else {CUT: undo.cut.isoformat()}
     with lake.locks.tables(*(table.name for table in INGEST_TABLES)):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
-from lambda_spark.events.delivery import KAFKA
 from lambda_spark.operations.forgetting import Certificate
 from lambda_spark.operations.history import Entry
 from lambda_spark.operations.maintenance import Plan
@@ -56,7 +55,7 @@ def certificate_lines(certificate: Certificate, *, dry_run: bool) -> list[str]:
     if dry_run:
         lines.append("products, the counts of pairs, trends and lists would be corrected by what goes")
     if certificate.refused:
-        lines.append("new events of these users are refused from now on")
+        lines.append(f"new events of these users {'would be' if dry_run else 'are'} refused from now on")
     if certificate.vacuumed is not None:
         files = sum(gone.files for gone in certificate.vacuumed.values())
         lines.append(f"{files:,} files of older versions deleted, {certificate.logs} logs that named a user deleted")
@@ -82,16 +81,14 @@ def undo_lines(undo: Undo) -> list[str]:
         lines.append(f"  the cut date {undo.cut} stays")
     if undo.come_back:
         lines.append(f"  {undo.come_back}")
-    files = [unquote(source) for source in undo.sources if not source.startswith(KAFKA)]
-    if files:
+    if undo.files:
         lines.append("files read since (to keep one out, name it: --set ingest.exclude=NAME):")
-        lines += _some(files)
-    topics = sorted({source.removeprefix(KAFKA).split("/")[0] for source in undo.sources if source.startswith(KAFKA)})
-    if topics:
-        lines.append(f"topics read since: {', '.join(topics)}: the next `ingest --source kafka` reads them again from")
-        lines.append("their earliest offset; what Kafka has deleted meanwhile is lost")
+        lines += _some(undo.files)
+    if undo.topics:
+        lines.append(f"topics read since: {', '.join(undo.topics)}: the next `ingest --source kafka` reads them again")
+        lines.append("from their earliest offset; what Kafka has deleted meanwhile is lost")
     if undo.lost:
-        lines.append("files that are not below the sources named: their events would be lost (it will not start):")
+        lines.append("files that would not be read again, so that their events would be lost (it will not start):")
         lines += _some(undo.lost)
     return lines
 
