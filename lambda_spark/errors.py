@@ -7,12 +7,25 @@ _WAYS_OUT = {
     r"read-only file system|permission denied": "name a folder that this process may write (a lake has to lie in one)",
     r"DELTA_INVALID_PROTOCOL_VERSION|DELTA_UNSUPPORTED_FEATURES": "a newer Delta wrote this table: read it with that "
     "one (spark.jars.packages in conf/spark-defaults.conf), or bring the table back from a backup",
+    r"DELTA_CONCURRENT_|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED": "something else keeps writing to this lake's "
+    "tables: leave that to these jobs, and start again",
 }
 
 
 def way_out(message: str) -> str:
     """What to do about a failure of the machine or of Delta, by what it says; empty where that is not known."""
     return next((advice for said, advice in _WAYS_OUT.items() if re.search(said, message, re.IGNORECASE)), "")
+
+
+_MAY_PASS = (
+    r"no space left|quota exceeded|too many open files|input/output error|connection|timed ?out|unknown ?host|"
+    r"unavailable|slow ?down|throttl|out ?of ?memory|executor"
+)
+
+
+def may_pass(message: str) -> bool:
+    """Whether a failure to read, by what it says, is the machine's or the network's and not the file's."""
+    return re.search(_MAY_PASS, message, re.IGNORECASE) is not None
 
 
 class LambdaSparkError(Exception):

@@ -9,7 +9,7 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
-from lambda_spark.errors import UsageError
+from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.events.files import is_excluded
 from lambda_spark.events.ingest import ingest
 from lambda_spark.events.kafka import KafkaSource
@@ -179,21 +179,37 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(lake, inbox):
     named = {line.split(": ")[0].rsplit("/", 1)[-1]: line.split(": ", 1)[1] for line in account.unreadable}
     assert set(named) == {
         "cut.csv.gz",
+        "empty.csv",
         "no-user.csv",
         "twice.csv",
         "false.parquet",
         "notes.txt",
         "utf16.csv",
     }
+    assert named["empty.csv"] == "the file is empty"
     assert "EOFException" in named["cut.csv.gz"]
     assert "no column user_id" in named["no-user.csv"]
     assert "stands twice" in named["twice.csv"]
     assert "is not a Parquet file" in named["false.parquet"]
     assert "unknown kind of file" in named["notes.txt"]
-    assert account.rejected == 6 + 1, "a file each, and the header line that stands in the middle of one"
+    assert account.rejected == 7 + 1, "a file each, and the header line that stands in the middle of one"
     assert account.lines == account.events + account.repeats + account.rejected
     (inbox / "empty.csv").write_text(f"{HEADER}\n{ONE}\n")
     assert take(lake, inbox).rewritten == (str(inbox / "empty.csv"),), "Spark has seen it, and reads no name twice"
+
+
+def test_a_file_is_not_to_blame_for_a_disk_or_a_network(lake, inbox, monkeypatch):
+    (inbox / "good.csv").write_text(f"{HEADER}\n{ONE}\n")
+
+    def fails(spark, group):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lambda_spark.events.files.read_group", fails)
+        with pytest.raises(LambdaSparkError, match=r"good.csv cannot be read now: No space left .* start again"):
+            take(lake, inbox)
+    assert counts(take(lake, inbox)) == (1, 1, 0, 0)
+    assert lake.read(REJECTED_EVENTS).isEmpty()
 
 
 def test_a_file_without_a_header_is_read_in_the_order_of_rees46(lake, inbox):

@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.events.validation import FIELDS
+from lambda_spark.operations.checkpoints import Checkpoint
 
 RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
 """What every reader returns: where a line came from, it, whether it equals the header, nine texts, its flaw or null."""
@@ -62,10 +63,12 @@ class Source(Protocol):
     """The property of `events` that holds the stream's application id."""
     unit: str
     """What its parts are called."""
+    checkpoint_parts: tuple[str, ...]
+    """The folders of its checkpoint in which it says what has been read."""
 
     def stream(self) -> DataFrame: ...
 
-    def delivery(self, batch: DataFrame) -> Delivery: ...
+    def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery: ...
 
 
 def part_of(source: Column) -> Column:

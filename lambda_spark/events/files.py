@@ -9,16 +9,17 @@ import re
 from collections.abc import Iterable, Set
 from fnmatch import fnmatchcase
 from functools import reduce
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
 from lambda_spark.events.delivery import Delivery, Part
-from lambda_spark.events.sources import FileGroup, Layout, UnreadableFileError, layout_of, read_group, reason_of
+from lambda_spark.events.sources import FileGroup, Layout, UnreadableFileError, layout_of, read_group, unreadable
 from lambda_spark.events.validation import FIELDS
 from lambda_spark.lake import Lake
-from lambda_spark.operations.checkpoints import APPLICATION
+from lambda_spark.operations.checkpoints import APPLICATION, FILES, PLANNED, Checkpoint, files_planned
 from lambda_spark.operations.files import FileSystem, escape_glob
 from lambda_spark.session import literal_rows
 from lambda_spark.settings import IngestSettings, size_in_bytes
@@ -36,6 +37,7 @@ class FileSource:
     name = "ingest"
     application_key = APPLICATION
     unit = "files"
+    checkpoint_parts: tuple[str, ...] = (PLANNED, FILES)
 
     def __init__(self, lake: Lake, sources: list[str], settings: IngestSettings) -> None:
         self._lake = lake
@@ -54,9 +56,24 @@ class FileSource:
             .select("path", "modificationTime", "length")
         )
 
-    def delivery(self, batch: DataFrame) -> Delivery:
-        wanted = [file for file in batch.collect() if not is_excluded(file.path, self._settings.exclude)]
+    def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
+        files = batch.collect()
+        planned = files_planned(self._lake, checkpoint, batch_id)
+        if len(planned) > len(files):
+            # Spark leaves out what is empty, or gone since.
+            paths = {file.path for file in files}
+            absent = {self._path(uri): modified_at for uri, modified_at in planned.items()}
+            files += [
+                Row(path=path, modificationTime=modified_at, length=0)
+                for path, modified_at in absent.items()
+                if path not in paths
+            ]
+        wanted = [file for file in files if not is_excluded(file.path, self._settings.exclude)]
         return _FileDelivery(self._lake.spark, wanted, header=self._settings.header)
+
+    def _path(self, uri: str) -> str:
+        jvm: Any = self._lake.spark._jvm
+        return str(jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(uri)).toString())
 
     def present(self) -> set[str]:
         """The files that are there now."""
@@ -121,10 +138,14 @@ class _FileDelivery(Delivery):
         for group in self._groups:
             for path in list(group.paths):
                 try:
-                    read_group(self._spark, FileGroup(group.layout, [path])).agg(F.count("raw")).collect()
+                    # Without a shuffle, which would need room elsewhere.
+                    read_group(self._spark, FileGroup(group.layout, [path])).write.format("noop").mode("append").save()
                 except Exception as alone:
+                    reason = unreadable(path, alone)
+                    if not isinstance(reason, UnreadableFileError):
+                        raise reason from alone
                     group.paths.remove(path)
-                    self.refused[self._uri(path)] = f"cannot be read: {reason_of(alone)}"
+                    self.refused[self._uri(path)] = str(reason)
                     found = True
         return found
 

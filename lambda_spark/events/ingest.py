@@ -124,7 +124,8 @@ def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str,
         started = time.monotonic()
         # Held as a whole: what a micro-batch found in the tables must still be so when it writes.
         with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
-            account = MicroBatch(lake, checkpoint, settings, batch_id, source.delivery(batch)).write()
+            delivery = source.delivery(batch, checkpoint, batch_id)
+            account = MicroBatch(lake, checkpoint, settings, batch_id, delivery).write()
         progress(
             f"micro-batch {batch_id}: {account.parts} {source.unit}, {account.lines:,} lines = "
             f"{account.events:,} events + {account.repeats:,} repeats + {account.rejected:,} rejected "
@@ -139,7 +140,7 @@ def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str,
 def _checkpoint(lake: Lake, source: Source, progress: Progress) -> Checkpoint:
     key = source.application_key
     try:
-        return open_checkpoint(lake, source.name, EVENTS, way_out=_READ_AGAIN, key=key)
+        return open_checkpoint(lake, source.name, EVENTS, way_out=_READ_AGAIN, key=key, parts=source.checkpoint_parts)
     except CheckpointError as error:
         _read_again(lake, [key], str(error), progress)
         return open_checkpoint(lake, source.name, EVENTS, way_out="", key=key)

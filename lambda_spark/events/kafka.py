@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from lambda_spark.errors import KafkaError, UsageError
 from lambda_spark.events.delivery import KAFKA, Delivery, Part, part_of
 from lambda_spark.events.sources import json_lines, reason_of
-from lambda_spark.operations.checkpoints import APPLICATION
+from lambda_spark.operations.checkpoints import APPLICATION, PLANNED, Checkpoint
 from lambda_spark.settings import KafkaSettings
 
 _ANSWER_WITHIN_MS = 15_000
@@ -41,6 +41,7 @@ class KafkaSource:
     """The messages of one topic. Raises UsageError for a topic that is not named or options that cannot be read."""
 
     unit = "partitions"
+    checkpoint_parts: tuple[str, ...] = (PLANNED,)
 
     def __init__(self, spark: SparkSession, settings: KafkaSettings) -> None:
         if not settings.bootstrap_servers or not settings.topic:
@@ -90,7 +91,7 @@ class KafkaSource:
             .select("topic", "partition", "offset", "timestamp", "value")
         )
 
-    def delivery(self, batch: DataFrame) -> Delivery:
+    def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
         return _MessageDelivery(batch)
 
     def was_recreated(self) -> KafkaError:

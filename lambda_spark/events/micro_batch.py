@@ -23,7 +23,7 @@ from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.events.validation import validate
 from lambda_spark.lake import Lake, cut_in
 from lambda_spark.late import dates_with_few
-from lambda_spark.operations.checkpoints import Checkpoint, batch_time
+from lambda_spark.operations.checkpoints import PLANNED_AT, Checkpoint, batch_time
 from lambda_spark.session import fit_partitions, literal_rows
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REFUSED_USERS, REJECTED_EVENTS, Table
@@ -129,12 +129,14 @@ class MicroBatch:
     def write(self) -> Account:
         fit_partitions(self.spark, self.delivery.bytes)
         while True:
-            inspected = self._inspect()
+            inspected = None
             try:
+                inspected = self._inspect()
                 lines = self._count_lines(inspected)
                 break
             except Exception as error:
-                inspected.unpersist()
+                if inspected is not None:
+                    inspected.unpersist()
                 # One part cannot be read (a cut .gz, say). Find it, refuse it, and read the rest.
                 if not self.delivery.refuse_unreadable(error):
                     raise
@@ -184,7 +186,7 @@ class MicroBatch:
                 span.valid += row.lines
                 span.first, span.last = min(span.first, row.first), max(span.last, row.last)
         dates = sorted(spans)
-        note = {"job": "ingest"}
+        note = {"job": "ingest", PLANNED_AT: self.ingested_at.isoformat()}
         is_new = self._append_events(inspected, spans, note)
         self._append_rejected(inspected, lines, note)
         events = self._written(EVENTS, dates)

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from lambda_spark.errors import LambdaSparkError
+from lambda_spark.errors import LambdaSparkError, may_pass
 from lambda_spark.events.validation import FIELDS, MAX_LINE_LENGTH, REQUIRED
 from lambda_spark.operations.files import escape_glob
 
@@ -133,12 +133,16 @@ def json_lines(lines: DataFrame, *others: str) -> DataFrame:
 def _parquet_fields(rows: DataFrame) -> DataFrame:
     names = {name.lower(): name for name in rows.columns}
 
+    def column(name: str) -> Column:
+        quoted = name.replace("`", "``")
+        return F.col(f"`{quoted}`")
+
     def text(name: str) -> Column:
-        return F.col(f"`{names[name]}`").cast("string") if name in names else F.lit(None).cast("string")
+        return column(names[name]).cast("string") if name in names else F.lit(None).cast("string")
 
     return rows.select(
-        F.col("_metadata.file_path").alias("source"),
-        F.to_json(F.struct(*(F.col(f"`{name}`") for name in rows.columns))).alias("raw"),
+        rows.metadataColumn("_metadata")["file_path"].alias("source"),
+        F.to_json(F.struct(*map(column, rows.columns))).alias("raw"),
         F.lit(False).alias("is_header"),
         *(text(name).alias(name) for name in FIELDS),
         _field_flaw([text(name) for name in FIELDS]).alias("flaw"),
@@ -196,7 +200,7 @@ def _parquet_schema(spark: SparkSession, path: str) -> StructType:
     try:
         return spark.read.parquet(escape_glob(path)).schema
     except Exception as error:
-        raise UnreadableFileError(f"cannot be read as Parquet: {reason_of(error)}") from error
+        raise unreadable(path, error, " as Parquet") from error
 
 
 def _first_line(spark: SparkSession, path: str) -> str:
@@ -218,7 +222,7 @@ def _first_line(spark: SparkSession, path: str) -> str:
         finally:
             stream.close()
     except Exception as error:
-        raise UnreadableFileError(f"cannot be read: {reason_of(error)}") from error
+        raise unreadable(path, error) from error
     if taken == 0:
         raise UnreadableFileError("the file is empty")
     if not has_line_ends:
@@ -245,6 +249,14 @@ def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:
 def _read_line(jvm: Any, stream: Any, line: Any, most_bytes_kept: int) -> int:
     """Bytes of the line that begins where the stream is, counted to the end of a block at most."""
     return int(jvm.org.apache.hadoop.util.LineReader(stream, 65_536).readLine(line, most_bytes_kept, BLOCK_BYTES))
+
+
+def unreadable(path: str, error: Exception, how: str = "") -> LambdaSparkError:
+    """What became of reading a file: an UnreadableFileError for good, another where it may be read the next time."""
+    reason = reason_of(error)
+    if may_pass(reason):
+        return LambdaSparkError(f"{path} cannot be read now: {reason}; nothing of it is refused: start again")
+    return UnreadableFileError(f"cannot be read{how}: {reason}")
 
 
 def reason_of(error: Exception) -> str:

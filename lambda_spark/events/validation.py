@@ -45,7 +45,7 @@ def validate(fields: DataFrame, *, earliest: date, cut: date | None = None) -> D
         "category_id": text["category_id"].try_cast("bigint"),
         "category_code": text["category_code"],
         "brand": text["brand"],
-        "price": text["price"].try_cast("decimal(12,2)"),
+        "price": _decimal(text["price"], "decimal(12,2)"),
         "user_id": text["user_id"].try_cast("bigint"),
         "user_session": text["user_session"],
     }
@@ -84,7 +84,7 @@ def event_time(text: Column) -> Column:
     Null for anything else: Spark's own cast would also take `2019` for a date and `12:30` for today.
     """
     looks_like_a_date = (F.length(text) >= 10) & (F.substring(text, 5, 1) == "-") & (F.substring(text, 8, 1) == "-")
-    seconds = text.try_cast("decimal(17,6)")
+    seconds = _decimal(text, "decimal(17,6)")
     in_range = seconds.between(F.lit(-62135596800), F.lit(253402300799))
     return F.when(looks_like_a_date, text.try_cast("timestamp")).when(in_range, F.timestamp_seconds(seconds))
 
@@ -115,6 +115,14 @@ def event_id() -> Column:
         measured("user_session"),
     )
     return F.substring(F.sha2(writing, 256), 1, 32)
+
+
+def _decimal(text: Column, kind: str) -> Column:
+    """A text as a decimal, null where it is none; or where its exponent has more than three digits, whose power of ten
+    Java would compute, for hours."""
+    has_exponent = F.contains(text, F.lit("e")) | F.contains(text, F.lit("E"))
+    is_short = F.regexp_like(text, F.lit(r"[eE][+-]?\d{1,3}$"))
+    return F.when(~has_exponent | is_short, text.try_cast(kind))
 
 
 def _given(name: str) -> str:

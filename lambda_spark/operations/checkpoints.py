@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,12 @@ from lambda_spark.session import same_partitions
 from lambda_spark.tables import Table
 
 APPLICATION = "application"
+PLANNED_AT = "planned_at"
+"""Entry of a micro-batch's note: when Spark planned it, by which its checkpoint is known again."""
+PLANNED = "offsets"
+"""Folder of a checkpoint: where each micro-batch ends, written before it begins."""
+FILES = "sources/0"
+"""Folder of a checkpoint: the files that a stream of files has found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,11 @@ def new_application() -> str:
     return uuid.uuid4().hex
 
 
-def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str, key: str = APPLICATION) -> Checkpoint:
-    """The checkpoint that a table's rows came through; `key` is the property that holds its application id.
+def open_checkpoint(
+    lake: Lake, job: str, table: Table, *, way_out: str, key: str = APPLICATION, parts: Sequence[str] = (PLANNED,)
+) -> Checkpoint:
+    """The checkpoint that a table's rows came through; `key` is the property that holds its application id, and without
+    each of the `parts`, folders in it, it is no checkpoint.
 
     Raises CheckpointError, naming the way out, where the checkpoint is lost or is not as far as the table: going on
     would count events twice.
@@ -49,25 +58,28 @@ def open_checkpoint(lake: Lake, job: str, table: Table, *, way_out: str, key: st
     checkpoint = Checkpoint(job, application, lake.checkpoint(job, application))
     written = lake.last_commit(table, application=application)
     if written is not None:
-        folder = f"_checkpoints/{job}/{application}"
-        planned = [int(name) for name in lake.files.list(f"{folder}/offsets") if name.isdigit()]
+        folder = _folder(checkpoint)
+        planned = [int(name) for name in lake.files.list(f"{folder}/{PLANNED}") if name.isdigit()]
         finished = [int(name) for name in lake.files.list(f"{folder}/commits") if name.isdigit()]
         batch_id = int(written.note["batch_id"])
-        if not planned:
+        if not all(lake.files.list(f"{folder}/{part}") for part in parts):
             raise CheckpointError(f"the checkpoint of {job} is lost ({checkpoint.location}); {way_out}")
+        is_another = f"the checkpoint of {job} is not the one that {table.name} was written with"
         if not max(finished, default=-1) <= batch_id <= max(planned):
             raise CheckpointError(
-                f"the checkpoint of {job} is not the one that {table.name} was written with: it is at micro-batch "
-                f"{max(planned)}, the table at {batch_id}; {way_out}"
+                f"{is_another}: it is at micro-batch {max(planned)}, the table at {batch_id}; {way_out}"
             )
+        planned_at = written.note.get(PLANNED_AT)
+        if planned_at not in (None, batch_time(lake, checkpoint, batch_id).isoformat()):
+            raise CheckpointError(f"{is_another}: its micro-batch {batch_id} was planned at another time; {way_out}")
     return checkpoint
 
 
 def is_at_head(lake: Lake, checkpoint: Checkpoint, source: Table) -> bool:
     """Whether a stream has finished all micro-batches that it planned, and they take in all that was appended to its
     source: nothing older will be read from the source's files again."""
-    folder = f"_checkpoints/{checkpoint.job}/{checkpoint.application}"
-    planned = [int(name) for name in lake.files.list(f"{folder}/offsets") if name.isdigit()]
+    folder = _folder(checkpoint)
+    planned = [int(name) for name in lake.files.list(f"{folder}/{PLANNED}") if name.isdigit()]
     if not planned:
         return lake.read(source, lake.version(source)).isEmpty()
     if not lake.files.exists(f"{folder}/commits/{max(planned)}"):
@@ -90,11 +102,29 @@ def batch_time(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
+def files_planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, datetime]:
+    """The URI of every file of a micro-batch, as Spark's file source noted them, and when it had been changed (UTC)."""
+    before = source_offset(lake, checkpoint, batch_id - 1)["logOffset"] if batch_id else -1
+    found = {}
+    for number in range(before + 1, source_offset(lake, checkpoint, batch_id)["logOffset"] + 1):
+        log = f"{_folder(checkpoint)}/{FILES}/{number}"
+        # Every few, Spark writes one with all that came before in it.
+        text = lake.files.read_text(log if lake.files.exists(log) else f"{log}.compact")
+        for entry in map(json.loads, text.splitlines()[1:]):
+            if entry["batchId"] == number:
+                found[entry["path"]] = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
+    return found
+
+
 def _planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """What Spark wrote about a micro-batch before it began: its circumstances, and where its only source ends."""
-    log = f"_checkpoints/{checkpoint.job}/{checkpoint.application}/offsets/{batch_id}"
-    _, circumstances, offset = lake.files.read_text(log).splitlines()
+    _, circumstances, offset = lake.files.read_text(f"{_folder(checkpoint)}/{PLANNED}/{batch_id}").splitlines()
     return json.loads(circumstances), json.loads(offset)
+
+
+def _folder(checkpoint: Checkpoint) -> str:
+    """Where the checkpoint is in the lake."""
+    return f"_checkpoints/{checkpoint.job}/{checkpoint.application}"
 
 
 def covered_version(note: dict[str, Any]) -> int | None:

@@ -25,7 +25,10 @@ from lambda_spark.lake import Lake
 from lambda_spark.late import dates_with_few
 from lambda_spark.operations.checkpoints import (
     APPLICATION,
+    PLANNED_AT,
     Checkpoint,
+    batch_time,
+    covered_version,
     is_at_head,
     new_application,
     open_checkpoint,
@@ -130,7 +133,11 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
     changes = basket_changes(_known_before(lake, new, items, batch_id), new, by_date=by_date).persist(
         StorageLevel.MEMORY_AND_DISK
     )
-    note = {"job": "similarity", "offset": source_offset(lake, checkpoint, batch_id)}
+    note = {
+        "job": "similarity",
+        "offset": source_offset(lake, checkpoint, batch_id),
+        PLANNED_AT: batch_time(lake, checkpoint, batch_id).isoformat(),
+    }
 
     def append(table: Table, rows: DataFrame) -> None:
         stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
@@ -221,6 +228,9 @@ def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
         raise CheckpointError(
             f"baskets and co_interactions do not belong together (an interrupted rebuild?); {REBUILD}"
         )
+    done = lake.last_commit(CO_INTERACTIONS, application=properties[APPLICATION])
+    if done is not None and (covered_version(done.note) or 0) > lake.version(EVENTS):
+        raise CheckpointError(f"events is older than what similarity has taken in, as from a backup; {REBUILD}")
     open_checkpoint(lake, "similarity", BASKETS, way_out=REBUILD)
     return open_checkpoint(lake, "similarity", CO_INTERACTIONS, way_out=REBUILD)
 

@@ -23,6 +23,7 @@ from tests.deliveries import quiet
 from tests.faults.bad_files import CORPUS, FORMULAS, csv, line
 from tests.faults.fuzz import fuzzed, judged
 from tests.faults.histories import HEADER
+from tests.faults.killing import run_job
 from tests.faults.oracle import Event
 
 
@@ -105,6 +106,24 @@ def test_files_without_line_ends_are_refused_and_the_rest_is_taken(lake, tmp_pat
     account = take(lake, inbox)
     assert (account.lines, account.events, account.rejected) == (5, 1, 4)
     assert all("no line end in 16 MB" in why for why in account.unreadable)
+
+
+@pytest.mark.long
+@pytest.mark.process
+def test_a_gigabyte_without_a_line_end_is_refused_by_a_job_that_could_not_hold_it(tmp_path):
+    """The job has a heap of 1 GB in all."""
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    for opened, name in ((open, "plain.csv"), (gzip.open, "compressed.csv.gz")):
+        with opened(inbox / name, "wb") as file:
+            file.write(csv())
+            for _ in range(64):
+                file.write(b"x" * (16 * 2**20))
+    (inbox / "good.csv").write_bytes(csv(line(1)))
+    ended = run_job("ingest", str(inbox), "--lake", str(tmp_path / "lake"))
+    assert ended.code == 0, ended.output
+    assert ended.output.count("no line end in 16 MB") == 2
+    assert "3 lines = 1 events + 0 repeats + 2 rejected" in ended.output
 
 
 def assert_fuzzed_lines_are_all_accounted_for(lake, inbox, count, seed):
