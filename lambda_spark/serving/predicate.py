@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pyspark.errors import AnalysisException, ParseException
@@ -24,6 +25,10 @@ _FUNCTIONS = (
 )
 
 
+_CLOCK = "now|today|tomorrow|yesterday"
+_MOMENTS = ("date", "timestamp")
+
+
 def predicate(spark: SparkSession, text: str) -> Column:
     """A text like `price > 10 and brand is not null` as a condition.
 
@@ -31,13 +36,29 @@ def predicate(spark: SparkSession, text: str) -> Column:
     of its arguments alone. So it cannot read a table or a file, call Java, look at the clock or throw dice. Raises
     UsageError for anything else.
     """
+    if "${" in text:
+        # Spark would put the value of a variable there, also one of the environment.
+        raise _refused("it may not refer to a variable (${…})")
+    if re.search(rf"\b(date|timestamp\w*)\s*[rR]?['\"]\s*({_CLOCK})", text, re.IGNORECASE):
+        raise _refused("it may not look at the clock")
     nothing = spark.range(0).select(*(F.lit(None).cast(one.type).alias(one.name) for one in PRODUCTS.columns))
     try:
         _check(spark._jsparkSession.sessionState().sqlParser().parseExpression(text))
-        nothing.where(F.expr(text))
+        checked = nothing.where(F.expr(text))
     except (AnalysisException, ParseException) as error:
         raise _refused(next(line for line in str(error).splitlines() if line.strip())) from error
+    _check_clock(checked._jdf.queryExecution().analyzed().condition())
     return F.expr(text)
+
+
+def _check_clock(part: Any) -> None:
+    """Refuse a text like 'today' where Spark makes a date or a time of it."""
+    for at in range(part.children().size()):
+        child = part.children().apply(at)
+        is_moment = str(part.dataType().typeName()).startswith(_MOMENTS)
+        if is_moment and child.foldable() and re.match(rf"\s*({_CLOCK})", str(child.eval(None)), re.IGNORECASE):
+            raise _refused("it may not look at the clock")
+        _check_clock(child)
 
 
 def _check(part: Any) -> None:
