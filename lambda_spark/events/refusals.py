@@ -26,6 +26,8 @@ REFUSING = "refuses_users"
 FORGETTING = "forgetting"
 """Property of `events` once users were forgotten: what is to be known of that while it is pending, then empty."""
 
+_WITH_EXPONENT = r"(\d+(?:\.\d+)?[eE]\+?\d{1,2})(?!\d)"
+"""As JSON and Parquet readers write a whole number that was kept as a floating one."""
 _NO_WHOLE_NUMBERS = r"\d{4}-\d\d-\d\d(?!\d)|(?<!\d)\d\d:\d\d(:\d\d)?(?!\d)|(?<=\d)\.\d+"
 """A date, a time of day, and what follows a decimal point."""
 
@@ -54,9 +56,14 @@ def users_named(raw: Column, salt: str) -> Column:
 
     A line that is no event may have its user anywhere. NUL characters are left out, so that UTF-16 is read too.
     """
-    text = F.regexp_replace(F.translate(F.make_valid_utf8(raw), "\0", ""), _NO_WHOLE_NUMBERS, " ")
-    digits = F.regexp_extract_all(text, F.lit(r"0*(\d+)"), 1)
-    return F.transform(F.array_distinct(digits), lambda number: pseudonym_of(number, salt))
+    text = F.translate(F.make_valid_utf8(raw), "\0", "")
+    floating = F.transform(
+        F.regexp_extract_all(text, F.lit(_WITH_EXPONENT), 1),
+        lambda number: number.try_cast("decimal(38,0)").cast("string"),
+    )
+    digits = F.regexp_extract_all(F.regexp_replace(text, _NO_WHOLE_NUMBERS, " "), F.lit(r"0*(\d+)"), 1)
+    numbers = F.array_distinct(F.concat(digits, F.array_compact(floating)))
+    return F.transform(numbers, lambda number: pseudonym_of(number, salt))
 
 
 def lines_naming(lines: DataFrame, key: str, users: DataFrame, salt: str) -> DataFrame:
