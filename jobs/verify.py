@@ -1,6 +1,7 @@
 """Every maintained table against a recompute from events."""
 
 from lambda_spark.job import Job, run_job
+from lambda_spark.operations.forgetting import is_pending
 from lambda_spark.operations.verify import SHOWN, verify
 from lambda_spark.report.text import shown
 
@@ -24,6 +25,8 @@ def main(job: Job) -> int:
                     print(f"{title} in {finding.table} (up to {SHOWN} rows):")
                     print(shown(rows, SHOWN))
     lines = [f"DIFFERENT: {', '.join(differing)}" if differing else "all tables equal their recompute"]
+    if is_pending(lake):
+        lines.append("a `forget` is under way, or was interrupted: let it end, or start it again, and verify then")
     if unchecked:
         lines.append(f"not checked: {', '.join(unchecked)}")
     job.summary(lines, read=lake.versions(*lake.present()), written={})

@@ -1,16 +1,18 @@
 """Users who are forgotten: every table as if they had never come, and no byte of them left."""
 
-from datetime import datetime
+import re
+from datetime import date, datetime
 
 import pyarrow.parquet
 import pytest
 from pyspark.sql import functions as F
 
-from jobs.forget import asked_for
+from jobs.forget import asked_for, main
+from jobs.verify import main as verify
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import CheckpointError, LakeError, UsageError
 from lambda_spark.lake import Lake
-from lambda_spark.operations.forgetting import forget, look
+from lambda_spark.operations.forgetting import Certificate, forget, look
 from lambda_spark.report.upkeep import certificate_lines
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import RecommendationSettings, Settings, SimilaritySettings, TrendSettings
@@ -31,6 +33,7 @@ from lambda_spark.tables import (
     USER_TRENDS,
 )
 from tests.deliveries import contents, deliver, differing, event, quiet, random_events
+from tests.in_session import do
 
 pytestmark = pytest.mark.long
 
@@ -136,6 +139,9 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     checkpoint_logs(small)
     kinds = {name.split("/")[0] for name in traces(folder)}
     assert {"events", "rejected_events", "user_trends", "baskets", "recommendations", "co_interactions"} <= kinds
+    (folder / "_logs").mkdir()
+    (folder / "_logs" / "names.log").write_text(f"no user {USER} in 12.csv\n")
+    (folder / "_logs" / "other.log").write_text(f"no user {str(USER)[:-1]} in 12.csv\n")
     found = look(small, {USER, 999}, refuse=True)
     assert (found.users, found.found) == (2, 1)
     assert (found.rows["events"], found.rows["rejected_events"]) == (6, 1)
@@ -147,6 +153,7 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     checkpoint_logs(small)
     assert traces(folder) == []
     assert (folder / "events" / "_delta_log").exists()
+    assert (done.logs, [file.name for file in (folder / "_logs").iterdir()]) == (1, ["other.log"])
     text = "\n".join(certificate_lines(done, dry_run=False))
     assert "2 users asked for, 1 of them known" in text
     assert "new events of these users are refused" in text
@@ -160,6 +167,22 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     assert [row.raw for row in refused] == [None] * 3
     assert traces(folder) == []
     assert deliver(small, tmp_path / "in", "later", late).repeats == 4, "a line that was refused is known again"
+
+
+def test_a_dry_look_counts_what_there_is_and_changes_nothing(small, capsys):
+    before = small.versions(*small.present())
+    do("forget", main, small.spark, "--dry-run", "--user", USER, "--refuse", "--lake", small.path)
+    text = capsys.readouterr().out
+    assert "This would be removed: 1 users asked for, 1 of them known to this lake" in text
+    assert re.search(r"^events +6 rows removed +v\d+ +-$", text, re.MULTILINE)
+    assert "new events of these users would be refused" in text
+    assert str(USER) not in text
+    assert small.versions(*small.present()) == before
+
+
+def test_it_says_that_trends_before_the_cut_date_still_count_them():
+    done = Certificate(1, 1, rows={"events": 2}, before={"events": 3}, cut=date(2019, 10, 8))
+    assert any("trends before 2019-10-08 are frozen" in line for line in certificate_lines(done, dry_run=False))
 
 
 @pytest.mark.parametrize("stop", [3, 5, 6])
@@ -179,12 +202,14 @@ def interrupted(lake, monkeypatch, users, stop):
             forget(lake, SETTINGS, users, refuse=False, erase=False, progress=quiet)
 
 
-def test_what_was_interrupted_is_not_finished_with_other_users(small, monkeypatch):
+def test_what_was_interrupted_is_not_finished_with_other_users(small, monkeypatch, capsys):
     """They would pass for those, of whom half is still there."""
     interrupted(small, monkeypatch, {USER}, 3)
     for others in ({1}, {USER, 1}):
         with pytest.raises(LakeError, match=r"of other users was interrupted .* with those first"):
             forget(small, SETTINGS, others, refuse=False, erase=False, progress=quiet)
+    do("verify", verify, small.spark, "--lake", small.path)
+    assert "a `forget` is under way, or was interrupted" in capsys.readouterr().out
     forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
     assert differing(small) == []
 

@@ -1,11 +1,13 @@
 """Maintenance: fewer files and fewer dates, and not one row of what is left any different."""
 
+import re
 import threading
 from datetime import date, datetime, timedelta
 
 import pytest
 from pyspark.sql import functions as F
 
+from jobs.maintain import main
 from lambda_spark.errors import LakeError
 from lambda_spark.events.refusals import FORGETTING
 from lambda_spark.lake import Lake
@@ -30,6 +32,7 @@ from lambda_spark.tables import (
     TRENDS,
 )
 from tests.deliveries import bring_up_to_date, contents, deliver, differing, event, quiet, random_events
+from tests.in_session import do
 
 pytestmark = pytest.mark.long
 
@@ -55,6 +58,18 @@ def template(session, tmp_path_factory):
     return folder / "lake"
 
 
+def test_a_dry_look_says_what_would_go_and_changes_nothing(small, capsys):
+    before = small.versions(*small.present())
+    settings = ("--set", "maintenance.min_files=2", "--set", "maintenance.expire_days=15")
+    do("maintain", main, small.spark, "--dry-run", "--lake", small.path, *settings)
+    text = capsys.readouterr().out
+    assert re.search(r"^events: \d+ rows \(.*\) of 2019-10-\d\d to 2019-10-\d\d would be expired$", text, re.MULTILINE)
+    assert re.search(r"^cut date: 2019-\d\d-\d\d; what is older is not taken in", text, re.MULTILINE)
+    assert re.search(r"^baskets: \d+ files of \d+ dates .* would be put into fewer$", text, re.MULTILINE)
+    assert small.versions(*small.present()) == before
+    assert small.cut() is None
+
+
 def test_folding_and_compaction_change_nothing_but_the_number_of_files(small):
     for run in ("first", "second"):
         RunLog(small, "ingest").finish("done", run)
@@ -64,13 +79,11 @@ def test_folding_and_compaction_change_nothing_but_the_number_of_files(small):
     maintain(small, KEEP_ALL, quiet)
     for table in (EVENTS, BASKETS, CO_INTERACTIONS):
         assert {part.files for part in parts_of(small, table) if part.date} == {1}, table.name
-    assert (
-        small.read(BASKETS)
-        .groupBy("event_date", "relation", "user_id", "user_session", "product_id")
-        .count()
-        .where("count > 1")
-        .isEmpty()
-    )
+    for table, key in (
+        (BASKETS, ("event_date", "relation", "user_id", "user_session", "product_id")),
+        (CO_INTERACTIONS, ("event_date", "relation", "item_a", "item_b")),
+    ):
+        assert small.read(table).groupBy(*key).count().where("count > 1").isEmpty(), table.name
     assert [contents(small, table) for table in (EVENTS, JOB_RUNS, SIMILAR_ITEMS, TRENDS)] == before
     assert differing(small) == []
     assert plan(small, KEEP_ALL.maintenance).packing == {}

@@ -1,5 +1,7 @@
 """A bad feed undone, and what each job wrote."""
 
+import os
+import re
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
@@ -153,6 +155,27 @@ def test_it_does_not_start_where_what_came_since_would_not_be_read_again(small, 
                 restore(small, SETTINGS, undo, [*map(str, sources)], quiet)
     (tmp_path / "other folder" / "good too.csv").unlink()
     assert len(plan(small, moment, [], IngestSettings()).lost) == 1
+    assert small.versions(*small.present()) == versions
+
+
+def test_a_dry_look_names_what_was_read_since_and_what_has_changed_meanwhile(small, fed_badly, spark, capsys):
+    folder, moment, _ = fed_badly
+    bad = folder / "in" / "bad-1.csv"
+    as_read, written = bad.read_text(), bad.stat().st_mtime_ns
+    versions = small.versions(*small.present())
+    arguments = ("--to", f"{moment:%Y-%m-%dT%H:%M:%S}", "--dry-run", "--lake", small.path, folder / "in")
+    do("restore", main, spark, *arguments)
+    text = capsys.readouterr().out
+    assert re.search(r"^  events: v\d+ with \d+ rows, back to v\d+ with \d+$", text, re.MULTILINE)
+    assert re.search(rf"^files read since .*\n  {re.escape(str(bad))}$", text, re.MULTILINE)
+    assert "changed meanwhile" not in text
+    try:
+        bad.write_text(f"{as_read}{event(datetime(2019, 12, 26), 'view', 5, 1, 'x')}\n")
+        do("restore", main, spark, *arguments)
+    finally:
+        bad.write_text(as_read)
+        os.utime(bad, ns=(written, written))
+    assert re.search(rf"changed meanwhile.*\n  {re.escape(str(bad))}$", capsys.readouterr().out, re.MULTILINE)
     assert small.versions(*small.present()) == versions
 
 

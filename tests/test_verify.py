@@ -5,13 +5,15 @@ import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from pyspark.sql import functions as F
+
 from jobs.verify import main
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.events.micro_batch import MicroBatch
 from lambda_spark.operations.verify import verify
 from lambda_spark.settings import Settings, SimilaritySettings
 from lambda_spark.speed.stream import start_over
-from lambda_spark.tables import CO_INTERACTIONS, PRODUCTS, RECOMMENDATIONS
+from lambda_spark.tables import CO_INTERACTIONS, DEMAND, EVENTS, PRODUCTS, RECOMMENDATIONS, USER_TRENDS
 from tests.deliveries import TRENDS, bring_up_to_date, deliver, differing, event, quiet
 from tests.in_session import do
 
@@ -36,6 +38,14 @@ def test_what_nothing_has_been_computed_for_yet_is_said_to_be_unchecked(small, s
     bring_up_to_date(small, Settings(trends=TRENDS))
     assert do("verify", main, spark, "--lake", small.path) == 0
     assert "not checked" not in capsys.readouterr().out
+
+
+def test_trends_are_held_against_the_events_that_their_run_had_seen(small):
+    """`forget` begins with the last of their tables; a run that is killed has written the first ones."""
+    note = {"job": "trends", "events_version": small.version(EVENTS) + 1}
+    small.delete(DEMAND, F.lit(True), note=note)
+    small.delete(USER_TRENDS, F.lit(True), note={"job": "forget"})
+    assert differing(small) == []
 
 
 def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import reduce
 from typing import Any
 
@@ -68,6 +68,8 @@ class Certificate:
     """The files that the removed rows had come from."""
     refused: bool = False
     """Whether nothing more of them is taken in."""
+    cut: date | None = None
+    """The lake's cut date: trends before it are frozen, and cannot be computed without them."""
     vacuumed: dict[str, Deleted] | None = None
     """Files deleted, by table; None where the old versions were kept."""
     logs: int = 0
@@ -86,8 +88,13 @@ class _Leaving:
 
 def check_nothing_pending(lake: Lake) -> None:
     """Raises LakeError where a `forget` was interrupted: only it knows the users it was to forget."""
-    if _pending(lake):
+    if is_pending(lake):
         raise LakeError(f"a `forget` was interrupted on {lake.path}: start it again with the same users first")
+
+
+def is_pending(lake: Lake) -> bool:
+    """Whether a `forget` has begun and is not done: it runs, or was interrupted."""
+    return bool(_pending(lake))
 
 
 def look(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
@@ -146,7 +153,7 @@ def _users_of(lake: Lake, table: Table) -> DataFrame:
 
 def _found(lake: Lake, leaving: _Leaving, refuse: bool) -> Certificate:
     before = lake.versions(*lake.present())
-    certificate = Certificate(len(leaving.ids), leaving.known.count(), before=before, refused=refuse)
+    certificate = Certificate(len(leaving.ids), leaving.known.count(), before=before, refused=refuse, cut=lake.cut())
     counts = {table.name: _rows_of(lake, table, leaving.known).count() for table in BY_USER if lake.exists(table)}
     counts[REJECTED_EVENTS.name] = _rejected(lake, leaving).count()
     certificate.rows = {name: count for name, count in counts.items() if count}

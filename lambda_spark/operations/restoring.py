@@ -46,7 +46,9 @@ class Undo:
     topics: list[str] = field(default_factory=list)
     """the topics,"""
     lost: list[str] = field(default_factory=list)
-    """and the files among them that would not be read again."""
+    """the files among them that would not be read again,"""
+    changed: list[str] = field(default_factory=list)
+    """and those that have changed since, and would be read as they are now."""
     come_back: str = ""
     """What to know of users who were forgotten."""
     cut: date | None = None
@@ -82,6 +84,9 @@ def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestS
     undo.files = [unquote(source) for source in read if not source.startswith(KAFKA)]
     undo.topics = sorted({source.removeprefix(KAFKA).split("/")[0] for source in read if source.startswith(KAFKA)})
     undo.lost = _lost(lake, undo.files, sources, settings)
+    if sources:
+        changed = FileSource(lake, list(sources), settings).not_read_again(frozenset())
+        undo.changed = [path for path in undo.files if path.removeprefix("file:") in changed]
     return undo
 
 

@@ -79,10 +79,10 @@ def _products(lake: Lake, newest: int, *, version: int) -> Iterator[Finding]:
 def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
     with lake.locks.tables(*(table.name for table in TREND_TABLES)):
         done = lake.last_commit(USER_TRENDS, job="trends")
-        versions = lake.versions(*TREND_TABLES) if done is not None else {}
-    if done is None:
-        return
-    version = int(done.note["events_version"])
+        if done is None:
+            return
+        version = int(done.note["events_version"])
+        versions = {table.name: _trends_of(lake, table, version) for table in TREND_TABLES}
     settings = from_recorded(TrendSettings, lake.properties(USER_TRENDS))
     events, cut = lake.read(EVENTS, version), lake.cut()
     extent = extent_of(events, cut)
@@ -96,6 +96,17 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
         for table, expected in tables.by_table():
             actual = lake.read(table, versions[table.name]).where(is_open)
             yield _compare(table, expected.where(is_open), actual, _against(version, newest))
+
+
+def _trends_of(lake: Lake, table: Table, events_version: int) -> int:
+    """The version of a trend table that a run left which had seen this version of events: `forget` begins with the last
+    of these tables, and whoever is killed between two of them leaves the first ones newer."""
+    before = None
+    while (commit := lake.last_commit(table, before=before, job="trends")) is not None:
+        if int(commit.note["events_version"]) <= events_version:
+            return commit.version
+        before = commit.version
+    return lake.version(table)
 
 
 def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:

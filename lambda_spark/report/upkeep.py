@@ -54,6 +54,8 @@ def certificate_lines(certificate: Certificate, *, dry_run: bool) -> list[str]:
         lines.append("no row of any table names them")
     if dry_run:
         lines.append("products, the counts of pairs, trends and lists would be corrected by what goes")
+    if certificate.cut is not None and rows:
+        lines.append(f"trends before {certificate.cut} are frozen: counts of products, they may still include them")
     if certificate.refused:
         lines.append(f"new events of these users {'would be' if dry_run else 'are'} refused from now on")
     if certificate.vacuumed is not None:
@@ -84,6 +86,9 @@ def undo_lines(undo: Undo) -> list[str]:
     if undo.files:
         lines.append("files read since (to keep one out, name it: --set ingest.exclude=NAME):")
         lines += _some(undo.files)
+    if undo.changed:
+        lines.append("of these have changed meanwhile, and would be read as they are now:")
+        lines += _some(undo.changed)
     if undo.topics:
         lines.append(f"topics read since: {', '.join(undo.topics)}: the next `ingest --source kafka` reads them again")
         lines.append("from their earliest offset; what Kafka has deleted meanwhile is lost")
