@@ -23,6 +23,7 @@ from lambda_spark.job import Job, run_job
 from lambda_spark.lake import Lake
 from lambda_spark.operations.chain import account_lines
 from lambda_spark.report.evaluation import evaluation_lines, evaluation_tables, tuned_settings
+from lambda_spark.report.text import clean
 from lambda_spark.session import literal_rows
 from lambda_spark.settings import Settings
 from lambda_spark.tables import EVALUATIONS, EVENTS
@@ -149,7 +150,7 @@ def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version:
 
 def progress(job: Job) -> Callable[[str], None]:
     """With --json the output is for a program, so progress goes to the error output."""
-    return (lambda text: print(text, file=sys.stderr)) if job.arguments.json else job.say
+    return (lambda text: print(clean(text), file=sys.stderr)) if job.arguments.json else job.say
 
 
 if __name__ == "__main__":

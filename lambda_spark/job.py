@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from delta import exceptions as delta_exceptions
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.sql import SparkSession
 
@@ -24,6 +25,10 @@ from lambda_spark.report.text import clean
 from lambda_spark.session import fit_partitions, open_session
 from lambda_spark.settings import Settings, load_settings
 from lambda_spark.tables import EVENTS
+
+# They have no class in common.
+_CONFLICTS = tuple(getattr(delta_exceptions, name) for name in delta_exceptions.__all__)
+_STARTS = 3
 
 
 @dataclass(slots=True)
@@ -49,7 +54,7 @@ class Job:
 
     def record(self, lake: Lake) -> Lake:
         """Have what this process does from now on noted in the lake's `job_runs`."""
-        if self.is_process:
+        if self.is_process and self.runs is None:
             self.runs = RunLog(lake, self.name)
         return lake
 
@@ -91,7 +96,7 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
         spark = open_session(name)
         _stop_at_once_when_told(name)
         job = Job(name, arguments, settings, spark, started, is_process=True)
-        code = call(job) or 0
+        code = call_until_written(call, job)
         _note(job, "done", "\n".join(job.told))
     except LambdaSparkError as error:
         code = error.exit_code
@@ -109,6 +114,19 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
     # Not sys.exit: a stopped stream's callback threads must not hold the process, and all is committed.
     sys.stdout.flush()
     os._exit(code)
+
+
+def call_until_written(call: Callable[[Job], int | None], job: Job) -> int:
+    """A job's exit code. Where another writer (a shell, say: the jobs hold locks) has changed what it had read, and
+    Delta refused its commit, it starts again, as it does when it was killed."""
+    for left in reversed(range(_STARTS)):
+        try:
+            return call(job) or 0
+        except _CONFLICTS:
+            if not left:
+                raise
+            job.say("something else has written to these tables meanwhile; starting again")
+    raise AssertionError("unreachable")
 
 
 def _in_one_line(error: Exception) -> str:
@@ -130,7 +148,7 @@ def _note(job: Job | None, outcome: str, detail: str) -> None:
     try:
         job.runs.finish(outcome, detail)
     except (Exception, Py4JError) as error:
-        print(f"{job.name}: this run is not in job_runs: {reason_of(error)}", file=sys.stderr)
+        print(clean(f"{job.name}: this run is not in job_runs: {reason_of(error)}"), file=sys.stderr)
 
 
 def _stop_at_once_when_told(name: str) -> None:
@@ -155,7 +173,8 @@ def _fail(line: str) -> None:
         try:
             os.makedirs(os.path.dirname(log), exist_ok=True)
             with open(log, "a", encoding="utf-8") as file:
-                file.write(f"{line}\n{traceback.format_exc()}")
+                trace = "\n".join(map(clean, traceback.format_exc().splitlines()))
+                file.write(f"{line}\n{trace}\n")
             line = f"{line}\n(details: {clean(log)})"
         except OSError as error:
             line = f"{line}\n(no details: {clean(log)}: {error.strerror})"

@@ -16,6 +16,7 @@ from tempfile import gettempdir
 
 from lambda_spark.arguments import JOBS, PROJECT, overview, parse, reads_kafka
 from lambda_spark.errors import LambdaSparkError, UsageError
+from lambda_spark.report.text import clean
 from lambda_spark.settings import load_settings
 
 KAFKA_CONF = PROJECT / "conf" / "kafka.conf"
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> None:
         if reads_kafka(parsed):
             fetch_jars(KAFKA_CONF, Path(sys.executable).parents[1], KAFKA_JARS)
     except LambdaSparkError as error:
-        print(f"{job}: {error}", file=sys.stderr)
+        print(clean(f"{job}: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     _become_spark(job, options, parsed)
 

@@ -16,7 +16,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from lambda_spark.arguments import parse
 from lambda_spark.errors import LakeError, LambdaSparkError, UsageError
-from lambda_spark.report.text import table
+from lambda_spark.report.text import clean, table
 from lambda_spark.tables import RECOMMENDATIONS
 
 _SHOWN = ("rank", "product_id", "category_code", "brand", "price", "score", "reason")
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
             raise UsageError(f"{parsed.lake} is no lake yet: run `ingest` (or `run`, or `demo`) first")
         rows = look_up(parsed.lake, parsed.user)
     except LambdaSparkError as error:
-        print(f"lookup: {error}", file=sys.stderr)
+        print(clean(f"lookup: {error}"), file=sys.stderr)
         return error.exit_code
     if parsed.json:
         print(json.dumps({"user_id": parsed.user, "recommendations": rows}, default=float))

@@ -1,9 +1,13 @@
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
 from py4j.protocol import Py4JJavaError
 
+from lambda_spark import launch, lookup
+from lambda_spark.arguments import PROJECT
 from lambda_spark.job import _in_one_line
+from lambda_spark.replay import play
 from lambda_spark.report.result import result
 from lambda_spark.report.text import clean, shown, table
 from lambda_spark.settings import Settings
@@ -58,3 +62,38 @@ def test_a_failure_in_java_is_said_by_its_cause(spark):
     with pytest.raises(Py4JJavaError) as failure:
         spark._jvm.java.nio.file.Files.readString(nowhere)
     assert _in_one_line(failure.value) == "NoSuchFileException: /no/such/file"
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        (launch.main, ["tr\x1b[2Jends"]),
+        (lookup.main, ["--user", "1", "--lake", "/no\x1b[2J\nlake"]),
+        (play.main, ["/no\x1b[2J\nfile", "--to", "/nowhere", "--rate", "1"]),
+    ],
+)
+def test_what_a_user_typed_cannot_speak_to_the_terminal(capsys, main, arguments):
+    with suppress(SystemExit):
+        main(arguments)
+    said = capsys.readouterr().err
+    assert "\\x1b[2J" in said
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 1
+
+
+def test_nothing_in_a_log_can_speak_to_the_terminal(spark):
+    """A trace keeps its lines."""
+    log4j = spark._jvm.org.apache.logging.log4j
+    lines = (PROJECT / "conf" / "log4j2.properties").read_text().splitlines()
+    conf = dict(line.split(" = ", 1) for line in lines if " = " in line)
+    layout = log4j.core.layout.PatternLayout.newBuilder()
+    layout.withPattern(conf["appender.file.layout.pattern"].replace("\\\\", "\\"))
+    layout.withAlwaysWriteExceptions(conf["appender.file.layout.alwaysWriteExceptions"] == "true")
+    event = log4j.core.impl.Log4jLogEvent.newBuilder()
+    event.setLoggerName("spark").setLevel(log4j.Level.WARN)
+    event.setMessage(log4j.message.SimpleMessage("acme\x1b[2J"))
+    event.setThrown(spark._jvm.java.io.IOException("no\x07ise"))
+    text = layout.build().toSerializable(event.build())
+    assert "WARN spark: acme?[2J\n" in text
+    assert text.count("IOException: no?ise\n") == 1
+    assert "\tat " in text

@@ -25,6 +25,7 @@ from lambda_spark.arguments import parse
 from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.replay.feed import Day, Disturbances, Feed, event_files
 from lambda_spark.replay.sinks import FolderSink, Sink, TopicSink
+from lambda_spark.report.text import clean
 from lambda_spark.settings import KafkaSettings, load_settings
 
 _SAY_EVERY = 2.0
@@ -134,7 +135,7 @@ def main(options: list[str]) -> int:
         settings = load_settings(arguments.conf_file, arguments.assignments).kafka
         return _replay(arguments, settings)
     except LambdaSparkError as error:
-        print(f"replay: {error}", file=sys.stderr)
+        print(clean(f"replay: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nreplay: stopped; the next start goes on from there", flush=True)
@@ -202,7 +203,7 @@ def _progress(began: float, lines: int, first: int) -> Callable[[int, float], No
 
 
 def _say(began: float, text: str) -> None:
-    print(f"[{time.monotonic() - began:6.1f} s] {text}", flush=True)
+    print(f"[{time.monotonic() - began:6.1f} s] {clean(text)}", flush=True)
 
 
 if __name__ == "__main__":

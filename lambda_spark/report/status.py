@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_spark.operations.status import Status
-from lambda_spark.report.text import table
+from lambda_spark.report.text import clean, table
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
@@ -19,7 +19,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 def status_tables(status: Status) -> str:
     """Tables, steps, streams and jobs, each as a table of text; times are UTC."""
     parts = [
-        f"{status.lake} at {_time(status.at)} UTC: {status.lines:,} lines read, "
+        f"{clean(status.lake)} at {_time(status.at)} UTC: {status.lines:,} lines read, "
         f"{100 * status.rejected_share:.2f} % of them rejected",
         table(
             [
