@@ -72,8 +72,8 @@ class Lake:
             foreign = [name for name in lake.files.list() if not name.startswith((".", "_"))]
             if foreign and foreign[0] in TABLES:
                 raise LakeError(
-                    f"{lake.path}: the table events is missing, from which all others come; bring it back from a "
-                    "backup, or ingest the sources again into a fresh lake"
+                    f"{lake.path}: the table events is missing, from which all others come; bring the whole lake back "
+                    "from a backup, or ingest the sources again into a fresh one"
                 )
             if foreign:
                 raise UsageError(
@@ -126,7 +126,7 @@ class Lake:
         """The newest version. Raises LakeError where the table does not exist."""
         commits = commit_numbers(self.files, table.name)
         if not commits:
-            raise LakeError(f"{self.path} has no table {table.name} yet")
+            raise LakeError(f"{self.path} has no table {table.name} yet: run `{table.job}` first")
         return commits[-1]
 
     def versions(self, *tables: Table) -> dict[str, int]:

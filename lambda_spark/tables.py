@@ -23,6 +23,8 @@ class Table:
     """
 
     name: str
+    job: str
+    """The job that writes it."""
     comment: str
     columns: tuple[Column, ...]
     partition_by: tuple[str, ...] = ()
@@ -71,6 +73,7 @@ _TREND_FIGURES = (
 
 EVENTS = Table(
     name="events",
+    job="ingest",
     comment="Every valid event of the store, once",
     columns=(
         Column("event_id", "string", "Hex of the first 16 bytes of SHA-256 over the nine columns of the event"),
@@ -95,6 +98,7 @@ EVENTS = Table(
 
 REJECTED_EVENTS = Table(
     name="rejected_events",
+    job="ingest",
     comment="Every line that is no valid event, once, with all reasons; a file that could not be read is one row",
     columns=(
         Column(
@@ -119,6 +123,7 @@ REJECTED_EVENTS = Table(
 
 INGESTED_FILES = Table(
     name="ingested_files",
+    job="ingest",
     comment="Every file, or part of a Kafka partition, that was read: lines = events + repeats + rejected",
     columns=(
         Column("source", "string", "File, as a URI, or kafka:topic/partition/first-last offset"),
@@ -139,12 +144,14 @@ INGESTED_FILES = Table(
 
 REFUSED_USERS = Table(
     name="refused_users",
+    job="forget --refuse",
     comment="Users whose events are refused since they were forgotten, without their ids",
     columns=(Column("user", "string", "Hex of SHA-256 over the table's salt, a colon and the user's id"),),
 )
 
 PRODUCTS = Table(
     name="products",
+    job="ingest",
     comment="Every product of an event, with its newest known attributes",
     columns=(
         Column("product_id", "bigint", "Product"),
@@ -164,6 +171,7 @@ PRODUCTS = Table(
 
 DEMAND = Table(
     name="demand",
+    job="trends",
     comment="Events per bucket, signal and product",
     columns=(
         _BUCKET,
@@ -176,6 +184,7 @@ DEMAND = Table(
 
 TRENDS = Table(
     name="trends",
+    job="trends",
     comment="Per bucket, signal and product: demand against the bucket before, and whether that is a trend",
     columns=(
         _BUCKET,
@@ -190,6 +199,7 @@ TRENDS = Table(
 
 CATEGORY_TRENDS = Table(
     name="category_trends",
+    job="trends",
     comment="As trends, per category path; events without one count in the total demand only",
     columns=(_BUCKET, _SIGNAL, Column("category_code", "string", "Category path"), *_TREND_FIGURES),
     partition_by=("bucket_start",),
@@ -197,6 +207,7 @@ CATEGORY_TRENDS = Table(
 
 BRAND_TRENDS = Table(
     name="brand_trends",
+    job="trends",
     comment="As trends, per brand; events without one count in the total demand only",
     columns=(_BUCKET, _SIGNAL, Column("brand", "string", "Brand"), *_TREND_FIGURES),
     partition_by=("bucket_start",),
@@ -204,6 +215,7 @@ BRAND_TRENDS = Table(
 
 USER_TRENDS = Table(
     name="user_trends",
+    job="trends",
     comment="Per bucket and user: what part of the interactions was with products that were rising, and waning",
     columns=(
         _BUCKET,
@@ -217,6 +229,7 @@ USER_TRENDS = Table(
 
 BASKETS = Table(
     name="baskets",
+    job="similarity",
     comment="What one visitor touched in one session on one date; the smallest first_time of a key counts",
     columns=(
         _DATE,
@@ -232,6 +245,7 @@ BASKETS = Table(
 
 CO_INTERACTIONS = Table(
     name="co_interactions",
+    job="similarity",
     comment="Co-occurrence by date, to be summed by key; (i, i) counts the baskets of i, and (0, 0) all baskets",
     columns=(
         _DATE,
@@ -247,6 +261,7 @@ CO_INTERACTIONS = Table(
 
 SIMILAR_ITEMS = Table(
     name="similar_items",
+    job="similarity",
     comment="The most similar products of each product, by relation",
     columns=(
         _RELATION,
@@ -262,6 +277,7 @@ SIMILAR_ITEMS = Table(
 
 RECOMMENDATIONS = Table(
     name="recommendations",
+    job="recommend",
     comment="The list of each active user, with reasons and the versions of the tables it was computed from",
     columns=(
         Column("user_id", "bigint", "User"),
@@ -286,6 +302,7 @@ RECOMMENDATIONS = Table(
 
 EVALUATIONS = Table(
     name="evaluations",
+    job="evaluate",
     comment="How good recommendations were, by method, protocol and slice, each run under its id",
     columns=(
         Column("run_id", "string", "Run of `evaluate`"),
@@ -317,6 +334,7 @@ EVALUATIONS = Table(
 
 JOB_RUNS = Table(
     name="job_runs",
+    job="run",
     comment="What jobs did: a row per run that ended by itself, and one per micro-batch of a stream",
     columns=(
         Column("run_id", "string", "Process that did it"),

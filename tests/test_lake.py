@@ -1,14 +1,20 @@
 """What a lake says of its tables."""
 
 import os
+import threading
+import time
 from datetime import timedelta
 
 import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.job import call_until_written
 from lambda_spark.lake import Lake
 from lambda_spark.operations.runs import RunLog
-from lambda_spark.tables import EVENTS, JOB_RUNS, TABLES
+from lambda_spark.tables import DEMAND, EVENTS, JOB_RUNS, TABLES
+from tests.in_session import do
 
 
 def test_what_is_recorded_is_read_as_it_was_also_where_it_looks_like_a_secret(lake):
@@ -35,6 +41,47 @@ def test_a_vacuum_keeps_at_least_what_was_asked_for(lake):
     lake.vacuum(EVENTS, timedelta(minutes=119))
     found = lake.spark.sql(f"show tblproperties delta.`{lake.location(EVENTS)}`").collect()
     assert dict(map(tuple, found))["delta.deletedFileRetentionDuration"] == "interval 2 hours"
+
+
+def test_a_vacuum_deletes_nothing_that_the_retention_still_protects(small):
+    before = small.version(DEMAND)
+    rows = small.read(DEMAND, before).count()
+    small.overwrite(DEMAND, small.read(DEMAND).limit(1), note={})
+    small.vacuum(DEMAND, timedelta(hours=1))
+    assert small.read(DEMAND, before).count() == rows > 1
+    small.vacuum(DEMAND, timedelta())
+    assert not set(small.data_files(DEMAND, before)) & set(small.files.walk(DEMAND.name))
+
+
+def test_a_job_begins_again_where_another_writer_came_first(small, tmp_path, capsys):
+    """A shell that deletes rows while a job is about to replace them, which Delta refuses then."""
+    begun, go_on, starts = tmp_path / "begun", tmp_path / "go on", []
+
+    @F.udf("boolean")
+    def is_let_through(number):
+        begun.touch()
+        while not go_on.exists():
+            time.sleep(0.05)
+        return True
+
+    def delete():
+        while not begun.exists():
+            time.sleep(0.05)
+        DeltaTable.forPath(small.spark, small.location(DEMAND)).delete("signal = 'cart'")
+        go_on.touch()
+
+    def call(job):
+        starts.append(small.version(DEMAND))
+        rows = small.read(DEMAND, starts[-1]).limit(2)
+        small.overwrite(DEMAND, rows.where(is_let_through("product_id")), note={"job": "trends"})
+
+    other = threading.Thread(target=delete)
+    other.start()
+    assert do("trends", lambda job: call_until_written(call, job), small.spark, "--lake", small.path) == 0
+    other.join()
+    assert starts[1:] == [starts[0] + 1]
+    assert "something else has written to these tables meanwhile; starting again" in capsys.readouterr().out
+    assert small.last_commit(DEMAND, job="trends").version == starts[1] + 1
 
 
 def test_what_no_lake_is_is_refused(spark, tmp_path):

@@ -101,6 +101,8 @@ def _refresh(
     if done.note["first_event"] is None:
         return recompute_all("first events")
     covered = int(done.note["events_version"])
+    if covered > version:
+        return recompute_all("events is older than what was computed, as from a backup")
     if not lake.has_log_since(EVENTS, covered):
         return recompute_all("what came since the last run is no longer in the log of events")
     before = Extent(done.note["first_event"], done.note["newest_event"])

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.errors import JobRunningError
+from lambda_spark.errors import CheckpointError, JobRunningError
 from lambda_spark.events.micro_batch import INGEST_TABLES
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import APPLICATION, Checkpoint, covered_version, is_at_head
@@ -25,7 +25,7 @@ from lambda_spark.settings import (
     from_recorded,
     recorded,
 )
-from lambda_spark.speed.stream import refresh_similar_items, update
+from lambda_spark.speed.stream import REBUILD, refresh_similar_items, update
 from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, USER_TRENDS, Table
 
 Progress = Callable[[str], None]
@@ -70,8 +70,12 @@ def at_rest_unread(lake: Lake, settings: Settings, progress: Progress) -> Iterat
 
 
 def _drain(lake: Lake, settings: Settings, progress: Progress, within: float | None) -> None:
-    if not lake.exists(CO_INTERACTIONS):
+    missing = [table.name for table in (BASKETS, CO_INTERACTIONS) if not lake.exists(table)]
+    if len(missing) == 2:
         return
+    # A first run that was killed between the two has counted nothing yet.
+    if CO_INTERACTIONS.name in missing or (missing and lake.last_commit(CO_INTERACTIONS, job="similarity")):
+        raise CheckpointError(f"{missing[0]} is missing in {lake.path}; {REBUILD}")
     start, told = time.monotonic(), False
     while not is_at_head(lake, similarity_checkpoint(lake), EVENTS):
         try:

@@ -115,8 +115,8 @@ def status(lake: Lake, now: datetime) -> Status:
     """Everything above, at one moment; `now` in UTC."""
     with ThreadPoolExecutor(_AT_ONCE) as asked:
         tables = list(asked.map(lambda table: _table(lake, table), lake.present()))
-    account = lake.read(INGESTED_FILES).agg(F.sum("lines").alias("lines"), F.sum("rejected").alias("rejected"))
-    total = account.collect()[0]
+    account = lake.read(INGESTED_FILES, lake.version(INGESTED_FILES))
+    total = account.agg(F.sum("lines").alias("lines"), F.sum("rejected").alias("rejected")).collect()[0]
     runs = lake.read(JOB_RUNS) if lake.exists(JOB_RUNS) else None
     return Status(
         lake=lake.path,

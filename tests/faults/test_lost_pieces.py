@@ -15,6 +15,7 @@ from jobs.similarity import similarity
 from jobs.verify import main as verify
 from lambda_spark.errors import CheckpointError, LambdaSparkError
 from lambda_spark.lake import Lake
+from lambda_spark.tables import EVENTS
 from tests.faults.killing import SETTINGS, deliveries, run_job, tables_of
 from tests.in_session import do
 
@@ -96,9 +97,69 @@ def test_a_missing_half_of_the_speed_layer_is_refused_and_a_rebuild_is_the_way_o
     assert_whole(spark, store, whole)
 
 
+@pytest.mark.parametrize("piece", [".", "offsets", "sources"])
+def test_without_a_piece_of_its_checkpoint_ingest_reads_all_again(spark, template, store, capsys, piece):
+    inbox = store / "in"
+    shutil.copytree(template / "in", inbox)
+    (inbox / "1.csv").write_text(SECOND)
+    [checkpoint] = (store / "lake" / "_checkpoints" / "ingest").iterdir()
+    shutil.rmtree(checkpoint / piece)
+    lake = Lake.open(spark, str(store / "lake"))
+    before = lake.read(EVENTS).count()
+    run_all(spark, store, inbox)
+    assert "the checkpoint of ingest is lost" in capsys.readouterr().out
+    assert lake.read(EVENTS).count() > before
+    assert on_lake("verify", verify, spark, store) == 0
+
+
+@pytest.fixture(scope="module")
+def other(session, template, tmp_path_factory):
+    """Another lake, of the same files."""
+    folder = tmp_path_factory.mktemp("other")
+    run_all(session, folder, template / "in")
+    return folder
+
+
+def put_in_place(other, store, stream):
+    """The checkpoint of another lake under the name of this one's, at the same micro-batch."""
+    [checkpoint] = (store / "lake" / "_checkpoints" / stream).iterdir()
+    [foreign] = (other / "lake" / "_checkpoints" / stream).iterdir()
+    shutil.rmtree(checkpoint)
+    shutil.copytree(foreign, checkpoint)
+
+
+def test_with_the_checkpoint_of_another_lake_ingest_reads_all_again(spark, template, other, store, whole, capsys):
+    put_in_place(other, store, "ingest")
+    run_all(spark, store, template / "in")
+    assert "the checkpoint of ingest is not the one that events was written with" in capsys.readouterr().out
+    assert_whole(spark, store, whole)
+
+
+def test_the_checkpoint_of_another_lake_is_refused_and_a_rebuild_is_the_way_out(spark, template, other, store, whole):
+    put_in_place(other, store, "similarity")
+    with pytest.raises(CheckpointError, match=r"checkpoint of similarity is not the one .*similarity --rebuild"):
+        run_all(spark, store, template / "in")
+    on_lake("similarity", similarity, spark, store, "--rebuild")
+    run_all(spark, store, template / "in")
+    assert_whole(spark, store, whole)
+
+
+def test_with_events_from_a_backup_a_rebuild_is_the_way_out(spark, template, store, whole):
+    events = store / "lake" / "events"
+    newest = max((events / "_delta_log").glob("*.json"))
+    newest.unlink()
+    for crc in (events / "_delta_log").glob(f"{newest.stem}*"):
+        crc.unlink()
+    with pytest.raises(CheckpointError, match=r"events is older .*similarity --rebuild"):
+        on_lake("similarity", similarity, spark, store)
+    on_lake("similarity", similarity, spark, store, "--rebuild")
+    run_all(spark, store, template / "in")
+    assert_whole(spark, store, whole)
+
+
 def test_without_its_events_a_lake_is_refused_and_a_fresh_one_is_the_way_out(spark, template, store, whole):
     (store / "lake" / "events").rename(store / "aside")
-    with pytest.raises(LambdaSparkError, match=r"events is missing.*backup.*fresh lake"):
+    with pytest.raises(LambdaSparkError, match=r"events is missing.*backup.*fresh one"):
         run_all(spark, store, template / "in")
     (store / "lake").rename(store / "old")
     run_all(spark, store, template / "in")
