@@ -96,7 +96,7 @@ def run_job(
         env=environment,
         start_new_session=True,
     )
-    output = b""
+    output, is_stuck = b"", False
     try:
         with selectors.DefaultSelector() as ready:
             ready.register(process.stdout, selectors.EVENT_READ)
@@ -112,10 +112,13 @@ def run_job(
                 if after is not None and spoke is not None and time.monotonic() - spoke >= after:
                     break
     finally:
-        if process.poll() is None and (after is not None or time.monotonic() - started >= timeout):
+        is_stuck = time.monotonic() - started >= timeout
+        if process.poll() is None and (after is not None or is_stuck):
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait(timeout=60)
         process.stdout.close()
+    # A job that hangs has not been killed where it was to be.
+    assert not is_stuck, f"not ended after {timeout} s:\n{output.decode()}"
     return Ended(code == -signal.SIGKILL, code, output.decode(), time.monotonic() - started)
 
 

@@ -17,6 +17,7 @@ import random
 import re
 import signal
 import statistics
+import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -43,7 +44,8 @@ SMALL = (
     "--driver-memory 1g --conf spark.sql.shuffle.partitions=2 --conf spark.databricks.delta.snapshotPartitions=1 "
     "--conf spark.driver.defaultJavaOptions=-XX:+UseSerialGC"
 )
-QUERY = "select count(*) - count(distinct event_id) as counted_twice from events"
+QUERY = "select (select count(*) from events) - (select count(distinct event_id) from events) as counted_twice"
+"""Two looks at a table, which have to see the same version of it."""
 
 
 @dataclass
@@ -53,12 +55,25 @@ class Watched:
     command: Command
     started: float = field(default_factory=time.monotonic)
     memory: list[tuple[float, int]] = field(default_factory=list)
+    live: list[tuple[int, int]] = field(default_factory=list)
+    """After each part of the time: the MB of its heap that are in use, and of its classes."""
 
     def look(self) -> None:
         status = f"/proc/{self.command.process.pid}/status"
         with open(status) as text:
             kilobytes = int(re.search(r"VmRSS:\s+(\d+)", text.read())[1])
         self.memory.append((time.monotonic() - self.started, kilobytes * 1024))
+
+    def look_into(self) -> None:
+        """What Java takes from the machine it keeps: whether more and more is in use shows after a collection only."""
+        self._ask_java("GC.run")
+        heap, _, classes = self._ask_java("GC.heap_info").partition("Metaspace")
+        in_use = sum(map(int, re.findall(r"generation .* used (\d+)K", heap)))
+        self.live.append((in_use // 1024, int(re.search(r"used (\d+)K", classes)[1]) // 1024))
+
+    def _ask_java(self, question: str) -> str:
+        asked = ["jcmd", str(self.command.process.pid), question]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
 
     def micro_batches(self) -> list[tuple[float, float]]:
         """When each ended, in seconds after the start, and how long it took."""
@@ -155,6 +170,8 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
                         log = stream.command.log
                         assert stream.command.process.poll() is None, f"{name}: {log.read_text()[-3000:]}"
                         stream.look()
+                        if time.monotonic() - began > (len(stream.live) + 1) * 60 * MINUTES / PARTS:
+                            stream.look_into()
                     time.sleep(5)
             finally:
                 # Where one has failed, the other is not waited for until the end.
@@ -175,6 +192,7 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
         batches = stream.micro_batches()
         print(f"{name}: {len(batches)} micro-batches, median seconds by part {by_part(batches, seconds)}")
         print(f"{name}: median MB by part {by_part([(at, held / 2**20) for at, held in stream.memory], seconds)}")
+        print(f"{name}: MB of the heap in use and of classes after each part {stream.live}")
     expected = {user: len(events) for user, events in delivered(inbox).items() if user not in forgotten}
     found = Lake.open(spark, str(lake)).read(EVENTS).groupBy("user_id").count().collect()
     assert {row.user_id: row["count"] for row in found} == expected
