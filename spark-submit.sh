@@ -149,6 +149,8 @@ if [ "${1:-}" = test ]; then
     "$environment/bin/ruff" check .
     "$environment/bin/ruff" format --check .
     "$environment/bin/mypy"
+    # Of two cores one Spark session keeps little more than one busy. What is asked for by name runs in this process.
+    [ $# -gt 0 ] || set -- -n 2 --dist loadfile
     exec "$environment/bin/python" -m pytest "$@"
 fi
 exec "$environment/bin/python" -m lambda_spark.launch "$@"
