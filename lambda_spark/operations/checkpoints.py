@@ -57,21 +57,22 @@ def open_checkpoint(
     application = lake.properties(table)[key]
     checkpoint = Checkpoint(job, application, lake.checkpoint(job, application))
     written = lake.last_commit(table, application=application)
-    if written is not None:
-        folder = _folder(checkpoint)
-        planned = [int(name) for name in lake.files.list(f"{folder}/{PLANNED}") if name.isdigit()]
-        finished = [int(name) for name in lake.files.list(f"{folder}/commits") if name.isdigit()]
-        batch_id = int(written.note["batch_id"])
-        if not all(lake.files.list(f"{folder}/{part}") for part in parts):
-            raise CheckpointError(f"the checkpoint of {job} is lost ({checkpoint.location}); {way_out}")
-        is_another = f"the checkpoint of {job} is not the one that {table.name} was written with"
-        if not max(finished, default=-1) <= batch_id <= max(planned):
-            raise CheckpointError(
-                f"{is_another}: it is at micro-batch {max(planned)}, the table at {batch_id}; {way_out}"
-            )
-        planned_at = written.note.get(PLANNED_AT)
-        if planned_at not in (None, batch_time(lake, checkpoint, batch_id).isoformat()):
-            raise CheckpointError(f"{is_another}: its micro-batch {batch_id} was planned at another time; {way_out}")
+    if written is None and not lake.has_log_since(table, -1):
+        # The stream has been idle for so long that the log has forgotten what it wrote.
+        return checkpoint
+    folder = f"_checkpoints/{job}/{application}"
+    planned = [int(name) for name in lake.files.list(f"{folder}/{PLANNED}") if name.isdigit()]
+    finished = [int(name) for name in lake.files.list(f"{folder}/commits") if name.isdigit()]
+    batch_id = -1 if written is None else int(written.note["batch_id"])
+    if written is not None and not all(lake.files.list(f"{folder}/{part}") for part in parts):
+        raise CheckpointError(f"the checkpoint of {job} is lost ({checkpoint.location}); {way_out}")
+    is_another = f"the checkpoint of {job} is not the one that {table.name} was written with"
+    if not max(finished, default=-1) <= batch_id <= max(planned, default=-1):
+        has = "has none" if written is None else f"is at {batch_id}"
+        raise CheckpointError(f"{is_another}: it is at micro-batch {max(planned)}, the table {has}; {way_out}")
+    planned_at = None if written is None else written.note.get(PLANNED_AT)
+    if planned_at is not None and planned_at != batch_time(lake, checkpoint, batch_id).isoformat():
+        raise CheckpointError(f"{is_another}: its micro-batch {batch_id} was planned at another time; {way_out}")
     return checkpoint
 
 

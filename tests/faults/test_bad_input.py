@@ -123,7 +123,7 @@ def test_a_gigabyte_without_a_line_end_is_refused_by_a_job_that_could_not_hold_i
     ended = run_job("ingest", str(inbox), "--lake", str(tmp_path / "lake"))
     assert ended.code == 0, ended.output
     assert ended.output.count("no line end in 16 MB") == 2
-    assert "3 lines = 1 events + 0 repeats + 2 rejected" in ended.output
+    assert "3 lines read = 1 events + 0 repeats + 2 rejected" in ended.output
 
 
 def assert_fuzzed_lines_are_all_accounted_for(lake, inbox, count, seed):
