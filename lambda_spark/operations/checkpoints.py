@@ -60,11 +60,9 @@ def open_checkpoint(
     if written is None and not lake.has_log_since(table, -1):
         # The stream has been idle for so long that the log has forgotten what it wrote.
         return checkpoint
-    folder = f"_checkpoints/{job}/{application}"
-    planned = [int(name) for name in lake.files.list(f"{folder}/{PLANNED}") if name.isdigit()]
-    finished = [int(name) for name in lake.files.list(f"{folder}/commits") if name.isdigit()]
+    planned, finished = (_micro_batches(lake, checkpoint, part) for part in (PLANNED, "commits"))
     batch_id = -1 if written is None else int(written.note["batch_id"])
-    if written is not None and not all(lake.files.list(f"{folder}/{part}") for part in parts):
+    if written is not None and not all(lake.files.list(f"{_folder(checkpoint)}/{part}") for part in parts):
         raise CheckpointError(f"the checkpoint of {job} is lost ({checkpoint.location}); {way_out}")
     is_another = f"the checkpoint of {job} is not the one that {table.name} was written with"
     if not max(finished, default=-1) <= batch_id <= max(planned, default=-1):
@@ -79,11 +77,10 @@ def open_checkpoint(
 def is_at_head(lake: Lake, checkpoint: Checkpoint, source: Table) -> bool:
     """Whether a stream has finished all micro-batches that it planned, and they take in all that was appended to its
     source: nothing older will be read from the source's files again."""
-    folder = _folder(checkpoint)
-    planned = [int(name) for name in lake.files.list(f"{folder}/{PLANNED}") if name.isdigit()]
+    planned = _micro_batches(lake, checkpoint, PLANNED)
     if not planned:
         return lake.read(source, lake.version(source)).isEmpty()
-    if not lake.files.exists(f"{folder}/commits/{max(planned)}"):
+    if not lake.files.exists(f"{_folder(checkpoint)}/commits/{max(planned)}"):
         return False
     covered = covered_version({"offset": source_offset(lake, checkpoint, max(planned))})
     if covered is None:
@@ -121,6 +118,11 @@ def _planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> tuple[dict[st
     """What Spark wrote about a micro-batch before it began: its circumstances, and where its only source ends."""
     _, circumstances, offset = lake.files.read_text(f"{_folder(checkpoint)}/{PLANNED}/{batch_id}").splitlines()
     return json.loads(circumstances), json.loads(offset)
+
+
+def _micro_batches(lake: Lake, checkpoint: Checkpoint, part: str) -> list[int]:
+    """The numbers of the micro-batches that a folder of the checkpoint has a file of."""
+    return [int(name) for name in lake.files.list(f"{_folder(checkpoint)}/{part}") if name.isdigit()]
 
 
 def _folder(checkpoint: Checkpoint) -> str:
