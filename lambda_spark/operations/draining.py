@@ -25,7 +25,7 @@ from lambda_spark.settings import (
     from_recorded,
     recorded,
 )
-from lambda_spark.speed.stream import REBUILD, refresh_similar_items, update
+from lambda_spark.speed.stream import REBUILD, check_halves, refresh_similar_items, update
 from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, USER_TRENDS, Table
 
 Progress = Callable[[str], None]
@@ -76,6 +76,8 @@ def _drain(lake: Lake, settings: Settings, progress: Progress, within: float | N
     # A first run that was killed between the two has counted nothing yet.
     if CO_INTERACTIONS.name in missing or (missing and lake.last_commit(CO_INTERACTIONS, job="similarity")):
         raise CheckpointError(f"{missing[0]} is missing in {lake.path}; {REBUILD}")
+    if not missing:
+        check_halves(lake)
     start, told = time.monotonic(), False
     while not is_at_head(lake, similarity_checkpoint(lake), EVENTS):
         try:

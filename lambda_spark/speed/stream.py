@@ -224,15 +224,20 @@ def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
             f"similarity.window is {settings.window}, the tables were computed with {properties['window']}: "
             f"set it back, or {REBUILD}"
         )
-    if lake.properties(BASKETS).get(APPLICATION) != properties[APPLICATION]:
-        raise CheckpointError(
-            f"baskets and co_interactions do not belong together (an interrupted rebuild?); {REBUILD}"
-        )
+    check_halves(lake)
     done = lake.last_commit(CO_INTERACTIONS, application=properties[APPLICATION])
     if done is not None and (covered_version(done.note) or 0) > lake.version(EVENTS):
         raise CheckpointError(f"events is older than what similarity has taken in, as from a backup; {REBUILD}")
     open_checkpoint(lake, "similarity", BASKETS, way_out=REBUILD)
     return open_checkpoint(lake, "similarity", CO_INTERACTIONS, way_out=REBUILD)
+
+
+def check_halves(lake: Lake) -> None:
+    """Raises CheckpointError where the two tables are not of the same micro-batches."""
+    if lake.properties(BASKETS).get(APPLICATION) != lake.properties(CO_INTERACTIONS)[APPLICATION]:
+        raise CheckpointError(
+            f"baskets and co_interactions do not belong together (an interrupted rebuild?); {REBUILD}"
+        )
 
 
 def start_over(lake: Lake, settings: SimilaritySettings, progress: Progress) -> None:
