@@ -185,7 +185,7 @@ def test_it_says_that_trends_before_the_cut_date_still_count_them():
     assert any("trends before 2019-10-08 are frozen" in line for line in certificate_lines(done, dry_run=False))
 
 
-@pytest.mark.parametrize("stop", [3, 5, 6])
+@pytest.mark.parametrize("stop", [3, 5, 6, 7])
 def test_what_was_interrupted_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
     """Stopped after its first writes, each time one later; the live stream meanwhile goes on."""
     interrupted(small, monkeypatch, {USER}, stop)

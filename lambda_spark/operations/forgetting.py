@@ -201,17 +201,12 @@ def _take_out(
             lake.delete_keys(table, keys, note=note)
             progress(f"{table.name}: {certificate.rows[table.name]:,} rows taken out")
     version = lake.version(EVENTS)
-    left = lake.read(EVENTS, version)
-    lake.overwrite(PRODUCTS, product_attributes(left), note={**note, "events_version": version})
+    products = product_attributes(lake.read(EVENTS, version))
+    lake.overwrite(PRODUCTS, products, note={**note, "events_version": version})
     progress("products renewed")
     if lake.exists(BASKETS):
         with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
-            gone = leaving.known
-            if pending:
-                # Whoever has baskets and no events was being forgotten when that was interrupted.
-                strays = _users_of(lake, BASKETS).join(left.select("user_id"), on="user_id", how="left_anti")
-                gone = gone.unionByName(strays)
-            lake.delete_keys(BASKETS, gone, note=note)
+            lake.delete_keys(BASKETS, leaving.known, note=note)
             for removed in range(since + 1, lake.version(BASKETS) + 1):
                 if (lake.note_of(BASKETS, removed) or {}).get("job") == "forget":
                     _withdraw(lake, removed, application)
