@@ -109,9 +109,8 @@ def with_q_values(rows: DataFrame) -> DataFrame:
     greatest_first = Window.partitionBy("bucket_start", "signal", is_up).orderBy(F.desc_nulls_last("p_value"))
     tested_alike = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
     place = tested_alike - F.row_number().over(greatest_first) + F.lit(1)
-    # By range, so that equal p-values see one another and their order does not matter.
-    greater = greatest_first.rangeBetween(Window.unboundedPreceding, Window.currentRow)
-    least = F.least(F.min("share").over(greater), F.lit(1.0))
+    # Of equal p-values too the one in the first place, whichever that is, has the least share.
+    least = F.least(F.min("share").over(greatest_first), F.lit(1.0))
     is_tested = F.col("p_value").isNotNull()
     return (
         rows.withColumn("share", F.when(is_tested, F.col("p_value") * F.col("tested") / place))
