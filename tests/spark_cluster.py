@@ -20,7 +20,7 @@ NO_PYTHON = "/there/is/no/python"
 class Cluster:
     """One master and its workers, of one core each."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    def __init__(self, folder: Path, workers: int, *, memory: str = "1g") -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         port = free_port()
@@ -29,7 +29,7 @@ class Cluster:
         self._wait_for("master", "Starting Spark master")
         for number in range(workers):
             name = f"worker-{number}"
-            options = ("--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0")
+            options = ("--host", "127.0.0.1", "--cores", "1", "--memory", memory, "--webui-port", "0")
             self._start(name, "Worker", *options, "--work-dir", str(folder / name), self.master)
         for number in range(workers):
             self._wait_for(f"worker-{number}", "Successfully registered with master")

@@ -1,7 +1,7 @@
 """`./spark-submit.sh benchmark`: this project beside what one would otherwise use, on one machine, in one run.
 
 Each side is a process with two threads; what it prints is gathered here, checked where the definitions are the same,
-and written as JSON and as Markdown.
+and written as JSON and as Markdown, the growth also as a picture.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from tempfile import TemporaryDirectory
 
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
-from tests.benchmarks.report import Figures, markdown, summary, with_ratios
+from tests.benchmarks.report import Figures, markdown, summary, versions, with_ratios
 from tests.environments import python_of
 from tests.sessions import PROJECT
+from tests.spark_cluster import Cluster
 
 HERE = Path(__file__).parent
 
@@ -34,72 +35,126 @@ SIDES = {
     "sar": "spark-peers",
 }
 """Side: its environment; None is this one."""
+SAME_WORK = ("similarity", "neighbours")
+"""Pairs and the best of them, by one definition or another."""
 HISTORY = (1, 10, 100)
 """Days of history that the growth is measured after."""
+MICRO_BATCHES = 10
+MASTERS = ("local[1]", "local[2]", "spark")
+"""One core, two, and two workers of a standalone cluster with one each."""
 
 
 def main(arguments: Sequence[str]) -> int:
+    benchmarks = {"layers": layers, "growth": growth, "cores": cores}
     parser = argparse.ArgumentParser(prog="./spark-submit.sh benchmark", description=__doc__.partition(": ")[2])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="layers (default) or growth")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(benchmarks)} (default: layers)")
     parser.add_argument("--events", type=lambda text: int(float(text)), default=5_000_000, help="size of the store")
-    parser.add_argument("--runs", type=int, default=3, help="how often each layer is measured (default 3)")
+    parser.add_argument("--runs", type=int, default=5, help="how often each layer is measured (default 5)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="who is measured (default all)")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="folder for the results")
     chosen = parser.parse_args(arguments)
-    unknown = set(chosen.names) - {"layers", "growth"}
+    unknown = set(chosen.names) - benchmarks.keys()
     if unknown:
-        parser.error(f"there is no benchmark '{min(unknown)}'; there are layers and growth")
+        parser.error(f"there is no benchmark '{min(unknown)}'; there are {', '.join(benchmarks)}")
     chosen.out.mkdir(parents=True, exist_ok=True)
     complaints = []
     for name in chosen.names or ["layers"]:
         with TemporaryDirectory(prefix="benchmark-") as folder:
-            if name == "layers":
-                figures = layers(Path(folder), chosen.events, chosen.runs, chosen.sides)
-            else:
-                figures = growth(Path(folder), chosen.events)
+            figures, table = benchmarks[name](Path(folder), chosen)
         found = [one["failed"] for one in figures if "failed" in one] + differing_sums(figures)
-        rows = with_ratios(summary(figures), OURS)
         title = f"{name}, {chosen.events:,} events, {os.cpu_count()} cores, Python {platform.python_version()}"
-        table = "\n\n".join([title, markdown(rows), *found])
-        (chosen.out / f"{name}.json").write_text(json.dumps({"title": title, "rows": rows, "lines": figures}, indent=1))
-        (chosen.out / f"{name}.md").write_text(f"{table}\n")
-        print(table)
+        text = "\n\n".join([title, table, *filter(None, [versions(figures)]), *found])
+        results = {"title": title, "rows": summary(figures), "lines": figures}
+        (chosen.out / f"{name}.json").write_text(json.dumps(results, indent=1))
+        (chosen.out / f"{name}.md").write_text(f"{text}\n")
+        print(text)
+        if name == "growth":
+            draw(chosen.out)
         complaints += found
     return 1 if complaints else 0
 
 
-def layers(folder: Path, events: int, runs: int, sides: Sequence[str]) -> list[Figures]:
+def layers(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
     """Each layer of each side on one store."""
-    # Without repeats, which only our side would leave out.
-    store = StoreSettings(events=events, seed=1, repeat_share=0.0)
-    for form in ("parquet", "csv"):
-        say(f"making a store of {events:,} events ({form})")
-        write_store(store, folder / form, form, plants_file=folder / f"{form}.json")
+    make_store(folder, chosen.events, "parquet", "csv")
     figures = []
-    for side in sides:
+    for side in chosen.sides:
         say(f"measuring {side}")
         environment = SIDES[side]
         if environment is None:
-            (folder / "ours").mkdir()
-            command = [sys.executable, "-m", "tests.benchmarks.ours", folder / "csv", folder / "ours" / "lake", runs]
-        else:
-            python = python_of(HERE / f"requirements-{environment}.txt")
-            scratch = [folder / side] if environment == "spark-peers" else []
-            command = [python, HERE / f"{environment.replace('-', '_')}.py", side, folder / "parquet", *scratch, runs]
-        figures += lines_of(command)
-    return figures
+            figures += lines_of(ours(folder, "ours", chosen.events, chosen.runs))
+            continue
+        python = python_of(HERE / f"requirements-{environment}.txt")
+        scratch = [folder / side] if environment == "spark-peers" else []
+        script = HERE / f"{environment.replace('-', '_')}.py"
+        figures += lines_of([python, script, side, folder / "parquet", *scratch, chosen.runs])
+    rows = with_ratios(summary(figures), OURS, of_base=True, same_work=SAME_WORK)
+    return figures, markdown(rows, "ours takes")
 
 
-def growth(folder: Path, events: int) -> list[Figures]:
-    """Micro-batches after ever more history; `events` is the size of the longest."""
+def growth(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
+    """Micro-batches after ever more history; `--events` is the size of the longest."""
     figures = []
     for days in HISTORY:
         say(f"measuring micro-batches after {days} days")
-        (folder / str(days)).mkdir()
-        figures += lines_of(
-            [sys.executable, "-m", "tests.benchmarks.growth", folder / str(days), events // HISTORY[-1], days, 10]
-        )
-    return figures
+        of_days = folder / str(days)
+        of_days.mkdir()
+        command = [sys.executable, "-m", "tests.benchmarks.growth", of_days]
+        figures += lines_of([*command, chosen.events // HISTORY[-1], days, MICRO_BATCHES])
+    rows = summary(figures)
+    table = markdown(with_ratios(rows, "1 day", of_base=False), "of 1 day's")
+    if "duckdb" in chosen.sides:
+        say("measuring DuckDB, which computes all again")
+        python = python_of(HERE / "requirements-single-machine.txt")
+        again = lines_of([python, HERE / "single_machine.py", "duckdb", of_days / "store", 1, "similarity"])
+        figures += again
+        all_again = sum(one["cpu_seconds"] for one in again if one.get("work") == "similarity")
+        longest = f"{HISTORY[-1]} days"
+        ours = sum(row["cpu_s"] for row in rows if row["who"] == longest and row["work"].startswith("micro-batch"))
+        if all_again:
+            table += (
+                f"\n\nA micro-batch takes {ours:.1f} CPU seconds after {longest}, from file to pairs; DuckDB computes "
+                f"all pairs and neighbours again in {all_again:.1f}: ours is {ours / all_again:.2f} times that."
+            )
+    return figures, table
+
+
+def cores(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
+    """Each of our layers on one core, on two, and on a standalone cluster of two workers."""
+    make_store(folder, chosen.events, "csv")
+    figures = []
+    for master in MASTERS:
+        say(f"measuring on {master}")
+        if master == "spark":
+            (folder / "cluster").mkdir()
+            cluster = Cluster(folder / "cluster", workers=2, memory="3g")
+            try:
+                figures += lines_of(ours(folder, master, chosen.events, chosen.runs, cluster.master))
+            finally:
+                cluster.stop()
+        else:
+            figures += lines_of(ours(folder, master, chosen.events, chosen.runs, master))
+    rows = with_ratios(summary(figures), f"{OURS} on {MASTERS[0]}", of_base=True)
+    return figures, markdown(rows, "speed-up")
+
+
+def make_store(folder: Path, events: int, *forms: str) -> None:
+    # Without repeats, which only our side would leave out.
+    store = StoreSettings(events=events, seed=1, repeat_share=0.0)
+    for form in forms:
+        say(f"making a store of {events:,} events ({form})")
+        write_store(store, folder / form, form, plants_file=folder / f"{form}.json")
+
+
+def ours(folder: Path, name: str, events: int, runs: int, *master: str) -> list[object]:
+    (folder / name).mkdir()
+    return [sys.executable, "-m", "tests.benchmarks.ours", folder / "csv", folder / name, events, runs, *master]
+
+
+def draw(out: Path) -> None:
+    """The growth as a picture beside its figures."""
+    python = python_of(HERE / "requirements-plot.txt")
+    subprocess.run([python, HERE / "plot.py", out / "growth.json", out / "growth.png"], check=True)
 
 
 def lines_of(command: Sequence[object]) -> list[Figures]:

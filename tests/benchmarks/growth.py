@@ -1,10 +1,10 @@
-"""What a micro-batch costs after ever more days of history, with the same number of events a day.
+"""What fresh results cost after ever more days of history, with the same number of events a day.
 
     python -m tests.benchmarks.growth FOLDER EVENTS_A_DAY DAYS MICRO_BATCHES
 
 A lake takes in DAYS days; then the next day comes in MICRO_BATCHES deliveries of 10,000 events, or of an equal share of
-the day where it has not so many. Prints a line of JSON for each micro-batch of ingestion and of the speed layer, and
-for the renewal of `similar_items`.
+the day where it has not so many, as to jobs that stay up. Prints a line of JSON for each micro-batch of ingestion and
+of the speed layer, and for what is renewed after them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.dataset import dataset, field
+from pyspark.sql import SparkSession
 
 from lambda_spark import tables
+from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.events.ingest import ingest
 from lambda_spark.lake import Lake
 from lambda_spark.session import fit_partitions
@@ -37,65 +38,83 @@ EVENTS = 10_000
 """In one delivery, at most."""
 FEWEST_DAYS = 21
 """A made-up store has no fewer."""
+ONE_FILE_EACH = "1b"
+"""As `max_bytes_per_batch`: a file is never split, and none waits for another."""
+
+
+class Clock:
+    """Prints what went by since it was last asked."""
+
+    def __init__(self, spark: SparkSession, who: str) -> None:
+        self._spark = spark
+        self._jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
+        self._who = who
+        self.start()
+
+    def start(self) -> None:
+        self._seen = self._now()
+
+    def _now(self) -> tuple[float, float, int, int]:
+        files = files_read(self._spark)
+        return perf_counter(), cpu_seconds_of("self", self._jvm), bytes_read_by(self._jvm), files
+
+    def lap(self, work: str, **more: int) -> None:
+        before, self._seen = self._seen, self._now()
+        seconds, cpu, read, files = (now - then for now, then in zip(self._seen, before, strict=True))
+        figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "bytes_read": read, "files_read": files}
+        print(json.dumps({"who": self._who, "work": work, **figures, **more}), flush=True)
+
+
+def files_read(spark: SparkSession) -> int:
+    """How many data files the queries have read that Spark still tells of."""
+    store = spark._jsparkSession.sharedState().statusStore()
+    queries = store.executionsList()
+    found = 0
+    for at in range(queries.size()):
+        query = queries.apply(at)
+        numbers = [query.metrics().apply(nth) for nth in range(query.metrics().size())]
+        values = store.executionMetrics(query.executionId())
+        for number in numbers:
+            if number.name() == "number of files read" and values.contains(number.accumulatorId()):
+                found += int(values.apply(number.accumulatorId()).replace(",", ""))
+    return found
 
 
 def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
-    who = f"{days} days"
+    who = f"{days} days" if days > 1 else "1 day"
     last_day = write_days(folder, events_a_day, days)
     size = min(EVENTS, last_day.num_rows // deliveries)
 
-    spark = start_session("growth", folder / "spark.log")
-    jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
+    spark = start_session("growth", folder / "spark.log", tuned={"spark.sql.ui.retainedExecutions": "100000"})
     settings = load_settings(None, [])
     lake = Lake.open(spark, str(folder / "lake"), create=True)
-
-    class Clock:
-        """Prints what went by since it was last asked."""
-
-        def __init__(self) -> None:
-            self.start()
-
-        def start(self) -> None:
-            self.seen = self._now()
-
-        def _now(self) -> tuple[float, float, int]:
-            return perf_counter(), cpu_seconds_of("self", jvm), bytes_read_by(jvm)
-
-        def lap(self, work: str) -> None:
-            before, self.seen = self.seen, self._now()
-            seconds, cpu, read = (now - then for now, then in zip(self.seen, before, strict=True))
-            figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "bytes_read": read}
-            print(json.dumps({"who": who, "work": work, **figures}), flush=True)
+    inbox = folder / "inbox"
+    inbox.mkdir()
+    sources = [str(folder / "history"), str(inbox)]
+    clock = Clock(spark, who)
 
     def each_micro_batch(work: str) -> Callable[[str], None]:
-        clock = Clock()
+        clock.start()
         return lambda said: clock.lap(work) if said.startswith("micro-batch") else None
 
-    inbox = folder / "inbox"
-    take_in = partial(ingest, lake, [str(folder / "history"), str(inbox)], settings.ingest)
-    inbox.mkdir()
-    clock = Clock()
-    take_in(progress=silent)
-    clock.lap("ingest history")
+    ingest(lake, sources, settings.ingest, progress=silent)
+    clock.lap("history: ingest", events=days * events_a_day)
     update(lake, settings.similarity, progress=silent)
-    clock.lap("similarity of history")
+    clock.lap("history: similarity", events=days * events_a_day)
+    fit_partitions(spark, lake.size(tables.EVENTS))
+    refresh_trends(lake, settings.trends, progress=silent)
+    clock.lap("history: trends", events=days * events_a_day)
 
     for number in range(deliveries):
         pq.write_table(last_day.slice(number * size, size), inbox / f"{number:04}.parquet")
-        take_in(progress=each_micro_batch("micro-batch of ingest"))
-    # As a job that stays up does.
-    fit_partitions(spark, lake.size(tables.EVENTS))
-    one_file_each = replace(settings.similarity, max_bytes_per_batch="1b")
-    lapping, clock = each_micro_batch("micro-batch of similarity"), Clock()
-
-    def told(said: str) -> None:
-        lapping(said)
-        if said.startswith("renewing"):
-            clock.start()
-
-    update(lake, one_file_each, progress=told)
-    clock.lap("renewal of similar_items")
-    print_peak(who, jvm)
+    each = replace(settings.ingest, max_bytes_per_batch=ONE_FILE_EACH)
+    ingest(lake, sources, each, progress=each_micro_batch("micro-batch of ingest"))
+    each = replace(settings.similarity, max_bytes_per_batch=ONE_FILE_EACH)
+    update(lake, each, progress=each_micro_batch("micro-batch of similarity"))
+    clock.lap("after them: similar_items")
+    refresh_trends(lake, settings.trends, progress=silent)
+    clock.lap("after them: trends")
+    print_peak(who, spark.sparkContext._jvm.ProcessHandle.current().pid())
     spark.stop()
 
 

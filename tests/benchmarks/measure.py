@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,28 @@ def peak_bytes(process: int | str = "self") -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measured(who: str, work: str, call: Callable[[], Any], cpu: Callable[[], float] = time.process_time) -> Any:
-    """Do a piece of work and print its figures as a line of JSON; returns what the work returned."""
+def measured(
+    who: str, work: str, call: Callable[[], Any], cpu: Callable[[], float] = time.process_time, **more: Any
+) -> Any:
+    """Do a piece of work and print its figures, and what more is to be said, as a line of JSON; returns what the work
+    returned."""
     began, cpu_began = time.perf_counter(), cpu()
     result = call()
     seconds, cpu_seconds = time.perf_counter() - began, cpu() - cpu_began
     figures = {"who": who, "work": work, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
-    print(json.dumps(figures), flush=True)
+    print(json.dumps({**figures, **more}), flush=True)
     return result
+
+
+def print_versions(who: str, packages: Sequence[str]) -> None:
+    """Print as a line of JSON what was measured, by the packages that this environment has."""
+    print(json.dumps({"who": who, "versions": {name: version(name) for name in packages}}), flush=True)
+
+
+def cpu_of_children() -> float:
+    """CPU time of the processes that this one has started and waited for, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def print_peak(who: str, process: int | str = "self") -> None:

@@ -1,19 +1,21 @@
 """This project's side of the benchmark: each layer's job in one open session, on a store's CSV files.
 
-    python -m tests.benchmarks.ours STORE_CSV LAKE RUNS
+    python -m tests.benchmarks.ours STORE_CSV FOLDER EVENTS RUNS [MASTER]
 
 Prints a line of JSON for each measured piece, and sums of the tables' rows for others to agree with. Every user of the
-store gets a list, as from the others.
+store gets a list, as from the others. Beside ingestion stands what Spark takes to copy the same lines as they are.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.refresh import TREND_TABLES
@@ -28,12 +30,18 @@ from lambda_spark.settings import load_settings
 from lambda_spark.speed.contributions import total_counts
 from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, Table
-from tests.benchmarks.measure import cpu_seconds_of, measured, print_peak
-from tests.sessions import start_session
+from tests.benchmarks.measure import cpu_of_children, cpu_seconds_of, measured, print_peak, print_versions
+from tests.sessions import PROJECT, start_session
 
 WHO = "lambda-spark"
 ALL_DAYS = 3650
 """More than the store is old."""
+SMALL_EXECUTORS = {"spark.executor.memory": "2g"}
+"""On a cluster; elsewhere there are none."""
+LINES = (
+    "event_time string, event_type string, product_id bigint, category_id bigint, category_code string, brand string, "
+    "price double, user_id bigint, user_session string"
+)
 
 SUMS = (
     (TRENDS, ("current", "previous")),
@@ -43,40 +51,56 @@ SUMS = (
 """What of the tables' rows others have too, who work by the same definitions."""
 
 
-def main(store: Path, folder: Path, runs: int) -> None:
-    spark = start_session("benchmark", folder.parent / "spark.log")
+def main(store: Path, folder: Path, events: int, runs: int, master: str = "") -> None:
+    who = f"{WHO} on {master.partition(':')[0]}" if master else WHO
+    spark = start_session("benchmark", folder / "spark.log", master=master or "local[2]", tuned=SMALL_EXECUTORS)
     jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
-    cpu = partial(cpu_seconds_of, "self", jvm)
+    piece = partial(measured, who, cpu=partial(cpu_seconds_of, "self", jvm))
     settings = load_settings(None, [f"recommendations.active_days={ALL_DAYS}"])
-    lake = Lake.open(spark, str(folder), create=True)
+    print_versions(who, ["pyspark", "delta-spark", "deltalake"])
+
+    for run in range(runs):
+        lake = Lake.open(spark, str(folder / f"lake-{run}"), create=True)
+        piece("ingest", partial(ingest, lake, [str(store)], settings.ingest, progress=say), events=events)
+        piece("ingest: lines copied as they are", partial(copy, spark, store, folder / f"copy-{run}"), events=events)
+        for old in (folder / f"lake-{run - 1}", folder / f"copy-{run}"):
+            shutil.rmtree(old, ignore_errors=True)
 
     def forget_what_was_written(*tables: Table) -> None:
         for table in tables:
-            shutil.rmtree(folder / table.name, ignore_errors=True)
+            shutil.rmtree(f"{lake.path}/{table.name}", ignore_errors=True)
 
-    measured(WHO, "ingest", lambda: ingest(lake, [str(store)], settings.ingest, progress=say), cpu)
     fit_partitions(spark, lake.size(EVENTS))
     for _ in range(runs):
         forget_what_was_written(*TREND_TABLES)
-        measured(WHO, "trends", lambda: refresh_trends(lake, settings.trends, progress=say), cpu)
+        piece("trends", partial(refresh_trends, lake, settings.trends, progress=say), events=events)
     for _ in range(runs):
         if lake.exists(SIMILAR_ITEMS):
             start_over(lake, settings.similarity, say)
-        measured(WHO, "similarity", partial(update, lake, settings.similarity, progress=say), cpu)
+        piece("similarity", partial(update, lake, settings.similarity, progress=say), events=events)
     for _ in range(runs):
         forget_what_was_written(RECOMMENDATIONS)
-        recommend = partial(refresh_recommendations, lake, settings.recommendations, progress=say)
-        measured(WHO, "recommend", recommend, cpu)
-    for row in lake.read(RECOMMENDATIONS).where("rank = 1").select("user_id").limit(5).collect():
-        one = partial(for_user, settings=settings.recommendations, user_id=row.user_id)
-        measured(WHO, "one user", lambda one=one: one(pin_views(lake)), cpu)
+        piece("recommend", partial(refresh_recommendations, lake, settings.recommendations, progress=say))
+    users = [row.user_id for row in lake.read(RECOMMENDATIONS).where("rank = 1").select("user_id").limit(5).collect()]
+    for user in users:
+        one = partial(for_user, settings=settings.recommendations, user_id=user)
+        piece("one user, in an open session", lambda one=one: one(pin_views(lake)))
+    for user in users:
+        command = [str(PROJECT / "spark-submit.sh"), "lookup", "--user", str(user), "--lake", lake.path]
+        look_up = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+        measured(who, "one user, looked up by a process", look_up, cpu_of_children)
     for table, columns in SUMS:
         rows = lake.read(table)
         rows = total_counts(rows) if table is CO_INTERACTIONS else rows
         sums = rows.agg(F.count("*"), *(F.sum(column) for column in columns)).collect()[0]
-        print(json.dumps({"who": WHO, "table": table.name, "sums": list(sums)}))
-    print_peak(WHO, jvm)
+        print(json.dumps({"who": who, "table": table.name, "sums": list(sums)}))
+    print_peak(who, jvm)
     spark.stop()
+
+
+def copy(spark: SparkSession, store: Path, target: Path) -> None:
+    """What ingestion is measured by: read, and written to Delta as it is, without a look at a line."""
+    spark.read.csv(str(store), schema=LINES, header=True).write.format("delta").save(str(target))
 
 
 def say(line: str) -> None:
@@ -84,4 +108,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

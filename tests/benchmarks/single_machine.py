@@ -1,8 +1,9 @@
 """What single-machine engines take for the same work, from a store's Parquet files.
 
-    python single_machine.py WHO STORE_PARQUET RUNS
+    python single_machine.py WHO STORE_PARQUET RUNS [WORK…]
 
-WHO is duckdb, polars or implicit. Runs in an environment of its own; prints a line of JSON for each measured piece.
+WHO is duckdb, polars or implicit, WORK what DuckDB is to do (default: all). Runs in an environment of its own; prints a
+line of JSON for each measured piece.
 DuckDB works by this project's definitions and prints sums of its rows, which must be those of our tables. It leaves out
 the trends of categories, brands and users, overdispersion, false discoveries, directions and ranks, attributes, the
 trend in a score, products bought before, fillers and reasons. Polars counts trends without z. implicit's pairs are
@@ -16,7 +17,7 @@ import os
 import sys
 from datetime import UTC, datetime
 
-from measure import measured, print_peak
+from measure import measured, print_peak, print_versions
 
 THREADS = 2
 LAST = 50
@@ -108,7 +109,7 @@ qualify rank <= 10
 """
 
 
-def duckdb(store: str, runs: int) -> None:
+def duckdb(store: str, runs: int, *works: str) -> None:
     import duckdb
 
     connection = duckdb.connect()
@@ -121,8 +122,12 @@ def duckdb(store: str, runs: int) -> None:
         ("recommend", [LISTS]),
     ):
         sql = [statement.format(interactions=INTERACTIONS) for statement in statements]
+        if works and work not in works:
+            continue
         for _ in range(runs):
             measured("DuckDB", work, lambda sql=sql: [connection.execute(one) for one in sql])
+    if works:
+        return
     for table, sums in (
         ("trends", "sum(current), sum(previous)"),
         ("co_interactions", "sum(baskets), sum(strength)"),
@@ -195,5 +200,7 @@ def implicit(store: str, runs: int) -> None:
 
 if __name__ == "__main__":
     side = {"duckdb": duckdb, "polars": polars, "implicit": implicit}[sys.argv[1]]
-    side(sys.argv[2], int(sys.argv[3]))
-    print_peak({"duckdb": "DuckDB", "polars": "Polars", "implicit": "implicit"}[sys.argv[1]])
+    who = {"duckdb": "DuckDB", "polars": "Polars", "implicit": "implicit"}[sys.argv[1]]
+    print_versions(who, [sys.argv[1]])
+    side(sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+    print_peak(who)

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from measure import cpu_seconds_of, measured, print_peak
+from measure import cpu_seconds_of, measured, print_peak, print_versions
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -110,6 +110,7 @@ def jvm_of(spark: SparkSession) -> int:
 
 
 def main(who: str, store: str, folder: Path, runs: int) -> None:
+    print_versions(who, [{"replay": "replay-rec", "sar": "pysarplus"}[who]])
     spark = open_session(folder)
     items = last_items(spark, store).cache()
     items.count()
