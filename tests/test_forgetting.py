@@ -12,7 +12,7 @@ from jobs.verify import main as verify
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import CheckpointError, LakeError, UsageError
 from lambda_spark.lake import Lake
-from lambda_spark.operations.forgetting import Certificate, forget, look
+from lambda_spark.operations.forgetting import BY_USER, Certificate, forget, look
 from lambda_spark.report.upkeep import certificate_lines
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import RecommendationSettings, Settings, SimilaritySettings, TrendSettings
@@ -167,6 +167,17 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     assert [row.raw for row in refused] == [None] * 3
     assert traces(folder) == []
     assert deliver(small, tmp_path / "in", "later", late).repeats == 4, "a line that was refused is known again"
+
+
+def test_several_users_leave_at_once(small):
+    users = {USER, 1, 2}
+    done = forget(small, SETTINGS, users, refuse=False, erase=False, progress=quiet)
+    assert (done.users, done.found) == (3, 3)
+    for table in BY_USER:
+        rows = small.read(table)
+        assert not rows.isEmpty()
+        assert rows.where(F.col("user_id").isin(users)).isEmpty()
+    assert differing(small) == []
 
 
 def test_a_dry_look_counts_what_there_is_and_changes_nothing(small, capsys):
