@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from datetime import date
+from pathlib import Path
 
 import pytest
 from chispa import assert_df_equality
@@ -11,7 +12,7 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.events.files import is_excluded
-from lambda_spark.events.ingest import ingest
+from lambda_spark.events.ingest import create_tables, ingest
 from lambda_spark.events.kafka import KafkaSource
 from lambda_spark.events.micro_batch import Account
 from lambda_spark.events.products import product_attributes
@@ -303,6 +304,15 @@ def test_a_lost_checkpoint_reads_all_again_and_counts_nothing_twice(lake, inbox)
     lake.files.delete("_checkpoints/ingest")
     assert counts(take(lake, inbox)) == (2, 0, 2, 0)
     assert lake.read(EVENTS).count() == 2
+
+
+def test_a_checkpoint_that_has_finished_what_it_never_planned_is_not_gone_on_with(lake, inbox):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
+    create_tables(lake)
+    finished = Path(lake.path, "_checkpoints", "ingest", lake.properties(EVENTS)["application"], "commits")
+    finished.mkdir(parents=True)
+    (finished / "0").write_text("v1\n{}")
+    assert counts(take(lake, inbox)) == (1, 1, 0, 0)
 
 
 def test_where_rejections_are_lost_every_source_begins_anew(lake, inbox, capsys):

@@ -67,7 +67,9 @@ def open_checkpoint(
     is_another = f"the checkpoint of {job} is not the one that {table.name} was written with"
     if not max(finished, default=-1) <= batch_id <= max(planned, default=-1):
         has = "has none" if written is None else f"is at {batch_id}"
-        raise CheckpointError(f"{is_another}: it is at micro-batch {max(planned)}, the table {has}; {way_out}")
+        raise CheckpointError(
+            f"{is_another}: it is at micro-batch {max(planned + finished)}, the table {has}; {way_out}"
+        )
     planned_at = None if written is None else written.note.get(PLANNED_AT)
     if planned_at is not None and planned_at != batch_time(lake, checkpoint, batch_id).isoformat():
         raise CheckpointError(f"{is_another}: its micro-batch {batch_id} was planned at another time; {way_out}")
