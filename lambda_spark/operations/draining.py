@@ -77,7 +77,7 @@ def _drain(lake: Lake, settings: Settings, progress: Progress, within: float | N
     if CO_INTERACTIONS.name in missing or (missing and lake.last_commit(CO_INTERACTIONS, job="similarity")):
         raise CheckpointError(f"{missing[0]} is missing in {lake.path}; {REBUILD}")
     if not missing:
-        check_halves(lake)
+        check_halves(lake, similarity_checkpoint(lake).application)
     start, told = time.monotonic(), False
     while not is_at_head(lake, similarity_checkpoint(lake), EVENTS):
         try:

@@ -224,7 +224,7 @@ def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
             f"similarity.window is {settings.window}, the tables were computed with {properties['window']}: "
             f"set it back, or {REBUILD}"
         )
-    check_halves(lake)
+    check_halves(lake, properties[APPLICATION])
     done = lake.last_commit(CO_INTERACTIONS, application=properties[APPLICATION])
     if done is not None and (covered_version(done.note) or 0) > lake.version(EVENTS):
         raise CheckpointError(f"events is older than what similarity has taken in, as from a backup; {REBUILD}")
@@ -232,9 +232,9 @@ def _checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
     return open_checkpoint(lake, "similarity", CO_INTERACTIONS, way_out=REBUILD)
 
 
-def check_halves(lake: Lake) -> None:
-    """Raises CheckpointError where the two tables are not of the same micro-batches."""
-    if lake.properties(BASKETS).get(APPLICATION) != lake.properties(CO_INTERACTIONS)[APPLICATION]:
+def check_halves(lake: Lake, application: str) -> None:
+    """Raises CheckpointError where `baskets` is not of the micro-batches of `co_interactions`, whose id this is."""
+    if lake.properties(BASKETS).get(APPLICATION) != application:
         raise CheckpointError(
             f"baskets and co_interactions do not belong together (an interrupted rebuild?); {REBUILD}"
         )
