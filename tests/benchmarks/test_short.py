@@ -17,10 +17,10 @@ def test_of_half_a_million_events_our_tables_have_the_rows_that_duckdb_finds(tmp
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     found = json.loads((tmp_path / "layers.json").read_text())
-    sums = {one["who"]: 0 for one in found["lines"] if "sums" in one}
-    assert sums.keys() == {"lambda-spark", "DuckDB"}
+    sides = {one["who"] for one in found["lines"] if "sums" in one}
+    assert sides == {"lambda-spark", "DuckDB"}
     measured = {(row["who"], row["work"]) for row in found["rows"]}
-    assert {(who, work) for who in sums for work in ("trends", "similarity", "recommend")} <= measured
+    assert {(who, work) for who in sides for work in ("trends", "similarity", "recommend")} <= measured
     assert "| trends | DuckDB |" in (tmp_path / "layers.md").read_text()
 
 
