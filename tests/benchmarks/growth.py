@@ -31,7 +31,7 @@ from lambda_spark.settings import load_settings
 from lambda_spark.speed.stream import update
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
-from tests.benchmarks.measure import bytes_read_by, cpu_seconds_of, print_peak
+from tests.benchmarks.measure import bytes_read_by, cpu_seconds_of, jvm_of, print_peak
 from tests.sessions import start_session
 
 EVENTS = 10_000
@@ -47,7 +47,7 @@ class Clock:
 
     def __init__(self, spark: SparkSession, who: str) -> None:
         self._spark = spark
-        self._jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
+        self._jvm = jvm_of(spark)
         self._who = who
         self.start()
 
@@ -114,7 +114,7 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
     clock.lap("after them: similar_items")
     refresh_trends(lake, settings.trends, progress=silent)
     clock.lap("after them: trends")
-    print_peak(who, spark.sparkContext._jvm.ProcessHandle.current().pid())
+    print_peak(who, jvm_of(spark))
     spark.stop()
 
 

@@ -22,6 +22,11 @@ def cpu_seconds_of(*processes: int | str) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def jvm_of(spark: Any) -> int:
+    """The process of a session's JVM."""
+    return int(spark.sparkContext._jvm.ProcessHandle.current().pid())
+
+
 def peak_bytes(process: int | str = "self") -> int:
     """The most memory that a process has held so far."""
     status = Path(f"/proc/{process}/status").read_text()

@@ -30,7 +30,7 @@ from lambda_spark.settings import load_settings
 from lambda_spark.speed.contributions import total_counts
 from lambda_spark.speed.stream import start_over, update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, Table
-from tests.benchmarks.measure import cpu_of_children, cpu_seconds_of, measured, print_peak, print_versions
+from tests.benchmarks.measure import cpu_of_children, cpu_seconds_of, jvm_of, measured, print_peak, print_versions
 from tests.sessions import PROJECT, start_session
 
 WHO = "lambda-spark"
@@ -54,7 +54,7 @@ SUMS = (
 def main(store: Path, folder: Path, events: int, runs: int, master: str = "") -> None:
     who = f"{WHO} on {master.partition(':')[0]}" if master else WHO
     spark = start_session("benchmark", folder / "spark.log", master=master or "local[2]", tuned=SMALL_EXECUTORS)
-    jvm = spark.sparkContext._jvm.ProcessHandle.current().pid()
+    jvm = jvm_of(spark)
     piece = partial(measured, who, cpu=partial(cpu_seconds_of, "self", jvm))
     settings = load_settings(None, [f"recommendations.active_days={ALL_DAYS}"])
     print_versions(who, ["pyspark", "delta-spark", "deltalake"])

@@ -11,6 +11,7 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from statistics import median_high
 
 import matplotlib
 
@@ -30,7 +31,7 @@ def main(results: Path, picture: Path) -> None:
                 values[line["work"]][int(line["who"].split()[0])].append(line[name] / unit)
         for work, by_days in sorted(values.items(), reverse=True):
             days = sorted(by_days)
-            middle = [sorted(by_days[day])[len(by_days[day]) // 2] for day in days]
+            middle = [median_high(by_days[day]) for day in days]
             is_batch = work.startswith("micro-batch")
             [drawn] = axis.plot(days, middle, marker="o", linestyle="-" if is_batch else ":", label=work)
             for day in days if is_batch else ():

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from measure import cpu_seconds_of, measured, print_peak, print_versions
+from measure import cpu_seconds_of, jvm_of, measured, print_peak, print_versions
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -103,10 +103,6 @@ def sar(spark: SparkSession, items: DataFrame, runs: int) -> None:
         model = SARPlus(spark, **columns, similarity_type="jaccard")
         measured(SAR, "neighbours", partial(model.fit, items), cpu)
     print_peak(SAR, jvm_of(spark))
-
-
-def jvm_of(spark: SparkSession) -> int:
-    return int(spark.sparkContext._jvm.ProcessHandle.current().pid())
 
 
 def main(who: str, store: str, folder: Path, runs: int) -> None:
