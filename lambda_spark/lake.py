@@ -21,7 +21,15 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError, UsageError
-from lambda_spark.operations.delta_log import check_log, commit_note, commit_numbers, newest_with_same_rows, table_bytes
+from lambda_spark.operations.delta_log import (
+    check_log,
+    commit_note,
+    commit_numbers,
+    newest_with_same_rows,
+    rows_written,
+    table_bytes,
+    table_properties,
+)
 from lambda_spark.operations.files import FileSystem
 from lambda_spark.operations.locks import Locks
 from lambda_spark.tables import EVENTS, TABLES, Table
@@ -165,6 +173,13 @@ class Lake:
         """Whether the log still has every commit after a version; Delta deletes those that are a month old."""
         return commit_numbers(self.files, table.name)[0] <= version + 1
 
+    def rows_appended(self, table: Table, after: int) -> int | None:
+        """How many rows came after a version; None where the log no longer says it, or more happened than that."""
+        if not self.has_log_since(table, after):
+            return None
+        rows = [rows_written(self.files, table.name, version) for version in range(after + 1, self.version(table) + 1)]
+        return None if None in rows else sum(filter(None, rows))
+
     def changes(self, table: Table, after: int, until: int) -> DataFrame:
         """The rows that changed after one version and until another, with `_change_type` and `_commit_version`."""
         return (
@@ -190,8 +205,9 @@ class Lake:
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).save(self.location(table))
 
-    def append_batch(self, table: Table, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> bool:
-        """Append the rows of one micro-batch, unless this application has written the batch before; says whether.
+    def append_batch(self, table: Table, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> int | None:
+        """Append the rows of one micro-batch, unless this application has written the batch before; returns how many,
+        None where it had, or where the commit does not say.
 
         The commit's own note is the ledger. Delta's transaction ids would do the same, but to ask for one Delta
         aggregates the table's whole log at every append (measured: 0.4 s without, 1.4 s with it).
@@ -199,11 +215,12 @@ class Lake:
         with self.locks.table(table.name):
             done = self.last_commit(table, application=application)
             if done is not None and int(done.note["batch_id"]) >= batch_id:
-                return False
+                return None
             entry = {"application": application, "batch_id": batch_id, **note}
             self.append(table, rows, note=entry)
-            self._note_unless_noted(table, entry)
-            return True
+            if self._note_unless_noted(table, entry):
+                return 0
+            return rows_written(self.files, table.name, self.version(table))
 
     def replace(self, table: Table, rows: DataFrame, *, settings: Mapping[str, str], note: Note) -> None:
         """Replace all rows and the recorded settings, in one commit."""
@@ -232,6 +249,7 @@ class Lake:
         writer = rows.select(*table.column_names).write.format("delta").mode("overwrite")
         with self.locks.table(table.name):
             writer.option("userMetadata", json.dumps(note)).save(self.location(table))
+            self._note_unless_noted(table, note)
 
     def rewrite_dates(
         self,
@@ -304,10 +322,13 @@ class Lake:
             writer = writer.option("txnAppId", f"{PROPERTY_PREFIX}note").option("txnVersion", self.version(table) + 1)
             writer.save(self.location(table))
 
-    def _note_unless_noted(self, table: Table, note: Note) -> None:
-        """Where nothing was and nothing came Delta makes no commit, and what was noted of it would be lost."""
-        if self.note_of(table, self.version(table)) != note:
-            self.note(table, note)
+    def _note_unless_noted(self, table: Table, note: Note) -> bool:
+        """Where nothing was and nothing came Delta makes no commit, and what was noted of it would be lost; says
+        whether it was so."""
+        if self.note_of(table, self.version(table)) == note:
+            return False
+        self.note(table, note)
+        return True
 
     def data_files(self, table: Table, version: int) -> list[str]:
         """The files of exactly this version, as paths below the table."""
@@ -337,11 +358,14 @@ class Lake:
 
     def properties(self, table: Table) -> dict[str, str]:
         """What the jobs recorded with a table: the settings it was computed with, and its stream's application id."""
-        # SHOW TBLPROPERTIES redacts what looks like a secret: a topic's name with `token` in it, an id with `url`.
-        [detail] = DeltaTable.forPath(self.spark, self.location(table)).detail().select("properties").collect()
+        properties = table_properties(self.files, table.name, self.version(table))
+        if properties is None:
+            # SHOW TBLPROPERTIES redacts what looks like a secret: a topic's name with `token` in it, an id with `url`.
+            [detail] = DeltaTable.forPath(self.spark, self.location(table)).detail().select("properties").collect()
+            properties = detail.properties
         return {
             key.removeprefix(PROPERTY_PREFIX): value
-            for key, value in detail.properties.items()
+            for key, value in properties.items()
             if key.startswith(PROPERTY_PREFIX)
         }
 

@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -16,6 +18,8 @@ _PARTITIONS_PER_CORE = 4
 _BYTES_PER_PARTITION = 32 << 20
 _MOST_PARTITIONS = 400
 _SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
+
+Result = TypeVar("Result")
 
 
 def open_session(name: str) -> SparkSession:
@@ -64,6 +68,17 @@ def same_partitions(spark: SparkSession, batch: DataFrame) -> None:
 
 def _is_local(spark: SparkSession) -> bool:
     return str(spark.sparkContext.master).startswith("local")
+
+
+def side_by_side(*calls: Callable[[], Result]) -> list[Result]:
+    """Do some small things at the same time; returns what each returns, or raises what one raised once all are done.
+
+    Most of a small append or query is planning and committing, which leaves the cores idle. Each goes on in a thread
+    with a copy of this context, and so with the locks held here.
+    """
+    with ThreadPoolExecutor(len(calls)) as threads:
+        begun = [threads.submit(copy_context().run, call) for call in calls]
+    return [one.result() for one in begun]
 
 
 def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema: str) -> DataFrame:

@@ -43,6 +43,12 @@ def commit_operation(files: FileSystem, table: str, version: int) -> str:
     return str(_info(files, table, version).get("operation", ""))
 
 
+def rows_written(files: FileSystem, table: str, version: int) -> int | None:
+    """How many rows a version brought; None where its commit does not say."""
+    rows = _info(files, table, version).get("operationMetrics", {}).get("numOutputRows")
+    return None if rows is None else int(rows)
+
+
 def _info(files: FileSystem, table: str, version: int) -> dict[str, Any]:
     return next(
         (dict(action["commitInfo"]) for action in _actions(files, table, version) if "commitInfo" in action), {}
@@ -114,6 +120,13 @@ def table_bytes(files: FileSystem, table: str, version: int) -> int:
     """The size of a version's data files by Delta's checksum file; 0 where there is none."""
     checksum = f"{table}/_delta_log/{version:020}.crc"
     return int(json.loads(files.read_text(checksum))["tableSizeBytes"]) if files.exists(checksum) else 0
+
+
+def table_properties(files: FileSystem, table: str, version: int) -> dict[str, str] | None:
+    """A version's properties by Delta's checksum file; None where there is none."""
+    checksum = f"{table}/_delta_log/{version:020}.crc"
+    metadata = json.loads(files.read_text(checksum)).get("metadata") if files.exists(checksum) else None
+    return None if metadata is None else dict(metadata["configuration"])
 
 
 def first_properties(files: FileSystem, table: str) -> dict[str, str]:
