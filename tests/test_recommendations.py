@@ -9,7 +9,8 @@ from lambda_spark.errors import UsageError
 from lambda_spark.serving.catalogue import eligible_products
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.profiles import profiles
-from lambda_spark.serving.refresh import Views, bucket_words, for_active_users, newest_views
+from lambda_spark.serving.refresh import for_active_users
+from lambda_spark.serving.views import Views, bucket_words, newest_views
 from lambda_spark.settings import RecommendationSettings
 
 NOV_10 = datetime(2019, 11, 10, 12)
@@ -250,6 +251,13 @@ def test_at_most_so_many_of_one_category(spark):
     world = views(spark, [(1, 10, "view", 5)], similar, demand=[(34, 50), (42, 40), (43, 30)])
     settings = RecommendationSettings(**PLAIN, max_per_category=2)
     assert [product for product, _ in lists(for_active_users(world, settings))[1]] == [31, 32, 41, 42]
+
+
+def test_what_fills_up_a_list_counts_among_those_of_its_category(spark):
+    demand = [(22, 50), (11, 40), (12, 30), (30, 20), (31, 10)]
+    world = views(spark, [(1, 10, "view", 5)], [(10, 20, 0.5), (10, 21, 0.4)], demand=demand)
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, max_per_category=1))
+    assert lists(rows) == {1: [(20, 0.5), (11, None), (30, None)]}
 
 
 def test_products_without_a_category_are_not_limited(spark):

@@ -16,7 +16,8 @@ from lambda_spark.evaluation.protocols import Task
 from lambda_spark.events.products import product_attributes
 from lambda_spark.serving.catalogue import moving_products
 from lambda_spark.serving.profiles import profiles
-from lambda_spark.serving.refresh import Views, lists_for, newest_views
+from lambda_spark.serving.refresh import lists_for
+from lambda_spark.serving.views import Views, newest_views
 from lambda_spark.settings import RecommendationSettings, Repeat, Settings, SimilaritySettings, recorded
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.contributions import all_contributions

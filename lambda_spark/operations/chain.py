@@ -107,8 +107,7 @@ def similarity_line(run: SimilarityRun) -> str:
 
 
 def recommendation_line(run: RecommendationRun) -> str:
-    return (
-        "recommend: up to date"
-        if run.written is None
-        else f"recommend: lists of all active users written (v{run.written})"
-    )
+    if run.written is None:
+        return "recommend: up to date"
+    whose = "all active users" if run.users is None else f"{run.users:,} users, for whom something had changed,"
+    return f"recommend: lists of {whose} written (v{run.written})"

@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 from lambda_spark.lake import Lake
 from lambda_spark.report.text import clean, table
 from lambda_spark.serving.one_user import for_user
-from lambda_spark.serving.refresh import Views, bucket_words, is_up_to_date, newest_buckets, pin_views
+from lambda_spark.serving.refresh import is_up_to_date
+from lambda_spark.serving.views import Views, bucket_words, newest_buckets, pin_views
 from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings, recorded
 from lambda_spark.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_TRENDS
 

@@ -28,7 +28,7 @@ from lambda_spark.serving.catalogue import (
 )
 from lambda_spark.serving.profiles import DEEDS, profiles
 from lambda_spark.serving.recommendations import NEAR, POINTS, SCORED, STORE
-from lambda_spark.serving.refresh import Views
+from lambda_spark.serving.views import Views
 from lambda_spark.settings import RecommendationSettings
 
 

@@ -22,9 +22,11 @@ SCORED, NEAR, STORE = range(3)
 categories, or in the store."""
 
 _POSITIONS = 1 << 10
-"""More than a profile has."""
-_PLACES = 1 << 20
-"""More than a list has."""
+"""More than a profile has; the last one stands for none, for what lies outside."""
+_STRENGTHS = 1 << 2
+"""More than an event type can have."""
+_ENTRY = "struct<order: double, product_id: bigint, tier: int, speaker: bigint, own: boolean>"
+"""A product in a list, as `_entry` makes it."""
 
 
 def recommend(
@@ -43,7 +45,8 @@ def recommend(
 
 def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
     """Per user and product that is a neighbour of the profile, or in it: points, speaker (which item of the profile
-    speaks most for it, see `_speaker`), barred, own, and its own position and strength."""
+    speaks most for it, see `_speaker`), and standing, null where the user has not touched it: its position in the
+    profile, its strength, and whether it may not be recommended, packed into one number."""
     # Outside the profile a product speaks for none, but it is still one that was bought.
     candidate = F.explode_outer(F.when(F.col("weight").isNotNull(), F.col("candidates")))
     each = profiles.join(F.broadcast(catalogue.neighbours), on="product_id", how="left").select(
@@ -57,13 +60,12 @@ def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: Recommendat
     points = F.floor(points * F.lit(float(POINTS)) + F.lit(0.5))
     may_not_repeat = F.lit(settings.repeat == "exclude") | F.col("bought") | F.col("weight").isNull()
     is_barred = may_not_repeat | ~F.coalesce("eligible", F.lit(False))
+    standing = F.coalesce("position", F.lit(_POSITIONS - 1)) + F.col("strength") * _POSITIONS
+    standing += is_barred.cast("int") * (_POSITIONS * _STRENGTHS)
     return each.groupBy("user_id", F.coalesce("candidate.product_id", "product_id").alias("product_id")).agg(
         F.sum(points).alias("points"),
         F.max(F.when(points > 0, _speaker(points))).alias("speaker"),
-        F.bool_or(is_itself & is_barred).alias("barred"),
-        F.bool_or(is_itself & F.lit(repeats)).alias("own"),
-        F.min(F.when(is_itself, F.col("position"))).alias("position"),
-        F.max(F.when(is_itself, F.col("strength"))).alias("strength"),
+        F.max(F.when(is_itself, standing)).alias("standing"),
     )
 
 
@@ -77,7 +79,7 @@ def _scored(candidates: DataFrame, catalogue: Catalogue, settings: Recommendatio
     """Candidates with their score; null for those that may not be recommended."""
     growth = F.coalesce("growth", F.lit(0.0))
     score = F.col("points") / F.lit(float(POINTS)) * (F.lit(1.0) + F.lit(settings.trend_weight) * growth)
-    usable = ~F.col("barred") & (F.col("points") > 0)
+    usable = ~_is_barred() & (F.col("points") > 0)
     scored = candidates.join(F.broadcast(catalogue.growths), on="product_id", how="left").withColumn(
         "score", F.when(usable, score)
     )
@@ -87,123 +89,112 @@ def _scored(candidates: DataFrame, catalogue: Catalogue, settings: Recommendatio
     return _with_category_code(scored, catalogue).withColumn("score", F.when(within, F.col("score")))
 
 
+def _is_barred() -> Column:
+    """Whether a candidate is in the profile, or was bought, and may not be recommended."""
+    return F.coalesce(F.col("standing") >= _POSITIONS * _STRENGTHS, F.lit(False))
+
+
 def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
     """One row per user: the best products in order, those that may not fill up, and the profile, latest first."""
-    best_first = Window.partitionBy("user_id").orderBy(F.desc("score"), F.asc("product_id"))
-    placed = scored.withColumn("place", F.when(F.col("score").isNotNull(), F.row_number().over(best_first)))
-    is_listed = F.col("place") <= settings.k
-    order = _order(SCORED, F.lit(0), F.col("place"))
-    entry = F.struct(order.alias("order"), "product_id", "score", "speaker", "own")
-    item = F.struct("position", "product_id", "strength")
-    return (
-        placed.where(is_listed | F.col("barred") | F.col("position").isNotNull())
-        .groupBy("user_id")
-        .agg(
-            F.array_sort(F.collect_list(F.when(is_listed, entry))).alias("scored"),
-            F.collect_list(F.when(F.col("barred"), F.col("product_id"))).alias("barred"),
-            F.array_sort(F.collect_list(F.when(F.col("position").isNotNull(), item))).alias("profile"),
-        )
+    own = F.col("standing").isNotNull() & F.lit(settings.repeat == "own-row")
+    entry = _entry(F.lit(SCORED), F.col("product_id"), F.col("score"), F.col("speaker"), own)
+    position = F.col("standing").bitwiseAND(_POSITIONS - 1)
+    strength = F.shiftright("standing", _POSITIONS.bit_length() - 1).bitwiseAND(_STRENGTHS - 1)
+    item = F.struct(position.alias("position"), "product_id", strength.alias("strength"), _is_barred().alias("barred"))
+    # Made beforehand, in code that Spark generates: within the functions that collect it would be interpreted.
+    rows = scored.select(
+        "user_id",
+        F.when(F.col("score").isNotNull(), entry).alias("entry"),
+        F.when(F.col("standing").isNotNull(), item).alias("item"),
+    )
+    known = rows.groupBy("user_id").agg(
+        F.coalesce(F.min_by("entry", "entry", settings.k), F.array().cast(f"array<{_ENTRY}>")).alias("scored"),
+        F.array_sort(F.collect_list("item")).alias("items"),
+    )
+    return known.select(
+        "user_id",
+        "scored",
+        F.filter("items", lambda one: one["barred"])["product_id"].alias("barred"),
+        F.filter("items", lambda one: one["position"] < _POSITIONS - 1).alias("profile"),
+    )
+
+
+def _entry(tier: Column, product_id: Column, score: Column, speaker: Column, own: Column) -> Column:
+    """In order, the best comes first."""
+    return F.struct(
+        (-score).alias("order"),
+        product_id.alias("product_id"),
+        tier.alias("tier"),
+        speaker.alias("speaker"),
+        own.alias("own"),
     )
 
 
 def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Per user and product that may be in its list: user_id, product_id, order (the smallest is the best), score,
-    because_of, strength, own.
+    """Per user and product that may be in its list: user_id, product_id, place (0 the best), tier, score, because_of,
+    strength, own.
 
-    A list that is short becomes a row per item of its profile, each with what fills up from that item's category; the
-    first of them, or the only row, also has the rest.
+    A list that is short is looked up by each item of its profile, for what fills up from that item's category, and what
+    is found comes together again by user.
     """
     is_short = F.size("scored") < settings.k
-    rows = (
+    unwanted = F.concat("barred", "scored.product_id")
+    looked_up = (
         lists.select(
             "user_id",
-            "scored",
-            F.concat("barred", "scored.product_id").alias("unwanted"),
-            "profile",
-            is_short.alias("is_short"),
-            F.posexplode_outer(F.when(is_short, F.col("profile"))).alias("nth", "of"),
+            F.struct("scored", unwanted.alias("unwanted"), "profile").alias("list"),
+            F.posexplode_outer(F.when(is_short, F.col("profile.product_id"))).alias("nth", "of_product"),
         )
         .join(
             F.broadcast(catalogue.categories.withColumnRenamed("product_id", "of_product")),
-            on=F.col("of.product_id") == F.col("of_product"),
+            on="of_product",
             how="left",
         )
         .join(F.broadcast(catalogue.near), on="category", how="left")
+    )
+    found = F.struct("nth", F.coalesce("near", F.array().cast("array<bigint>")).alias("near"))
+    rows = (
+        looked_up.groupBy("user_id")
+        .agg(F.any_value("list").alias("list"), F.array_sort(F.collect_list(found)).alias("found"))
+        .select("user_id", "list.*", F.flatten("found.near").alias("near"))
         .crossJoin(F.broadcast(catalogue.store))
     )
-
-    store, near = _fills(settings)
-    is_first = F.coalesce("nth", F.lit(0)) == 0
-    entries = (
-        F.when(is_first & F.col("is_short"), F.concat("scored", store, near))
-        .when(is_first, F.col("scored"))
-        .otherwise(near)
-    )
+    near = F.array_except("near", "unwanted")
+    in_store = F.array_except("in_store", F.concat("unwanted", near))
+    fills = F.concat(_fill(near, NEAR, settings), _fill(in_store, STORE, settings))
+    is_short = F.size("scored") < settings.k
+    entries = F.when(is_short, F.concat("scored", fills)).otherwise(F.col("scored"))
     position = F.lit(_POSITIONS - 1) - F.col("entry.speaker").bitwiseAND(_POSITIONS - 1)
     speaker = F.get("profile", position.cast("int"))
-    return (
-        rows.select("user_id", "profile", F.explode(entries).alias("entry"))
-        .select(
-            "user_id",
-            "entry.product_id",
-            "entry.order",
-            "entry.score",
-            speaker["product_id"].alias("because_of"),
-            speaker["strength"].alias("strength"),
-            "entry.own",
-        )
-        .groupBy("user_id", "product_id")
-        .agg(
-            F.min("order").alias("order"),
-            F.max("score").alias("score"),
-            F.max("because_of").alias("because_of"),
-            F.max("strength").alias("strength"),
-            F.bool_or("own").alias("own"),
-        )
+    return rows.select("user_id", "profile", F.posexplode(entries).alias("place", "entry")).select(
+        "user_id",
+        "entry.product_id",
+        "place",
+        "entry.tier",
+        (-F.col("entry.order")).alias("score"),
+        speaker["product_id"].alias("because_of"),
+        speaker["strength"].alias("strength"),
+        "entry.own",
     )
 
 
-def _fill(product_id: Column, order: Column) -> Column:
-    """An entry of a list that is there to fill it up."""
-    return F.struct(
-        order.alias("order"),
-        product_id.alias("product_id"),
-        F.lit(None).cast("double").alias("score"),
-        F.lit(None).cast("bigint").alias("speaker"),
-        F.lit(False).alias("own"),
+def _fill(ids: Column, tier: int, settings: RecommendationSettings) -> Column:
+    """Products as entries of a list that are there to fill it up."""
+    wanted = ids if settings.max_per_category else F.slice(ids, 1, settings.k)
+    none = F.lit(None)
+    return F.transform(
+        wanted, lambda one: _entry(F.lit(tier), one, none.cast("double"), none.cast("bigint"), F.lit(False))
     )
-
-
-def _fills(settings: RecommendationSettings) -> tuple[Column, Column]:
-    """What fills up a list, as arrays of entries: from the store, and from the category of one item of the profile."""
-
-    def entries(ids: Column, tier: int, position: Column) -> Column:
-        left = F.array_except(ids, "unwanted")
-        wanted = left if settings.max_per_category else F.slice(left, 1, settings.k)
-        return F.transform(wanted, lambda product, place: _fill(product, _order(tier, position, place)))
-
-    nothing, none = F.array().cast("array<bigint>"), F.lit(0)
-    near = entries(F.coalesce("near", nothing), NEAR, F.coalesce("of.position", none))
-    return entries(F.col("in_store"), STORE, none), near
-
-
-def _order(tier: int, position: Column, place: Column) -> Column:
-    """By tier, then the profile's position, then place, as one number: what `_tier` takes apart."""
-    return (F.lit(tier * _POSITIONS).cast("bigint") + position) * F.lit(_PLACES) + place
-
-
-def _tier(order: Column) -> Column:
-    return F.floor(order / F.lit(_POSITIONS * _PLACES))
 
 
 def _ranked(filled: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
     """The best `k` of each user, with their rank."""
-    if settings.max_per_category:
-        within = _is_within(settings.max_per_category, F.asc("order"))
-        filled = _with_category_code(filled, catalogue).withColumn("within", within)
-        filled = filled.where("within").drop("within", "category_code")
-    rank = F.row_number().over(Window.partitionBy("user_id").orderBy("order"))
-    return filled.withColumn("rank", rank).where(F.col("rank") <= settings.k)
+    if not settings.max_per_category:
+        return filled.withColumn("rank", F.col("place") + 1).where(F.col("rank") <= settings.k)
+    within = _is_within(settings.max_per_category, F.asc("place"))
+    kept = _with_category_code(filled, catalogue).withColumn("within", within).where("within")
+    rank = F.row_number().over(Window.partitionBy("user_id").orderBy("place"))
+    return kept.drop("within", "category_code").withColumn("rank", rank).where(F.col("rank") <= settings.k)
 
 
 def _with_category_code(rows: DataFrame, catalogue: Catalogue) -> DataFrame:
@@ -227,7 +218,7 @@ def _with_reasons(ranked: DataFrame, when: str, since: str) -> DataFrame:
         F.lit(": "), F.col("previous").cast("string"), F.lit(" → "), F.col("current").cast("string"),
         F.lit(f" views {when}"),
     )  # fmt: skip
-    tier = _tier(F.col("order"))
+    tier = F.col("tier")
     where = F.concat(F.lit(" in "), F.coalesce("category_code", F.lit("the category")), F.lit(", where you looked"))
     place = F.when(tier == NEAR, where).otherwise(F.lit(""))
     demand = F.concat(F.lit(": "), F.col("events").cast("string"), F.lit(f" interactions {since}"))

@@ -23,8 +23,8 @@ from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.events.ingest import ingest
 from lambda_spark.lake import Lake
 from lambda_spark.serving.one_user import for_user
-from lambda_spark.serving.refresh import pin_views
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.serving.views import pin_views
 from lambda_spark.session import fit_partitions
 from lambda_spark.settings import load_settings
 from lambda_spark.speed.contributions import total_counts
