@@ -40,6 +40,8 @@ class IngestSettings:
     """Whether CSV files begin with a line of column names; without one the columns are read in REES46's order."""
     earliest: date = date(2010, 1, 1)
     """Events before this date are rejected."""
+    refresh_interval: timedelta = timedelta(minutes=1)
+    """How often a job that stays up renews `products`."""
     max_bytes_per_batch: str = "1g"
     """Most bytes of files in one micro-batch (one file is never split over two)."""
     exclude: tuple[str, ...] = ()

@@ -92,7 +92,7 @@ EVENTS = Table(
         _INGEST_BATCH,
     ),
     partition_by=("event_date",),
-    statistics=("event_time",),
+    statistics=("event_time", "ingested_at"),
     properties={"delta.enableChangeDataFeed": "true"},
 )
 
@@ -119,6 +119,7 @@ REJECTED_EVENTS = Table(
         Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)"),
         _INGEST_BATCH,
     ),
+    statistics=("ingested_at",),
 )
 
 INGESTED_FILES = Table(

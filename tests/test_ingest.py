@@ -12,12 +12,12 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.events.files import is_excluded
-from lambda_spark.events.ingest import create_tables, ingest
+from lambda_spark.events.ingest import create_tables, ingest, renew_products
 from lambda_spark.events.kafka import KafkaSource
 from lambda_spark.events.micro_batch import Account
-from lambda_spark.events.products import product_attributes
 from lambda_spark.events.refusals import FORGETTING
 from lambda_spark.events.repeats import distinct_new, twice_seen
+from lambda_spark.lake import Lake
 from lambda_spark.settings import IngestSettings, KafkaSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
 from tests.deliveries import HEADER
@@ -153,14 +153,32 @@ def test_a_second_run_reads_nothing_and_a_second_delivery_adds_nothing(lake, inb
     assert lake.read(INGESTED_FILES).count() == 3
 
 
-def test_a_batch_run_again_after_a_user_left_brings_no_product_back(lake, inbox):
+def test_products_are_renewed_from_what_came_since_where_the_log_tells_it(lake, inbox, monkeypatch):
+    (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
+    take(lake, inbox)
+    before = lake.version(EVENTS)
+    (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n")
+    take(lake, inbox)
+
+    def renewed():
+        # Without rows it shows which events they are made from.
+        lake.overwrite(PRODUCTS, lake.read(PRODUCTS).limit(0), note={"events_version": before})
+        renew_products(lake)
+        return sorted(row.product_id for row in lake.read(PRODUCTS).collect())
+
+    assert renewed() == [12]
+    monkeypatch.setattr(Lake, "has_log_since", lambda *_: False)
+    assert renewed() == [11, 12]
+
+
+def test_products_are_made_anew_from_all_where_something_was_taken_out(lake, inbox):
+    """Also by a micro-batch that is run again, after a user left."""
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
     take(lake, inbox)
     application = lake.properties(EVENTS)["application"]
     lake.files.delete(f"_checkpoints/ingest/{application}/commits")
     lake.delete(EVENTS, F.col("product_id") == 12, note={})
-    lake.overwrite(PRODUCTS, product_attributes(lake.read(EVENTS, lake.version(EVENTS))), note={})
-    take(lake, inbox)
+    assert counts(take(lake, inbox)) == (2, 1, 1, 0)
     assert [row.product_id for row in lake.read(PRODUCTS).collect()] == [11]
 
 

@@ -1,7 +1,5 @@
 """A table held against its recompute."""
 
-import threading
-import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -9,7 +7,6 @@ from pyspark.sql import functions as F
 
 from jobs.verify import main
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.events.micro_batch import MicroBatch
 from lambda_spark.operations.verify import verify
 from lambda_spark.settings import Settings, SimilaritySettings
 from lambda_spark.speed.stream import start_over
@@ -48,24 +45,12 @@ def test_trends_are_held_against_the_events_that_their_run_had_seen(small):
     assert differing(small) == []
 
 
-def test_verify_waits_for_the_end_of_a_micro_batch(small, tmp_path, monkeypatch):
-    """Between its two commits `events` has what `products` has not."""
-    is_half_done, goes_on = threading.Event(), MicroBatch._update_products
-
-    def late(*arguments):
-        is_half_done.set()
-        time.sleep(3)
-        goes_on(*arguments)
-
-    monkeypatch.setattr(MicroBatch, "_update_products", late)
-    newest = event(datetime(2019, 12, 1), "view", 99, 1, "new")
-    writing = threading.Thread(target=deliver, args=(small, tmp_path / "in", "new", [newest]), daemon=True)
-    writing.start()
-    assert is_half_done.wait(60)
+def test_products_are_held_against_the_events_that_they_are_from(small):
+    """A job that stays up renews them now and then only."""
+    small.delete(EVENTS, F.col("product_id") == 1, note={})
     products = next(verify(small, quiet))
-    writing.join(60)
     assert (products.table, products.differs) == (PRODUCTS.name, False)
-    assert products.rows == small.read(PRODUCTS).count()
+    assert "1 newer versions not yet taken in" in products.against
 
 
 def test_lists_whose_commit_has_not_noted_the_length_of_buckets_are_verified(small):

@@ -1,4 +1,4 @@
-"""Files or a Kafka topic into `events`, `rejected_events`, `ingested_files` and `products`, each event once.
+"""Files or a Kafka topic into `events`, `rejected_events` and `ingested_files`, each event once; and `products` of it.
 
 The source says what is new and Spark remembers it; what becomes of a line is the same wherever it came from.
 """
@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from lambda_spark.errors import CheckpointError
 from lambda_spark.events.delivery import Source
 from lambda_spark.events.files import FileSource
 from lambda_spark.events.kafka import KafkaSource
 from lambda_spark.events.micro_batch import INGEST_TABLES, Account, MicroBatch
-from lambda_spark.events.products import product_attributes
+from lambda_spark.events.products import newest_products, product_attributes
 from lambda_spark.events.refusals import FORGETTING
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import (
@@ -93,8 +94,7 @@ def _bring_back(lake: Lake, progress: Progress) -> None:
         return
     if not lake.exists(PRODUCTS):
         progress("products is missing; making it again from events")
-        products = product_attributes(lake.read(EVENTS, lake.version(EVENTS)))
-        lake.replace(PRODUCTS, products, settings={}, note={"job": "ingest"})
+        renew_products(lake)
     missing = [table.name for table in (REJECTED_EVENTS, INGESTED_FILES) if not lake.exists(table)]
     if missing:
         keys = [key for key in lake.properties(EVENTS) if key.partition(".")[0] == APPLICATION]
@@ -133,8 +133,38 @@ def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str,
         )
         total = total + account
 
-    run_stream(source.stream(), checkpoint, process, trigger=trigger)
+    renewed_at = time.monotonic()
+
+    def idle() -> None:
+        nonlocal renewed_at
+        if trigger != AVAILABLE_NOW and time.monotonic() - renewed_at > settings.refresh_interval.total_seconds():
+            renew_products(lake)
+            renewed_at = time.monotonic()
+
+    run_stream(source.stream(), checkpoint, process, trigger=trigger, idle=idle)
+    renew_products(lake)
     return total
+
+
+def renew_products(lake: Lake) -> None:
+    """Bring `products` up to date with `events`, from what came since or, where anything was taken out, from all."""
+    lake.create(PRODUCTS)
+    with lake.locks.reader(), lake.locks.table(PRODUCTS.name):
+        version = lake.version(EVENTS)
+        done = lake.last_commit(PRODUCTS)
+        seen = None if done is None else done.note.get("events_version")
+        note = {"job": "ingest", "events_version": version}
+        if seen is None or seen > version or not lake.has_log_since(EVENTS, seen):
+            lake.overwrite(PRODUCTS, product_attributes(lake.read(EVENTS, version)), note=note)
+            return
+        if lake.newest_alike(EVENTS, seen) == version:
+            return
+        changes = lake.changes(EVENTS, seen, version)
+        if changes.where(F.col("_change_type") != "insert").isEmpty():
+            products = newest_products(lake.read(PRODUCTS), product_attributes(changes))
+        else:
+            products = product_attributes(lake.read(EVENTS, version))
+        lake.overwrite(PRODUCTS, products, note=note)
 
 
 def _checkpoint(lake: Lake, source: Source, progress: Progress) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""One micro-batch of lines on its way into `events`, `rejected_events`, `ingested_files` and `products`.
+"""One micro-batch of lines on its way into `events`, `rejected_events` and `ingested_files`.
 
 Killed and run again, it finds its own commits by their notes and appends only what is missing.
 """
@@ -6,10 +6,10 @@ Killed and run again, it finds its own commits by their notes and appends only w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import reduce
+from functools import partial, reduce
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
@@ -17,18 +17,17 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
 from lambda_spark.events.delivery import Delivery, Part, part_of
-from lambda_spark.events.products import newest_products, product_attributes
 from lambda_spark.events.refusals import REFUSING, SALT, Refusals, refuse
 from lambda_spark.events.repeats import distinct_new, twice_seen
 from lambda_spark.events.validation import validate
 from lambda_spark.lake import Lake, cut_in
 from lambda_spark.late import dates_with_few
 from lambda_spark.operations.checkpoints import PLANNED_AT, Checkpoint, batch_time
-from lambda_spark.session import fit_partitions, literal_rows
+from lambda_spark.session import fit_partitions, literal_rows, side_by_side
 from lambda_spark.settings import IngestSettings
-from lambda_spark.tables import EVENTS, INGESTED_FILES, PRODUCTS, REFUSED_USERS, REJECTED_EVENTS, Table
+from lambda_spark.tables import EVENTS, INGESTED_FILES, REFUSED_USERS, REJECTED_EVENTS, Table
 
-INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
+INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES)
 """What a micro-batch writes."""
 
 _FEW_LINES = 100_000
@@ -187,18 +186,21 @@ class MicroBatch:
                 span.first, span.last = min(span.first, row.first), max(span.last, row.last)
         dates = sorted(spans)
         note = {"job": "ingest", PLANNED_AT: self.ingested_at.isoformat()}
-        is_new = self._append_events(inspected, spans, note)
-        self._append_rejected(inspected, lines, note)
-        events = self._written(EVENTS, dates)
-        rejected = self._written(REJECTED_EVENTS, None)
+        new, newly_rejected = side_by_side(
+            partial(self._append_events, inspected, spans, note),
+            partial(self._append_rejected, inspected, lines, note),
+        )
         parts = self.delivery.parts(inspected)
+        events, rejected = side_by_side(
+            partial(self._written, EVENTS, new, parts, dates),
+            partial(self._written, REJECTED_EVENTS, newly_rejected, parts),
+        )
         accounts = self._accounts(parts, lines, events, rejected)
-        if events:
-            self._update_products(inspected if is_new else None, dates, note)
         self._append_parts(parts, accounts, note)
         return sum(accounts.values(), Account())
 
-    def _append_events(self, inspected: DataFrame, spans: Mapping[date, _Span], note: dict[str, str]) -> bool:
+    def _append_events(self, inspected: DataFrame, spans: Mapping[date, _Span], note: dict[str, str]) -> int | None:
+        """Returns as `_append` does."""
         valid = inspected.where(_is_valid())
         # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
         events = self.lake.read(EVENTS, self.lake.version(EVENTS))
@@ -216,14 +218,16 @@ class MicroBatch:
         twice = twice_seen(valid, known).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             if twice.count() <= _FEW_REPEATS:
-                return self._append(EVENTS, distinct_new(valid, known, twice), note)
-            new = valid.dropDuplicates(["event_id"]).join(known, on="event_id", how="left_anti")
+                new = distinct_new(valid, known, twice)
+            else:
+                new = valid.dropDuplicates(["event_id"]).join(known, on="event_id", how="left_anti")
             return self._append(EVENTS, new, note)
         finally:
             twice.unpersist()
             known_on_few.unpersist()
 
-    def _append_rejected(self, inspected: DataFrame, lines: Mapping[str, _Lines], note: dict[str, str]) -> None:
+    def _append_rejected(self, inspected: DataFrame, lines: Mapping[str, _Lines], note: dict[str, str]) -> int | None:
+        """Returns as `_append` does."""
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
@@ -238,27 +242,40 @@ class MicroBatch:
             {"source": part, "reasons": ["header line repeated"]} for part, read in lines.items() if read.headers > 1
         ]
         bad = sum(read.lines - read.headers - read.valid for read in lines.values())
-        if others or bad:
-            extra = literal_rows(self.spark, others, "source: string, reasons: array<string>").select(
-                F.substring(F.sha2(F.concat_ws("|", "source", F.col("reasons")[0]), 256), 1, 32).alias("rejected_id"),
-                F.lit(None).cast("string").alias("raw"),
-                F.lit(None).cast("binary").alias("raw_bytes"),
-                "reasons",
-                "source",
-            )
-            known = self.lake.read(REJECTED_EVENTS).select("rejected_id")
-            rows = bad_lines.unionByName(extra).dropDuplicates(["rejected_id"])
-            new = rows.join(known, on="rejected_id", how="left_anti")
-            self._append(REJECTED_EVENTS, new.coalesce(1) if bad <= _FEW_LINES else new, note)
+        if not others and not bad:
+            return 0
+        extra = literal_rows(self.spark, others, "source: string, reasons: array<string>").select(
+            F.substring(F.sha2(F.concat_ws("|", "source", F.col("reasons")[0]), 256), 1, 32).alias("rejected_id"),
+            F.lit(None).cast("string").alias("raw"),
+            F.lit(None).cast("binary").alias("raw_bytes"),
+            "reasons",
+            "source",
+        )
+        known = self.lake.read(REJECTED_EVENTS, self.lake.version(REJECTED_EVENTS)).select("rejected_id")
+        rows = bad_lines.unionByName(extra)
+        if bad <= _FEW_LINES:
+            # One file; and of what is known, maybe much more than this, nothing is exchanged.
+            rows = rows.repartition(1)
+            known = F.broadcast(known.join(F.broadcast(rows.select("rejected_id")), on="rejected_id", how="left_semi"))
+        new = rows.dropDuplicates(["rejected_id"]).join(known, on="rejected_id", how="left_anti")
+        return self._append(REJECTED_EVENTS, new, note)
 
-    def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> bool:
+    def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> int | None:
+        """Append this micro-batch's rows; returns how many, None where that has to be asked for (a replay)."""
         stamped = rows.withColumns({"ingested_at": F.lit(self.ingested_at), "ingest_batch": F.lit(self.name)})
         return self.lake.append_batch(table, stamped, application=self.application, batch_id=self.batch_id, note=note)
 
-    def _written(self, table: Table, dates: list[date] | None) -> dict[str, int]:
-        """Rows that this micro-batch has in a table, by part: read back, so that a replay counts the same."""
-        rows = self.lake.read(table).where(F.col("ingest_batch") == self.name)
-        if dates is not None:
+    def _written(
+        self, table: Table, appended: int | None, parts: Collection[str], dates: Sequence[date] = ()
+    ) -> dict[str, int]:
+        """Rows that this micro-batch has in a table, by part: those just appended where that says it, else read back,
+        so that a replay counts the same."""
+        if appended is not None and (len(parts) == 1 or not appended):
+            return dict.fromkeys(parts, appended)
+        # By its time other micro-batches' files are skipped.
+        is_own = (F.col("ingested_at") == F.lit(self.ingested_at)) & (F.col("ingest_batch") == self.name)
+        rows = self.lake.read(table).where(is_own)
+        if dates:
             rows = rows.where(F.col("event_date").isin(dates))
         part = part_of(F.col("source")).alias("part")
         return {row.part: row["count"] for row in rows.groupBy(part).count().collect()}
@@ -279,16 +296,6 @@ class MicroBatch:
             new, bad = events.get(part, 0), rejected.get(part, 0)
             accounts[part] = Account(1, count, new, (read.valid - new) + (count - read.valid - bad), bad)
         return accounts
-
-    def _update_products(self, inspected: DataFrame | None, dates: list[date], note: dict[str, str]) -> None:
-        if inspected is not None:
-            valid = inspected.where(_is_valid())
-        else:
-            # Of a batch that is run again users may have been forgotten since.
-            of_batch = F.col("event_date").isin(dates) & (F.col("ingest_batch") == self.name)
-            valid = self.lake.read(EVENTS).where(of_batch)
-        products = newest_products(self.lake.read(PRODUCTS), product_attributes(valid))
-        self.lake.overwrite(PRODUCTS, products, note=note)
 
     def _append_parts(self, parts: Mapping[str, Part], accounts: Mapping[str, Account], note: dict[str, str]) -> None:
         rows = [

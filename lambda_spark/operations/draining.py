@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from lambda_spark.batch.refresh import refresh as refresh_trends
 from lambda_spark.errors import CheckpointError, JobRunningError
+from lambda_spark.events.ingest import renew_products
 from lambda_spark.events.micro_batch import INGEST_TABLES
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import APPLICATION, Checkpoint, covered_version, is_at_head
@@ -36,7 +37,7 @@ _PATIENCE_SECONDS = 10.0
 
 @contextmanager
 def at_rest(lake: Lake, settings: Settings, progress: Progress, *, within: float | None = None) -> Iterator[None]:
-    """Hold what ingestion writes, with the speed layer at the head of `events`.
+    """Hold what micro-batches of ingestion write, with the speed layer at the head of `events`.
 
     A similarity job that stays up is waited for; where none runs, its micro-batches are done here. Raises
     CheckpointError, naming the way out, where they can't be, and JobRunningError where another process is not done
@@ -99,6 +100,7 @@ def similarity_checkpoint(lake: Lake) -> Checkpoint:
 
 def renew_views(lake: Lake, settings: Settings, progress: Progress) -> None:
     """Bring every view that has been computed up to date, with the settings recorded with it."""
+    renew_products(lake)
     if lake.exists(CO_INTERACTIONS) and lake.exists(SIMILAR_ITEMS):
         refresh_similar_items(lake, similarity_settings(lake, settings), progress)
     if lake.exists(USER_TRENDS):

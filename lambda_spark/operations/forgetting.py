@@ -21,7 +21,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
-from lambda_spark.events.products import product_attributes
 from lambda_spark.events.refusals import FORGETTING, REFUSING, SALT, lines_naming, pseudonym, pseudonym_of
 from lambda_spark.lake import Lake
 from lambda_spark.operations.checkpoints import APPLICATION
@@ -36,7 +35,6 @@ from lambda_spark.tables import (
     BASKETS,
     CO_INTERACTIONS,
     EVENTS,
-    PRODUCTS,
     RECOMMENDATIONS,
     REFUSED_USERS,
     REJECTED_EVENTS,
@@ -200,10 +198,6 @@ def _take_out(
             keys = _rejected(lake, leaving) if table is REJECTED_EVENTS else leaving.known
             lake.delete_keys(table, keys, note=note)
             progress(f"{table.name}: {certificate.rows[table.name]:,} rows taken out")
-    version = lake.version(EVENTS)
-    products = product_attributes(lake.read(EVENTS, version))
-    lake.overwrite(PRODUCTS, products, note={**note, "events_version": version})
-    progress("products renewed")
     if lake.exists(BASKETS):
         with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
             lake.delete_keys(BASKETS, leaving.known, note=note)

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 from pyspark.sql import functions as F
 
-from lambda_spark.events.products import product_attributes
+from lambda_spark.events.ingest import renew_products
 from lambda_spark.lake import CUT, Lake
 from lambda_spark.operations.draining import at_rest, cover, finished_batch
 from lambda_spark.operations.forgetting import check_nothing_pending
@@ -21,7 +21,6 @@ from lambda_spark.tables import (
     EVENTS,
     INGESTED_FILES,
     JOB_RUNS,
-    PRODUCTS,
     REJECTED_EVENTS,
     Table,
 )
@@ -113,6 +112,7 @@ def maintain(lake: Lake, settings: Settings, progress: Progress) -> Plan:
             fold(lake, table, [part.date for part in done.packing.get(table.name, []) if part.date], progress)
         for table in _present(lake, COMPACTED):
             compact(lake, table, done.packing.get(table.name, []), progress)
+    renew_products(lake)
     if done.unneeded:
         # Only then must readers wait.
         done.unneeded = vacuum(lake, settings, chosen.retention, progress)
@@ -146,8 +146,6 @@ def expire(lake: Lake, cut: date, progress: Progress) -> None:
         progress(f"what is older than {cut} expires")
         is_older = F.col("event_date") < F.lit(cut)
         note = {"job": "maintain", "cut": cut.isoformat()}
-        left = lake.read(EVENTS, lake.version(EVENTS)).where(~is_older)
-        lake.overwrite(PRODUCTS, product_attributes(left), note=note)
         for table in expiring:
             lake.delete(table, is_older, note=note)
     cover(lake, "maintain")

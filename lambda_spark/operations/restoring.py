@@ -17,7 +17,6 @@ from lambda_spark.events.delivery import KAFKA
 from lambda_spark.events.files import FileSource, is_excluded
 from lambda_spark.events.ingest import ingest, who_comes_back
 from lambda_spark.events.micro_batch import INGEST_TABLES, Account
-from lambda_spark.events.products import product_attributes
 from lambda_spark.lake import CUT, Lake
 from lambda_spark.operations.checkpoints import APPLICATION, new_application
 from lambda_spark.operations.delta_log import commit_numbers, commit_time
@@ -27,7 +26,7 @@ from lambda_spark.operations.forgetting import check_nothing_pending
 from lambda_spark.operations.maintenance import expire
 from lambda_spark.settings import IngestSettings, Settings
 from lambda_spark.speed.stream import start_over, update
-from lambda_spark.tables import CO_INTERACTIONS, EVENTS, INGESTED_FILES, PRODUCTS, Table
+from lambda_spark.tables import CO_INTERACTIONS, EVENTS, INGESTED_FILES, Table
 
 Progress = Callable[[str], None]
 
@@ -132,10 +131,6 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], prog
         lake.set_properties(EVENTS, {APPLICATION: new_application(), **kept})
         if undo.cut is not None:
             expire(lake, undo.cut, progress)
-        # The time may lie between two commits of one micro-batch.
-        version = lake.version(EVENTS)
-        products = product_attributes(lake.read(EVENTS, version))
-        lake.overwrite(PRODUCTS, products, note={"job": "restore", "events_version": version})
     account = ingest(lake, sources, settings.ingest, progress=progress) if sources else None
     if lake.exists(CO_INTERACTIONS):
         chosen = similarity_settings(lake, settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,7 +13,8 @@ from lambda_spark.batch.refresh import TREND_TABLES, compute, extent_of
 from lambda_spark.events.products import product_attributes
 from lambda_spark.lake import Commit, Lake
 from lambda_spark.operations.checkpoints import APPLICATION, covered_version
-from lambda_spark.serving.refresh import for_active_users, pin_views
+from lambda_spark.serving.refresh import for_active_users
+from lambda_spark.serving.views import pin_views
 from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings, from_recorded
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.contributions import all_contributions, known_items, total_counts
@@ -54,11 +54,9 @@ class Finding:
 
 def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
     """Hold every maintained table that exists against its recompute, with the settings recorded with it."""
-    # Between two micro-batches: both hold the same ones.
-    with lake.locks.tables(EVENTS.name, PRODUCTS.name):
-        newest, products = lake.version(EVENTS), lake.version(PRODUCTS) if lake.exists(PRODUCTS) else -1
+    newest = lake.version(EVENTS)
     for table, check in (
-        (PRODUCTS, partial(_products, version=products)),
+        (PRODUCTS, _products),
         (USER_TRENDS, _trends),
         (CO_INTERACTIONS, _co_interactions),
         (SIMILAR_ITEMS, _similar_items),
@@ -70,10 +68,14 @@ def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
             yield from findings or [Finding(table.name, 0, None, None, "")]
 
 
-def _products(lake: Lake, newest: int, *, version: int) -> Iterator[Finding]:
-    yield _compare(
-        PRODUCTS, product_attributes(lake.read(EVENTS, newest)), lake.read(PRODUCTS, version), f"events v{newest}"
-    )
+def _products(lake: Lake, newest: int) -> Iterator[Finding]:
+    with lake.locks.table(PRODUCTS.name):
+        done, current = lake.last_commit(PRODUCTS), lake.version(PRODUCTS)
+    if done is None or "events_version" not in done.note:
+        return
+    version = int(done.note["events_version"])
+    expected = product_attributes(lake.read(EVENTS, version))
+    yield _compare(PRODUCTS, expected, lake.read(PRODUCTS, current), _against(version, newest))
 
 
 def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
@@ -169,9 +171,7 @@ def _newest_whole_commit(lake: Lake) -> Commit | None:
 
 
 def _against(version: int, newest: int) -> str:
-    return f"events v{version}" + (
-        f" ({newest - version} newer versions not yet taken in)" if newest != version else ""
-    )
+    return f"events v{version}" + (f" ({newest - version} newer versions not yet taken in)" if newest > version else "")
 
 
 def _compare(table: Table, expected: DataFrame, actual: DataFrame, against: str) -> Finding:

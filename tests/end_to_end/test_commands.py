@@ -6,10 +6,12 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections import defaultdict
 from datetime import datetime
 
 import pytest
+from deltalake import DeltaTable
 
 from jobs.recommend import recommend
 from jobs.run import run
@@ -334,11 +336,12 @@ def test_without_a_fitting_java_it_says_what_to_install(tmp_path, java):
 
 
 def test_a_job_that_stays_up_takes_what_arrives_and_ends_with_a_line(tmp_path):
+    renewing = ["--set", "ingest.refresh_interval=0 minutes"]
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     (inbox / "one.csv").write_text(f"{HEADER}\n2019-11-13 23:00:00 UTC,view,5,1,a.b,acme,1.00,77,s\n")
     live = subprocess.Popen(
-        [str(PROJECT / "spark-submit.sh"), "ingest", "inbox", "--trigger", "2 seconds"],
+        [str(PROJECT / "spark-submit.sh"), "ingest", "inbox", "--trigger", "2 seconds", *renewing],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -349,6 +352,11 @@ def test_a_job_that_stays_up_takes_what_arrives_and_ends_with_a_line(tmp_path):
         assert any("micro-batch 0: 1 files, 1 lines" in line for line in lines)
         (inbox / "two.csv").write_text(f"{HEADER}\n2019-11-13 23:01:00 UTC,view,6,1,a.b,acme,1.00,77,s\n")
         assert any("micro-batch 1: 1 files, 1 lines" in line for line in lines)
+        end = time.monotonic() + 120
+        while sorted(DeltaTable(tmp_path / "lake" / "products").to_pyarrow_table()["product_id"].to_pylist()) != [5, 6]:
+            assert live.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.5)
         os.killpg(live.pid, signal.SIGINT)
         rest = live.stdout.read()
     finally:

@@ -50,7 +50,7 @@ def points(*commits: str) -> list[Point]:
 
 
 _CREATED = ("events 1", "rejected_events 1", "ingested_files 1", "products 1")
-_INGESTED = ("events 1", "rejected_events 1", "products 1", "ingested_files 1")
+_INGESTED = ("events 1", "rejected_events 1", "ingested_files 1", "products 1")
 _COMPUTED = tuple(f"{table} 1" for table in ("demand", "trends", "category_trends", "brand_trends", "user_trends"))
 _ABSORBED = ("co_interactions 1", "baskets 1")
 _SERVED = ("similar_items 1", "recommendations 1")
@@ -59,12 +59,12 @@ FIRST_RUN = points(*_CREATED, *_INGESTED, *_COMPUTED, *_ABSORBED, *_ABSORBED, *_
 that the first commit of the next process is an append."""
 LATER_RUN = points(*_INGESTED, *_COMPUTED, *_ABSORBED, *_SERVED)
 REBUILD = points(*_ABSORBED, "co_interactions 2", "baskets 2")
-_EXPIRED = ("events 1", "products 1", "baskets 1", "co_interactions 1", "events 1", "co_interactions 1")
+_EXPIRED = ("events 1", "baskets 1", "co_interactions 1", "events 1", "co_interactions 1")
 _PACKED = ("baskets 1", "co_interactions 1", "events 1", "rejected_events 1", "ingested_files 1", "job_runs 1")
-MAINTAIN = points(*_EXPIRED, *_PACKED)
+MAINTAIN = points(*_EXPIRED, *_PACKED, "products 1")
 _REFUSED = ("refused_users 1", "events 1", "refused_users 1")
-_TAKEN_OUT = ("events 1", "rejected_events 1", "user_trends 1", "events 1", "products 1", "baskets 1")
-_WITHDRAWN = ("co_interactions 1", "co_interactions 2")
+_TAKEN_OUT = ("events 1", "rejected_events 1", "user_trends 1", "events 1", "baskets 1")
+_WITHDRAWN = ("co_interactions 1", "co_interactions 2", "products 1")
 FORGET = points(
     *_REFUSED, *_TAKEN_OUT, *_WITHDRAWN, "similar_items 1", *_COMPUTED, "recommendations 1", "events 1"
 )  # fmt: skip

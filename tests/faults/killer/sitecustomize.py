@@ -15,10 +15,14 @@ COMMITS = (
 )  # fmt: skip
 """The methods of Lake that commit; the table is their first argument."""
 
-SIDE_BY_SIDE = {"co_interactions", "baskets"}
-"""A micro-batch appends to these at once: the other one is held back, or it would be done or not as it happens."""
+SIDE_BY_SIDE = (
+    {"events", "rejected_events"},
+    {"co_interactions", "baskets"},
+    {"demand", "trends", "category_trends", "brand_trends"},
+)
+"""These are written at once: the others are held back, or they would be done or not by chance."""
 LONG_ENOUGH = 20.0
-"""Seconds for an append; not for good, since the one of the point may be there already."""
+"""Seconds for a commit; not for good, since the one of the point may be there already."""
 
 
 def _die() -> None:
@@ -28,7 +32,8 @@ def _die() -> None:
 
 def _patched(commit, begun: Counter, moment: str, table: str, number: int):
     def committed(lake, of, *arguments, **named):
-        if commit.__name__ == "append" and {of.name, table} == SIDE_BY_SIDE:
+        is_beside = of.name != table and any({of.name, table} <= each for each in SIDE_BY_SIDE)
+        if is_beside and commit.__name__ in ("append", "replace", "replace_where"):
             time.sleep(LONG_ENOUGH)
         begun[of.name] += 1
         is_here = of.name == table and begun[of.name] == number
