@@ -120,7 +120,7 @@ def test_a_change_leads_from_the_counts_before_to_the_counts_after(spark, known,
     before, arrived = spark.createDataFrame(known, ITEMS), spark.createDataFrame(new, ITEMS)
     changes = basket_changes(before, arrived)
     delta = {(r.item_a, r.item_b): (r.baskets, r.strength) for r in changed_contributions(changes, window=2).collect()}
-    remembered = known_items(before.union(new_items(changes))).collect()
+    remembered = known_items(before.unionByName(new_items(changes))).select(*before.columns).collect()
     old, after = counts_of(spark, known, 2), counts_of(spark, [tuple(row) for row in remembered], 2)
     summed = {
         pair: tuple(a + b for a, b in zip(old.get(pair, (0, 0)), delta.get(pair, (0, 0)), strict=True))

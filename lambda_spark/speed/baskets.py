@@ -5,8 +5,9 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-BASKET = ["event_date", "relation", "user_id", "user_session"]
-"""What identifies a basket."""
+BASKET = ["user_id", "user_session", "event_date", "relation"]
+"""What identifies a basket. Spark sorts by the first of several columns faster than by the others: here by that which
+differs most."""
 
 EVENT_COLUMNS = ["event_date", "event_time", "event_type", "product_id", "user_id", "user_session"]
 """What a basket needs of an event."""

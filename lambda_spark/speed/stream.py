@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
@@ -36,7 +35,7 @@ from lambda_spark.operations.checkpoints import (
     source_offset,
 )
 from lambda_spark.operations.triggers import AVAILABLE_NOW
-from lambda_spark.session import fit_partitions
+from lambda_spark.session import fit_partitions, side_by_side
 from lambda_spark.settings import SimilaritySettings, recorded, size_in_bytes
 from lambda_spark.speed.baskets import BASKET, EVENT_COLUMNS, VIEWED, touches
 from lambda_spark.speed.contributions import basket_changes, changed_contributions, new_items
@@ -144,17 +143,10 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
         lake.append_batch(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
 
     try:
-        # Side by side: most of a small append is planning and committing, which leaves the cores idle.
-        with ThreadPoolExecutor(2) as side_by_side:
-            appended = [
-                side_by_side.submit(copy_context().run, append, table, rows)
-                for table, rows in (
-                    (CO_INTERACTIONS, changed_contributions(changes, window=window)),
-                    (BASKETS, new_items(changes)),
-                )
-            ]
-        for one in appended:
-            one.result()
+        side_by_side(
+            partial(append, CO_INTERACTIONS, changed_contributions(changes, window=window)),
+            partial(append, BASKETS, new_items(changes)),
+        )
         return sum(row.interactions for row in found)
     finally:
         changes.unpersist()
