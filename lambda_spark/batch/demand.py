@@ -96,14 +96,15 @@ def with_previous(
     called = ["last_time", *newest] if newest else []
     rows = counts.select(*ids, *called, F.inline(F.array(here, next_one)))
     if newest:
-        # The newest of texts is found by sorting: once, where the rows already lie together.
+        # The newest of texts is found by sorting: once, where the rows already lie together, and faster by what differs
+        # most (below, the ids first).
         rows = rows.repartition("bucket_start", *ids)
     sums = [F.sum(name).alias(name) for signal in signals for name in (signal, previous(signal))]
     last = [
         F.max(F.when(F.col(name).isNotNull(), F.struct("last_time", F.col(name).alias("value"))))["value"].alias(name)
         for name in newest
     ]
-    return rows.groupBy("bucket_start", *ids).agg(*sums, *last)
+    return rows.groupBy(*ids, "bucket_start").agg(*sums, *last)
 
 
 def previous(signal: str) -> str:

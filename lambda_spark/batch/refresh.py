@@ -25,13 +25,14 @@ from lambda_spark.batch.demand import (
 )
 from lambda_spark.batch.trends import trends, user_trends
 from lambda_spark.lake import Lake
+from lambda_spark.session import side_by_side
 from lambda_spark.settings import TrendSettings, recorded
 from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, TRENDS, USER_TRENDS, Table
 
 Progress = Callable[[str], None]
 
 TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
-"""In the order they are written: the last one's note says that a run is done."""
+"""The last one is written after all others: its note says that a run is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +137,12 @@ def _refresh(
     )
     in_span = F.col("bucket_start").isin(buckets.starts(compared))
     with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
-        for table, rows in tables.by_table():
+
+        def replace_in_span(table: Table, rows: DataFrame) -> None:
             lake.replace_where(table, _packed(rows.where(in_span)), in_span, note=_note(version, extent))
             progress(f"{table.name} written")
+
+        _write_all(tables, replace_in_span)
     return TrendRun(version, len(compared), reason, _versions(lake))
 
 
@@ -200,11 +204,20 @@ def _recompute_all(
     progress(f"all buckets to recompute: {reason}")
     nothing = Extent(0, 0)
     with compute(events, settings, extent or nothing, F.timestamp_micros(F.lit((extent or nothing).newest))) as tables:
-        for table, rows in tables.by_table():
+
+        def replace(table: Table, rows: DataFrame) -> None:
             kept = _with_frozen(lake, table, rows, settings, cut)
             lake.replace(table, _packed(kept), settings=recorded(settings), note=_note(version, extent))
             progress(f"{table.name} written")
+
+        _write_all(tables, replace)
     return TrendRun(version, None, reason, _versions(lake))
+
+
+def _write_all(tables: TrendTables, write: Callable[[Table, DataFrame], None]) -> None:
+    *others, last = tables.by_table()
+    side_by_side(*(partial(write, table, rows) for table, rows in others))
+    write(*last)
 
 
 def _with_frozen(lake: Lake, table: Table, rows: DataFrame, settings: TrendSettings, cut: date | None) -> DataFrame:

@@ -105,17 +105,18 @@ def with_q_values(rows: DataFrame) -> DataFrame:
     what the step-up procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57,
     1995), each direction by itself. Null where `p_value` is.
     """
-    is_up = F.col("z_score") > 0
-    greatest_first = Window.partitionBy("bucket_start", "signal", is_up).orderBy(F.desc_nulls_last("p_value"))
+    is_up = F.col("is_up")
+    greatest_first = Window.partitionBy("bucket_start", "signal", "is_up").orderBy(F.desc_nulls_last("p_value"))
     tested_alike = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
     place = tested_alike - F.row_number().over(greatest_first) + F.lit(1)
     # Of equal p-values too the one in the first place, whichever that is, has the least share.
     least = F.least(F.min("share").over(greatest_first), F.lit(1.0))
     is_tested = F.col("p_value").isNotNull()
     return (
-        rows.withColumn("share", F.when(is_tested, F.col("p_value") * F.col("tested") / place))
+        rows.withColumn("is_up", F.col("z_score") > 0)
+        .withColumn("share", F.when(is_tested, F.col("p_value") * F.col("tested") / place))
         .withColumn("q_value", F.when(is_tested, least))
-        .drop("share")
+        .drop("is_up", "share")
     )
 
 
@@ -197,10 +198,12 @@ def _judged(tested: DataFrame, settings: TrendSettings, key: str) -> DataFrame:
         tested.join(in_common, on=["bucket_start", "signal"], how="inner")
         .withColumn("overdispersion", dispersion)
         .withColumn("p_value", p_value(current, previous, total, previous_total, F.col("overdispersion")))
+        # One exchange for all that is ordered within a bucket and signal, and the finer order first.
+        .repartition("bucket_start", "signal")
         .transform(with_q_values)
         .withColumn("direction", direction)
-        .withColumn("trend_pct", F.when(moves, F.try_divide(F.lit(100) * change, F.sum(change).over(same))))
         .withColumn("rank", F.when(moves, F.row_number().over(strongest_first)))
+        .withColumn("trend_pct", F.when(moves, F.try_divide(F.lit(100) * change, F.sum(change).over(same))))
         .drop("tested", "tested_up", "median_z2", "median_size")
     )
 
