@@ -1,0 +1,121 @@
+"""What the heavy queries exchange: rows once by each key, and nothing that should be in many partitions in one.
+
+Read from the physical plans, as Spark makes them before it runs them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+
+from pyspark.sql import functions as F
+
+from lambda_spark.batch.refresh import compute, extent_of
+from lambda_spark.serving.refresh import for_active_users
+from lambda_spark.serving.views import pin_views
+from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings
+from lambda_spark.speed.baskets import basket_items
+from lambda_spark.speed.contributions import all_contributions
+from lambda_spark.speed.scores import similar_items
+from lambda_spark.tables import CO_INTERACTIONS, EVENTS
+
+
+@dataclass
+class Node:
+    """An operator of a plan, with those that its rows come from."""
+
+    text: str
+    children: list[Node] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Node]:
+        yield self
+        for child in self.children:
+            yield from child
+
+    def is_a(self, *names: str) -> bool:
+        return self.text.startswith(names)
+
+    def has_one_row(self, plan: Node) -> bool:
+        """Whether no more than a row comes from it, as from an aggregate without keys."""
+        if self.is_a("HashAggregate", "ObjectHashAggregate", "SortAggregate"):
+            return "keys=[]" in self.text or "key=[]" in self.text
+        if self.is_a("Scan OneRowRelation"):
+            return True
+        if self.is_a("ReusedExchange"):
+            exchange = self.text.partition("], ")[2]
+            return any(node.text == exchange and node.has_one_row(plan) for node in plan)
+        below = [child for child in self.children if not child.is_a("Subquery", "ReusedSubquery")]
+        return len(below) == 1 and below[0].has_one_row(plan)
+
+
+def plan_of(rows) -> Node:
+    """The plan of a query; of what is cached, only that it is read."""
+    root = Node("")
+    above = [(-1, root)]
+    cached_at = None
+    for line in rows._jdf.queryExecution().executedPlan().toString().splitlines():
+        indented, text = re.fullmatch(r"([ :+-]*)(?:\*\(\d+\) )?(.*)", line).groups()
+        if cached_at is not None and len(indented) > cached_at:
+            continue
+        cached_at = len(indented) if text.startswith("InMemoryTableScan") else None
+        while above[-1][0] >= len(indented):
+            above.pop()
+        node = Node(re.sub(r"#\d+L?", "", text))
+        above[-1][1].children.append(node)
+        above.append((len(indented), node))
+    return root
+
+
+def exchanged_by(plan: Node) -> list[str]:
+    """The keys that rows are exchanged by, in order of their names; what goes the same way twice is exchanged once."""
+    keys = (re.match(r"Exchange hashpartitioning\((.*), \d+\)", node.text) for node in plan)
+    return sorted(found.group(1) for found in keys if found)
+
+
+def assert_well_spread(plan: Node) -> None:
+    """Each join has a key or one row on a side, and in a single partition there are only sums of all."""
+    for node in plan:
+        assert not node.is_a("CartesianProduct"), node.text
+        if node.is_a("BroadcastNestedLoopJoin"):
+            assert any(side.has_one_row(plan) for side in node.children), node.text
+        if any(child.is_a("Exchange SinglePartition") for child in node.children):
+            assert node.has_one_row(plan), node.text
+
+
+def test_pairs_exchange_events_once_by_user_and_day_and_their_counts_once_by_pair(small):
+    plan = plan_of(all_contributions(basket_items(small.read(EVENTS)), window=5))
+    assert exchanged_by(plan) == [
+        "event_date, relation, _groupingexpression, _groupingexpression",
+        "event_date, user_id",
+    ]
+    assert_well_spread(plan)
+
+
+def test_neighbours_exchange_pairs_once_and_scores_once_by_product(small):
+    plan = plan_of(similar_items(small.read(CO_INTERACTIONS), SimilaritySettings(), newest=date(2019, 10, 1)))
+    pairs, best = "relation, item_a, item_b", "product_id, relation"
+    # What is known of single items, much less, goes the pairs' way.
+    assert exchanged_by(plan) == [best, pairs, pairs, pairs]
+    assert_well_spread(plan)
+
+
+def test_lists_exchange_events_once_by_user(small):
+    plan = plan_of(for_active_users(pin_views(small), RecommendationSettings()))
+    assert [keys for keys in exchanged_by(plan) if "user_id" in keys] == ["user_id"]
+    assert_well_spread(plan)
+
+
+def test_trends_exchange_what_is_tested_once_by_bucket_and_signal(small):
+    events, settings = small.read(EVENTS), TrendSettings()
+    extent = extent_of(events)
+    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
+        plan = plan_of(tables.category_trends)
+        assert exchanged_by(plan) == [
+            "bucket_start",
+            "bucket_start, signal",
+            "bucket_start, signal",
+            "category_code, bucket_start",
+        ]
+        assert_well_spread(plan)
