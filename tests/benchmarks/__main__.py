@@ -45,7 +45,7 @@ MASTERS = ("local[1]", "local[2]", "spark")
 
 
 def main(arguments: Sequence[str]) -> int:
-    benchmarks = {"layers": layers, "growth": growth, "cores": cores}
+    benchmarks = {"layers": layers, "growth": growth, "cores": cores, "month": month}
     parser = argparse.ArgumentParser(prog="./spark-submit.sh benchmark", description=__doc__.partition(": ")[2])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(benchmarks)} (default: layers)")
     parser.add_argument("--events", type=lambda text: int(float(text)), default=5_000_000, help="size of the store")
@@ -136,6 +136,15 @@ def cores(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]
             figures += lines_of(ours(folder, master, chosen.events, chosen.runs, master))
     rows = with_ratios(summary(figures), f"{OURS} on {MASTERS[0]}", of_base=True)
     return figures, markdown(rows, "speed-up")
+
+
+def month(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
+    """A month of a large store with a crawler and a bestseller, by the commands that a user types."""
+    figures = lines_of([sys.executable, "-m", "tests.benchmarks.month", folder, chosen.events])
+    rows = [{**row, "ratio": None} for row in summary(figures)]
+    tables = [one for one in figures if "files" in one]
+    sizes = [f"| {one['table']} | {one['files']:,} | {one['bytes'] / 1e6:,.1f} |" for one in tables]
+    return figures, "\n".join([markdown(rows, ""), "", "| table | files | MB |", "| --- | --- | --- |", *sizes])
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:

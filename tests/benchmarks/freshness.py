@@ -20,7 +20,7 @@ import pytest
 
 from lambda_spark.lake import Lake
 from lambda_spark.serving.one_user import for_user
-from lambda_spark.serving.refresh import pin_views
+from lambda_spark.serving.views import pin_views
 from lambda_spark.settings import RecommendationSettings
 from lambda_spark.store.files import write_store
 from lambda_spark.store.model import StoreSettings
@@ -59,7 +59,7 @@ def test_freshness(spark, broker, tmp_path):
     with ended_at_last(commands):
         assert start("run", tmp_path / "store" / "events", "--lake", lake).process.wait(900) == 0
         ingest = start("ingest", "--source", "kafka", *where, "--lake", lake, "--trigger", "1 second")
-        start("similarity", "--lake", lake, "--trigger", "2 seconds", "--set", "similarity.refresh_interval=60 seconds")
+        start("similarity", "--lake", lake, "--trigger", "2 seconds", "--set", "similarity.refresh_interval=1 minute")
         start("replay", tmp_path / "feed" / "events", *where, "--rate", 20)
         opened = Lake.open(spark, str(lake))
         popular = opened.read(SIMILAR_ITEMS).where("rank = 20").select("product_id").distinct().limit(200).collect()

@@ -109,6 +109,7 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
         pq.write_table(last_day.slice(number * size, size), inbox / f"{number:04}.parquet")
     each = replace(settings.ingest, max_bytes_per_batch=ONE_FILE_EACH)
     ingest(lake, sources, each, progress=each_micro_batch("micro-batch of ingest"))
+    clock.lap("after them: products")
     each = replace(settings.similarity, max_bytes_per_batch=ONE_FILE_EACH)
     update(lake, each, progress=each_micro_batch("micro-batch of similarity"))
     clock.lap("after them: similar_items")

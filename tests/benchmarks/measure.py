@@ -57,6 +57,11 @@ def cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def peak_of_children() -> int:
+    """The most memory that one of the processes which this one has started and waited for has held."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
 def print_peak(who: str, process: int | str = "self") -> None:
     """Print as a line of JSON what a process has held at most."""
     print(json.dumps({"who": who, "work": "all", "peak_bytes": peak_bytes(process)}), flush=True)

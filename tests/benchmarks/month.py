@@ -1,0 +1,112 @@
+"""A month of a large store, from CSV to lists, by the commands that a user types, in the memory that they take.
+
+    python -m tests.benchmarks.month FOLDER EVENTS
+
+What makes a store hard is added to it: a crawler that touches a sixtieth as many products as there are events, in one
+session, and a product that is viewed in every third session. Prints a line of JSON for each job, and for each table its
+files and bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from deltalake import DeltaTable
+
+from lambda_spark.store.files import write_store
+from lambda_spark.store.model import StoreSettings
+from tests.benchmarks.measure import cpu_of_children, measured, peak_of_children
+from tests.sessions import PROJECT
+
+WHO = "lambda-spark"
+JOBS = ("ingest", "trends", "similarity", "recommend")
+DAYS = 31
+CRAWLER, BESTSELLER = 999_999_999, 1
+"""A user and a product that the store has not."""
+TEXTS = pa.csv.ConvertOptions(
+    include_columns=["event_time", "product_id", "user_id", "user_session"],
+    column_types={"event_time": pa.string(), "user_session": pa.string()},
+)
+
+
+def main(folder: Path, events: int) -> None:
+    store = StoreSettings(events=events, days=DAYS, seed=3, broken_share=0.0)
+    written = write_store(store, folder / "csv", "csv", plants_file=folder / "plants.json")
+    lines = written.lines + add_bestseller(folder / "csv") + add_crawler(folder / "csv", events // 60)
+    for job in JOBS:
+        source = [folder / "csv"] if job == "ingest" else []
+        command = [PROJECT / "spark-submit.sh", job, *source, "--lake", folder / "lake"]
+        run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+        measured(WHO, job, run, cpu_of_children, events=lines)
+    print(json.dumps({"who": WHO, "work": "all", "peak_bytes": peak_of_children()}))
+    for log in sorted((folder / "lake").glob("*/_delta_log")):
+        files = pa.table(DeltaTable(log.parent).get_add_actions(flatten=True))
+        found = {"table": log.parent.name, "files": files.num_rows, "bytes": pc.sum(files["size_bytes"]).as_py() or 0}
+        print(json.dumps({"who": WHO, **found}))
+
+
+def add_bestseller(folder: Path) -> int:
+    """A view of one product in every third session of each file; returns the number of lines."""
+    lines = 0
+    for file in sorted(folder.glob("events-*.csv")):
+        sessions = (
+            pa.csv.read_csv(file, convert_options=TEXTS)
+            .group_by("user_session")
+            .aggregate([("event_time", "min"), ("user_id", "min")])
+        )
+        some = sessions.take(np.arange(0, sessions.num_rows, 3))
+        count = some.num_rows
+        write_views(
+            folder / f"bestseller-{file.name.removeprefix('events-')}",
+            some["event_time_min"],
+            pa.repeat(BESTSELLER, count),
+            some["user_id_min"],
+            some["user_session"],
+        )
+        lines += count
+    return lines
+
+
+def add_crawler(folder: Path, events: int) -> int:
+    """Views of one user in one session, one product after the other; returns the number of lines."""
+    first = sorted(folder.glob("events-*.csv"))[0]
+    rows = pa.csv.read_csv(first, convert_options=TEXTS)
+    day = np.datetime64(pc.min(rows["event_time"]).as_py()[:10], "s")
+    times = pa.array(day + np.arange(events) * 86_399 // events)
+    write_views(
+        folder / "crawler.csv",
+        pc.strftime(times, format="%Y-%m-%d %H:%M:%S UTC"),
+        pa.array(np.resize(rows["product_id"].unique().to_numpy(), events)),
+        pa.repeat(CRAWLER, events),
+        pa.repeat("crawler", events),
+    )
+    return events
+
+
+def write_views(file: Path, times: pa.Array, products: pa.Array, users: pa.Array, sessions: pa.Array) -> None:
+    count = len(times)
+    rows = {
+        "event_time": times,
+        "event_type": pa.repeat("view", count),
+        "product_id": products,
+        "category_id": pa.repeat(2053013555631882655, count),
+        "category_code": pa.repeat("electronics.smartphone", count),
+        "brand": pa.nulls(count, pa.string()),
+        "price": pa.repeat("99.90", count),
+        "user_id": users,
+        "user_session": sessions,
+    }
+    options = pa.csv.WriteOptions(quoting_style="none")
+    pa.csv.write_csv(pa.table(rows), file, options)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(float(sys.argv[2])))
