@@ -52,15 +52,17 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        self._seen = self._now()
-
-    def _now(self) -> tuple[float, float, int, int]:
+        # To ask Spark for the files takes longer the more it has done: that counts for nobody.
         files = files_read(self._spark)
-        return perf_counter(), cpu_seconds_of("self", self._jvm), bytes_read_by(self._jvm), files
+        self._seen = (*self._gone_by(), files)
+
+    def _gone_by(self) -> tuple[float, float, int]:
+        return perf_counter(), cpu_seconds_of("self", self._jvm), bytes_read_by(self._jvm)
 
     def lap(self, work: str, **more: int) -> None:
-        before, self._seen = self._seen, self._now()
-        seconds, cpu, read, files = (now - then for now, then in zip(self._seen, before, strict=True))
+        now = (*self._gone_by(), files_read(self._spark))
+        seconds, cpu, read, files = (after - before for after, before in zip(now, self._seen, strict=True))
+        self.start()
         figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "bytes_read": read, "files_read": files}
         print(json.dumps({"who": self._who, "work": work, **figures, **more}), flush=True)
 
