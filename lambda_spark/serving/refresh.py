@@ -38,7 +38,10 @@ class RecommendationRun:
 
 
 def refresh(lake: Lake, settings: RecommendationSettings, *, progress: Progress) -> RecommendationRun:
-    """Write the lists of all active users, unless they are up to date with the tables and the settings."""
+    """Write the lists of all active users, unless they are up to date with the tables and the settings.
+
+    After few new events they are made anew only for those whose lists may differ; the table is that of a full run.
+    """
     with lake.locks.reader(), lake.locks.table(RECOMMENDATIONS.name):
         return _refresh(lake, settings, progress)
 
