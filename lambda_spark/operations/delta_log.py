@@ -118,15 +118,19 @@ def check_log(files: FileSystem, table: str) -> None:
 
 def table_bytes(files: FileSystem, table: str, version: int) -> int:
     """The size of a version's data files by Delta's checksum file; 0 where there is none."""
-    checksum = f"{table}/_delta_log/{version:020}.crc"
-    return int(json.loads(files.read_text(checksum))["tableSizeBytes"]) if files.exists(checksum) else 0
+    return int(_checksum(files, table, version).get("tableSizeBytes", 0))
 
 
 def table_properties(files: FileSystem, table: str, version: int) -> dict[str, str] | None:
     """A version's properties by Delta's checksum file; None where there is none."""
-    checksum = f"{table}/_delta_log/{version:020}.crc"
-    metadata = json.loads(files.read_text(checksum)).get("metadata") if files.exists(checksum) else None
+    metadata = _checksum(files, table, version).get("metadata")
     return None if metadata is None else dict(metadata["configuration"])
+
+
+def _checksum(files: FileSystem, table: str, version: int) -> dict[str, Any]:
+    """What Delta's checksum file says of a version as a whole; empty where there is none."""
+    checksum = f"{table}/_delta_log/{version:020}.crc"
+    return dict(json.loads(files.read_text(checksum))) if files.exists(checksum) else {}
 
 
 def first_properties(files: FileSystem, table: str) -> dict[str, str]:

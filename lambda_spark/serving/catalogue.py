@@ -126,11 +126,19 @@ def in_demand(demand: DataFrame) -> DataFrame:
     return known.select("product_id", "events", "share")
 
 
-def _neighbours(products: DataFrame, eligible: DataFrame, similar_items: DataFrame) -> DataFrame:
+def usable_neighbours(similar_items: DataFrame, eligible: DataFrame) -> DataFrame:
+    """The neighbours by views that may be recommended: product_id, similar_product_id, score."""
     candidates = eligible.select(F.col("product_id").alias("similar_product_id"))
-    lists = (
+    return (
         similar_items.where(F.col("relation") == "viewed")
         .join(F.broadcast(candidates), on="similar_product_id", how="left_semi")
+        .select("product_id", "similar_product_id", "score")
+    )
+
+
+def _neighbours(products: DataFrame, eligible: DataFrame, similar_items: DataFrame) -> DataFrame:
+    lists = (
+        usable_neighbours(similar_items, eligible)
         .groupBy("product_id")
         .agg(F.collect_list(_candidate(F.col("similar_product_id"), F.col("score"))).alias("neighbours"))
     )

@@ -11,7 +11,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.serving.catalogue import category, eligible_products, moving_products
+from lambda_spark.serving.catalogue import category, eligible_products, is_eligible, moving_products, usable_neighbours
 from lambda_spark.serving.views import Views
 from lambda_spark.settings import RecommendationSettings
 from lambda_spark.tables import DEMAND, PRODUCTS, SIMILAR_ITEMS, TRENDS
@@ -66,17 +66,12 @@ def _saying_other(before: Views, now: Views, changed: set[str], settings: Recomm
 
 
 def _themselves(views: Views, settings: RecommendationSettings) -> DataFrame:
-    eligible = eligible_products(views.products, settings).select("product_id", F.lit(True).alias("eligible"))
-    return views.products.select("product_id", category().alias("category")).join(eligible, on="product_id", how="left")
+    eligible = is_eligible(views.products.sparkSession, settings)
+    return views.products.select("product_id", category().alias("category"), eligible.alias("eligible"))
 
 
 def _neighbours(views: Views, settings: RecommendationSettings) -> DataFrame:
-    eligible = eligible_products(views.products, settings).select(F.col("product_id").alias("similar_product_id"))
-    return (
-        views.similar_items.where(F.col("relation") == "viewed")
-        .join(F.broadcast(eligible), on="similar_product_id", how="left_semi")
-        .select("product_id", "similar_product_id", "score")
-    )
+    return usable_neighbours(views.similar_items, eligible_products(views.products, settings))
 
 
 def _growth(views: Views) -> DataFrame:

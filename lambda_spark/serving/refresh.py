@@ -10,7 +10,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.lake import Lake
+from lambda_spark.lake import Commit, Lake
 from lambda_spark.serving.catalogue import catalogue
 from lambda_spark.serving.outdated import outdated_users
 from lambda_spark.serving.profiles import profiles
@@ -79,9 +79,7 @@ def _refresh(lake: Lake, settings: RecommendationSettings, progress: Progress) -
 def _before(lake: Lake, views: Views, newest: date | None, settings: RecommendationSettings) -> Views | None:
     """What the last run saw, where its lists are still there and most of them as they were: not where much is new, nor
     where the newest date or the bucket is another, by which all weights and words change."""
-    if not lake.exists(RECOMMENDATIONS) or not lake.has_recorded(RECOMMENDATIONS, recorded(settings)):
-        return None
-    done = lake.last_commit(RECOMMENDATIONS, job="recommend")
+    done = _last_run(lake, settings)
     if done is None or not lake.is_same(RECOMMENDATIONS, done.version) or done.note.get("newest_date") != str(newest):
         return None
     versions = done.note["versions"]
@@ -100,12 +98,15 @@ def _before(lake: Lake, views: Views, newest: date | None, settings: Recommendat
 
 def is_up_to_date(lake: Lake, settings: RecommendationSettings) -> bool:
     """Whether the lists that are written are those of the tables as they are now and of these settings."""
-    if not lake.exists(RECOMMENDATIONS):
-        return False
-    done = lake.last_commit(RECOMMENDATIONS, job="recommend")
-    if done is None or not all(lake.is_same(table, done.note["versions"][table.name]) for table in INPUTS):
-        return False
-    return lake.has_recorded(RECOMMENDATIONS, recorded(settings))
+    done = _last_run(lake, settings)
+    return done is not None and all(lake.is_same(table, done.note["versions"][table.name]) for table in INPUTS)
+
+
+def _last_run(lake: Lake, settings: RecommendationSettings) -> Commit | None:
+    """The commit of the lists that are written, where they are of these settings."""
+    if not lake.exists(RECOMMENDATIONS) or not lake.has_recorded(RECOMMENDATIONS, recorded(settings)):
+        return None
+    return lake.last_commit(RECOMMENDATIONS, job="recommend")
 
 
 def for_active_users(views: Views, settings: RecommendationSettings) -> DataFrame:
