@@ -62,7 +62,7 @@ class Clock:
     def lap(self, work: str, **more: int) -> None:
         now = (*self._gone_by(), files_read(self._spark))
         seconds, cpu, read, files = (after - before for after, before in zip(now, self._seen, strict=True))
-        self.start()
+        self._seen = (*self._gone_by(), now[-1])
         figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "bytes_read": read, "files_read": files}
         print(json.dumps({"who": self._who, "work": work, **figures, **more}), flush=True)
 
