@@ -43,6 +43,9 @@ MICRO_BATCHES = 10
 MASTERS = ("local[1]", "local[2]", "spark")
 """One core, two, and two workers of a standalone cluster with one each."""
 
+Results = tuple[list[Figures], list[Figures], str]
+"""What a benchmark returns: what the sides printed, a row for each side and work, and these as Markdown."""
+
 
 def main(arguments: Sequence[str]) -> int:
     benchmarks = {"layers": layers, "growth": growth, "cores": cores, "month": month}
@@ -60,11 +63,11 @@ def main(arguments: Sequence[str]) -> int:
     complaints = []
     for name in chosen.names or ["layers"]:
         with TemporaryDirectory(prefix="benchmark-") as folder:
-            figures, table = benchmarks[name](Path(folder), chosen)
+            figures, rows, table = benchmarks[name](Path(folder), chosen)
         found = [one["failed"] for one in figures if "failed" in one] + differing_sums(figures)
         title = f"{name}, {chosen.events:,} events, {os.cpu_count()} cores, Python {platform.python_version()}"
         text = "\n\n".join([title, table, *filter(None, [versions(figures)]), *found])
-        results = {"title": title, "rows": summary(figures), "lines": figures}
+        results = {"title": title, "rows": rows, "lines": figures}
         (chosen.out / f"{name}.json").write_text(json.dumps(results, indent=1))
         (chosen.out / f"{name}.md").write_text(f"{text}\n")
         print(text)
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if complaints else 0
 
 
-def layers(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
+def layers(folder: Path, chosen: argparse.Namespace) -> Results:
     """Each layer of each side on one store."""
     make_store(folder, chosen.events, "parquet", "csv")
     figures = []
@@ -89,10 +92,10 @@ def layers(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str
         script = HERE / f"{environment.replace('-', '_')}.py"
         figures += lines_of([python, script, side, folder / "parquet", *scratch, chosen.runs])
     rows = with_ratios(summary(figures), OURS, of_base=True, same_work=SAME_WORK)
-    return figures, markdown(rows, "ours takes")
+    return figures, rows, markdown(rows, "ours takes")
 
 
-def growth(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
+def growth(folder: Path, chosen: argparse.Namespace) -> Results:
     """Micro-batches after ever more history; `--events` is the size of the longest."""
     figures = []
     for days in HISTORY:
@@ -101,8 +104,8 @@ def growth(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str
         of_days.mkdir()
         command = [sys.executable, "-m", "tests.benchmarks.growth", of_days]
         figures += lines_of([*command, chosen.events // HISTORY[-1], days, MICRO_BATCHES])
-    rows = summary(figures)
-    table = markdown(with_ratios(rows, "1 day", of_base=False), "of 1 day's")
+    rows = with_ratios(summary(figures), "1 day", of_base=False)
+    table = markdown(rows, "of 1 day's")
     if "duckdb" in chosen.sides:
         say("measuring DuckDB, which computes all again")
         python = python_of(HERE / "requirements-single-machine.txt")
@@ -120,10 +123,10 @@ def growth(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str
                 f"{ingestion:.1f}. DuckDB computes all pairs and neighbours again in {all_again:.1f}: the pairs are "
                 f"{pairs / all_again:.2f} times that, both {(ingestion + pairs) / all_again:.2f}."
             )
-    return figures, table
+    return figures, rows, table
 
 
-def cores(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
+def cores(folder: Path, chosen: argparse.Namespace) -> Results:
     """Each of our layers on one core, on two, and on a standalone cluster of two workers."""
     make_store(folder, chosen.events, "csv")
     figures = []
@@ -139,16 +142,16 @@ def cores(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]
         else:
             figures += lines_of(ours(folder, master, chosen.events, chosen.runs, master))
     rows = with_ratios(summary(figures), f"{OURS} on {MASTERS[0]}", of_base=True)
-    return figures, markdown(rows, "speed-up")
+    return figures, rows, markdown(rows, "speed-up")
 
 
-def month(folder: Path, chosen: argparse.Namespace) -> tuple[list[Figures], str]:
+def month(folder: Path, chosen: argparse.Namespace) -> Results:
     """A month of a large store with a crawler and a bestseller, by the commands that a user types."""
     figures = lines_of([sys.executable, "-m", "tests.benchmarks.month", folder, chosen.events])
     rows = [{**row, "ratio": None} for row in summary(figures)]
     tables = [one for one in figures if "files" in one]
     sizes = [f"| {one['table']} | {one['files']:,} | {one['bytes'] / 1e6:,.1f} |" for one in tables]
-    return figures, "\n".join([markdown(rows, ""), "", "| table | files | MB |", "| --- | --- | --- |", *sizes])
+    return figures, rows, "\n".join([markdown(rows, ""), "", "| table | files | MB |", "| --- | --- | --- |", *sizes])
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:
