@@ -36,8 +36,10 @@ def main(results: Path, picture: Path) -> None:
             [drawn] = axis.plot(days, middle, marker="o", linestyle="-" if is_batch else ":", label=work)
             for day in days if is_batch else ():
                 axis.plot([day] * len(by_days[day]), by_days[day], ".", alpha=0.3, color=drawn.get_color())
-        axis.set(xscale="log", xlabel="days of history", title=title, ylim=(0, None))
+        # By logarithms what is flat is seen beside what grows with the history, and that is a straight line.
+        axis.set(xscale="log", yscale="log", xlabel="days of history", title=title)
         axis.set_xticks(days, [str(day) for day in days])
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
