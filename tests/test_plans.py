@@ -1,6 +1,6 @@
 """What the heavy queries exchange: rows once by each key, and nothing that should be in many partitions in one.
 
-Read from the physical plans, as Spark makes them before it runs them.
+Read from the physical plans, as Spark makes them before it runs them. And how often code is compiled for them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, timedelta
 
 from pyspark.sql import functions as F
 
@@ -19,7 +19,9 @@ from lambda_spark.settings import RecommendationSettings, SimilaritySettings, Tr
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.contributions import all_contributions
 from lambda_spark.speed.scores import similar_items
+from lambda_spark.speed.stream import update
 from lambda_spark.tables import CO_INTERACTIONS, EVENTS
+from tests.deliveries import deliver, event, quiet
 
 
 @dataclass
@@ -119,3 +121,22 @@ def test_trends_exchange_what_is_tested_once_by_bucket_and_signal(small):
             "category_code, bucket_start",
         ]
         assert_well_spread(plan)
+
+
+def compiled(spark) -> int:
+    """How often code that Spark generated has been compiled so far."""
+    return spark._jvm.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount()
+
+
+def test_a_micro_batch_like_the_one_before_runs_the_code_of_that(lake, tmp_path):
+    noon = datetime(2019, 10, 1, 12)
+    for number in range(3):
+        visits = [(minute, 1 + minute % 5, 10 * number + minute % 3) for minute in range(30)]
+        lines = [event(noon + timedelta(minutes=at), "view", product, 1 + user, "s") for at, product, user in visits]
+        before = compiled(lake.spark)
+        deliver(lake, tmp_path / "in", str(number), lines)
+        after_ingest = compiled(lake.spark)
+        update(lake, SimilaritySettings(), progress=quiet)
+    assert after_ingest - before == 0
+    # What is known of the same micro-batch is left out, by its number, in a small filter.
+    assert compiled(lake.spark) - after_ingest <= 2

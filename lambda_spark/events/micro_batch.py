@@ -23,7 +23,7 @@ from lambda_spark.events.validation import validate
 from lambda_spark.lake import Lake, cut_in
 from lambda_spark.late import dates_with_few
 from lambda_spark.operations.checkpoints import PLANNED_AT, Checkpoint, batch_time
-from lambda_spark.session import fit_partitions, literal_rows, side_by_side
+from lambda_spark.session import fit_partitions, literal_rows, side_by_side, varying
 from lambda_spark.settings import IngestSettings
 from lambda_spark.tables import EVENTS, INGESTED_FILES, REFUSED_USERS, REJECTED_EVENTS, Table
 
@@ -145,7 +145,7 @@ class MicroBatch:
 
     def _inspect(self) -> DataFrame:
         """Every line that can be read, typed, with its reasons; kept, since several steps need it."""
-        fields = self.delivery.lines().withColumn("ingested_at", F.lit(self.ingested_at))
+        fields = self.delivery.lines().withColumn("ingested_at", varying(self.ingested_at, "timestamp"))
         properties = self.lake.properties(EVENTS)
         validated = validate(fields, earliest=self.settings.earliest, cut=cut_in(properties)).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
@@ -262,7 +262,9 @@ class MicroBatch:
 
     def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> int | None:
         """Append this micro-batch's rows; returns how many, None where that has to be asked for (a replay)."""
-        stamped = rows.withColumns({"ingested_at": F.lit(self.ingested_at), "ingest_batch": F.lit(self.name)})
+        stamped = rows.withColumns(
+            {"ingested_at": varying(self.ingested_at, "timestamp"), "ingest_batch": F.lit(self.name)}
+        )
         return self.lake.append_batch(table, stamped, application=self.application, batch_id=self.batch_id, note=note)
 
     def _written(

@@ -25,6 +25,8 @@ REQUIRED = ("event_time", "event_type", "product_id", "user_id")
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
 MAX_LINE_LENGTH = 16_384
 """Characters of the longest line that is taken for an event; its fields are then fewer than the CSV parser can bear."""
+_DAY = 86_400_000_000
+"""In microseconds."""
 _SEPARATOR = "\n"
 """Between reasons while they are one text; no reason has it."""
 
@@ -138,7 +140,7 @@ def _reasons(earliest: date, cut: date | None) -> dict[str, Column]:
     missing = {f"{name} is missing": ~F.col(_given(name)) for name in REQUIRED}
     malformed = {f"{name} is malformed": F.col(_given(name)) & F.col(name).isNull() for name in FIELDS}
     expired = F.lit(False) if cut is None else F.to_date("event_time") < F.lit(cut)
-    latest = F.col("ingested_at") + F.expr("interval 1 day")
+    latest = F.timestamp_micros(F.unix_micros("ingested_at") + F.lit(_DAY))
     return {
         **missing,
         **malformed,

@@ -35,7 +35,7 @@ from lambda_spark.operations.checkpoints import (
     source_offset,
 )
 from lambda_spark.operations.triggers import AVAILABLE_NOW
-from lambda_spark.session import fit_partitions, side_by_side
+from lambda_spark.session import fit_partitions, side_by_side, varying
 from lambda_spark.settings import SimilaritySettings, recorded, size_in_bytes
 from lambda_spark.speed.baskets import BASKET, EVENT_COLUMNS, VIEWED, touches
 from lambda_spark.speed.contributions import basket_changes, changed_contributions, new_items
@@ -139,7 +139,7 @@ def absorb(lake: Lake, checkpoint: Checkpoint, window: int, batch: DataFrame, ba
     }
 
     def append(table: Table, rows: DataFrame) -> None:
-        stamped = rows.withColumn("batch_id", F.lit(batch_id).cast("bigint"))
+        stamped = rows.withColumn("batch_id", varying(batch_id, "bigint"))
         lake.append_batch(table, stamped, application=checkpoint.application, batch_id=batch_id, note=note)
 
     try:
