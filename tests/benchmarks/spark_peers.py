@@ -60,6 +60,12 @@ def last_items(spark: SparkSession, store: str) -> DataFrame:
     return numbered.select("user_idx", "item_idx", "timestamp", F.lit(1.0).alias("relevance"))
 
 
+def keep_only(spark: SparkSession, items: DataFrame) -> None:
+    """Take out of Spark's cache what a run has left there: the next one, whose plans are the same, would find it."""
+    spark.catalog.clearCache()
+    items.cache().count()
+
+
 def replay(spark: SparkSession, items: DataFrame, runs: int) -> None:
     from replay.data import Dataset, FeatureHint, FeatureInfo, FeatureSchema, FeatureType
     from replay.models import AssociationRulesItemRec, ItemKNN
@@ -85,9 +91,11 @@ def replay(spark: SparkSession, items: DataFrame, runs: int) -> None:
         model.similarity.write.format("noop").mode("overwrite").save()
 
     for _ in range(runs):
+        keep_only(spark, items)
         knn = ItemKNN(num_neighbours=NEIGHBOURS)
         measured(KNN, "neighbours", partial(fit, knn), cpu)
         measured(KNN, "recommend", partial(lists, knn), cpu)
+        keep_only(spark, items)
         rules = AssociationRulesItemRec("user_idx", min_item_count=1, min_pair_count=1, num_neighbours=NEIGHBOURS)
         measured(RULES, "neighbours", partial(fit, rules), cpu)
     for who in (KNN, RULES):
@@ -100,6 +108,7 @@ def sar(spark: SparkSession, items: DataFrame, runs: int) -> None:
     cpu = partial(cpu_seconds_of, "self", jvm_of(spark))
     columns = {"col_user": "user_idx", "col_item": "item_idx", "col_rating": "relevance", "col_timestamp": "timestamp"}
     for _ in range(runs):
+        keep_only(spark, items)
         model = SARPlus(spark, **columns, similarity_type="jaccard")
         measured(SAR, "neighbours", partial(model.fit, items), cpu)
     print_peak(SAR, jvm_of(spark))
@@ -108,8 +117,7 @@ def sar(spark: SparkSession, items: DataFrame, runs: int) -> None:
 def main(who: str, store: str, folder: Path, runs: int) -> None:
     print_versions(who, [{"replay": "replay-rec", "sar": "pysarplus"}[who]])
     spark = open_session(folder)
-    items = last_items(spark, store).cache()
-    items.count()
+    items = last_items(spark, store)
     {"replay": replay, "sar": sar}[who](spark, items, runs)
     spark.stop()
 
