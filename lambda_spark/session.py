@@ -91,6 +91,7 @@ def varying(value: Any, kind: str) -> Column:
     """A value that is another in each micro-batch, for a column of its own.
 
     A literal number or time Spark writes into the code that it generates: all of that would be compiled again, and
-    again be interpreted at first (measured: of a job that stays up 2.7 instead of 1.7 CPU seconds for 10,000 lines).
+    again be interpreted at first (measured, of jobs that stay up: for 10,000 lines 2.6 instead of 2.2 CPU seconds, for
+    their pairs 1.7 instead of 1.4).
     """
     return F.explode(F.array(F.lit(value).cast(kind)))

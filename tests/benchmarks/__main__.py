@@ -148,10 +148,10 @@ def cores(folder: Path, chosen: argparse.Namespace) -> Results:
 def month(folder: Path, chosen: argparse.Namespace) -> Results:
     """A month of a large store with a crawler and a bestseller, by the commands that a user types."""
     figures = lines_of([sys.executable, "-m", "tests.benchmarks.month", folder, chosen.events])
-    rows = [{**row, "ratio": None} for row in summary(figures)]
+    rows = summary(figures)
     tables = [one for one in figures if "files" in one]
     sizes = [f"| {one['table']} | {one['files']:,} | {one['bytes'] / 1e6:,.1f} |" for one in tables]
-    return figures, rows, "\n".join([markdown(rows, ""), "", "| table | files | MB |", "| --- | --- | --- |", *sizes])
+    return figures, rows, "\n".join([markdown(rows), "", "| table | files | MB |", "| --- | --- | --- |", *sizes])
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:

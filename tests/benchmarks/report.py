@@ -58,7 +58,7 @@ def with_ratios(rows: Sequence[Figures], base: str, *, of_base: bool, same_work:
     return [{**row, "ratio": ratio(row)} for row in rows]
 
 
-def markdown(rows: Sequence[Figures], ratio: str) -> str:
+def markdown(rows: Sequence[Figures], ratio: str = "") -> str:
     """A table in Markdown, with those columns only that have figures; `ratio` is what it is called."""
     columns = {
         "work": lambda row: row["work"],
@@ -69,7 +69,7 @@ def markdown(rows: Sequence[Figures], ratio: str) -> str:
         "MB read": lambda row: f"{row['bytes_read'] / 1e6:.1f}" if row["bytes_read"] is not None else "",
         "files read": lambda row: f"{row['files_read']:.0f}" if row["files_read"] is not None else "",
         "peak memory": lambda row: f"{row['peak_bytes'] / 2**30:.1f} GiB" if row["peak_bytes"] else "",
-        ratio: lambda row: "" if row["ratio"] is None else f"{row['ratio']:.2f} ×",
+        ratio: lambda row: "" if row.get("ratio") is None else f"{row['ratio']:.2f} ×",
     }
     cells = {name: [cell(row) for row in rows] for name, cell in columns.items()}
     shown = [name for name, column in cells.items() if any(column)]
