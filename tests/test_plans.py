@@ -123,6 +123,20 @@ def test_trends_exchange_what_is_tested_once_by_bucket_and_signal(small):
         assert_well_spread(plan)
 
 
+def longest_method(rows) -> int:
+    """The longest of the methods that Spark generates for a query, in bytes of Java's code."""
+    text = rows.sparkSession._jvm.PythonSQLUtils.explainString(rows._jdf.queryExecution(), "codegen")
+    return max(int(size) for size in re.findall(r"maxMethodCodeSize:(\d+)", text))
+
+
+def test_the_code_of_trends_is_short_enough_for_java_to_compile(small):
+    # Of one with 29,000 bytes Java's compilers gave up, and it was interpreted ever after.
+    events, settings = small.read(EVENTS), TrendSettings()
+    extent = extent_of(events)
+    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
+        assert longest_method(tables.brand_trends) < 8000
+
+
 def compiled(spark) -> int:
     """How often code that Spark generated has been compiled so far."""
     return spark._jvm.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount()

@@ -72,6 +72,8 @@ def p_value(current: Column, previous: Column, total: Column, previous_total: Co
     is 0.001 to 50 times. The deviance is divided by the overdispersion, as if there were so many times fewer events
     (Rao and Scott, Biometrics 48, 1992). 0.5 where a total is 0.
     """
+    # Nothing here is evaluated on a condition: what stands below one Spark does not look through for what is asked for
+    # more than once, and the code of all of it would be too long for Java to compile.
     n = current + previous
     p = F.try_divide(total, total + previous_total)
     expected = n * p
@@ -79,12 +81,11 @@ def p_value(current: Column, previous: Column, total: Column, previous_total: Co
     c = current - F.signum(surplus) * F.least(F.abs(surplus), F.lit(0.5))
 
     def term(count: Column, mean: Column) -> Column:
-        return F.when(count > 0, count * F.ln(count / mean)).otherwise(F.lit(0.0))
+        return F.coalesce(count * F.ln(F.try_divide(count, mean)), F.lit(0.0))
 
     deviance = F.lit(2) * (term(c, expected) + term(n - c, n - expected))
     # Where nothing has changed, rounding may put the deviance just below 0.
-    root = F.sqrt(F.greatest(deviance, F.lit(0.0)) / dispersion)
-    return F.when((total > 0) & (previous_total > 0), normal_tail(root)).otherwise(F.lit(0.5))
+    return normal_tail(F.sqrt(F.greatest(deviance, F.lit(0.0)) / dispersion))
 
 
 def normal_tail(x: Column) -> Column:
@@ -94,7 +95,7 @@ def normal_tail(x: Column) -> Column:
     27, 1979.
     """
     density = F.exp(-x * x / F.lit(2)) / F.lit(math.sqrt(2 * math.pi))
-    return density / (F.lit(0.661) * x + F.lit(0.339) * F.sqrt(x * x + F.lit(5.51)))
+    return F.least(density / (F.lit(0.661) * x + F.lit(0.339) * F.sqrt(x * x + F.lit(5.51))), F.lit(0.5))
 
 
 def with_q_values(rows: DataFrame) -> DataFrame:
