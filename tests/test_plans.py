@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.refresh import compute, extent_of
+from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, total_demand
+from lambda_spark.batch.trends import trends
 from lambda_spark.serving.refresh import for_active_users
 from lambda_spark.serving.views import pin_views
 from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings
@@ -109,18 +112,31 @@ def test_lists_exchange_events_once_by_user(small):
     assert_well_spread(plan)
 
 
+@contextmanager
+def attribute_trends(lake) -> Iterator[DataFrame]:
+    """As the batch job makes them, but for being kept."""
+    settings, buckets = TrendSettings(), Buckets(TrendSettings())
+    cells = demand_cells(lake.read(EVENTS), buckets).persist()
+    yield trends(
+        attribute_demand(cells, buckets),
+        total_demand(cells, buckets),
+        "value",
+        settings,
+        within=["attribute"],
+        first_bucket=F.lit(datetime(2019, 10, 1)),
+        newest_bucket=F.lit(datetime(2019, 11, 1)),
+        known_until=F.lit(datetime(2019, 11, 1)),
+    )
+    cells.unpersist()
+
+
 def test_trends_exchange_what_is_tested_once_by_bucket_and_signal(small):
-    events, settings = small.read(EVENTS), TrendSettings()
-    extent = extent_of(events)
-    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
-        plan = plan_of(tables.category_trends)
-        assert exchanged_by(plan) == [
-            "bucket_start",
-            "bucket_start, signal",
-            "bucket_start, signal",
-            "category_code, bucket_start",
-        ]
-        assert_well_spread(plan)
+    with attribute_trends(small) as rows:
+        plan = plan_of(rows)
+    group = "bucket_start, signal, attribute"
+    # That of the bucket alone is of the sums of all, and one of the two by group of what its keys have in common.
+    assert exchanged_by(plan) == ["attribute, value, bucket_start", "bucket_start", group, group]
+    assert_well_spread(plan)
 
 
 def longest_method(rows) -> int:
@@ -131,10 +147,8 @@ def longest_method(rows) -> int:
 
 def test_the_code_of_trends_is_short_enough_for_java_to_compile(small):
     # Of one with 29,000 bytes Java's compilers gave up, and it was interpreted ever after.
-    events, settings = small.read(EVENTS), TrendSettings()
-    extent = extent_of(events)
-    with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
-        assert longest_method(tables.brand_trends) < 8000
+    with attribute_trends(small) as rows:
+        assert longest_method(rows) < 8000
 
 
 def compiled(spark) -> int:

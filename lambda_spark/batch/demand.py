@@ -135,9 +135,12 @@ def product_demand(compared: DataFrame) -> DataFrame:
     )
 
 
-def attribute_demand(cells: DataFrame, attribute: str, buckets: Buckets) -> DataFrame:
-    """Demand per category or brand, with the columns of `by_signal` and it; cells without it form no row."""
-    return by_signal(with_previous(cells.where(F.col(attribute).isNotNull()), [attribute], buckets), [attribute])
+def attribute_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
+    """Demand per category and per brand, with the columns of `by_signal`, `attribute` (the name of one in ATTRIBUTES)
+    and its `value`; a cell without a value forms no row."""
+    each = F.array(*(F.struct(F.lit(name).alias("attribute"), F.col(name).alias("value")) for name in ATTRIBUTES))
+    rows = cells.select("bucket_start", *SIGNALS, F.inline(each)).where(F.col("value").isNotNull())
+    return by_signal(with_previous(rows, ["attribute", "value"], buckets), ["attribute", "value"])
 
 
 def total_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:

@@ -169,11 +169,19 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         known_until=known_until,
     )
     product_trends = judge(products, key="product_id", attributes=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
+    # Both in one pass: they are few, and most of the work is to plan and to begin.
+    attribute_trends = judge(attribute_demand(cells, buckets), key="value", within=["attribute"])
+    attribute_trends = attribute_trends.persist(StorageLevel.MEMORY_AND_DISK)
+
+    def trends_of(attribute: str) -> DataFrame:
+        of_it = attribute_trends.where(F.col("attribute") == attribute)
+        return of_it.drop("attribute").withColumnRenamed("value", attribute)
+
     tables = TrendTables(
         demand=product_demand(products),
         trends=product_trends,
-        category_trends=judge(attribute_demand(cells, "category_code", buckets), key="category_code"),
-        brand_trends=judge(attribute_demand(cells, "brand", buckets), key="brand"),
+        category_trends=trends_of("category_code"),
+        brand_trends=trends_of("brand"),
         user_trends=user_trends(
             events, product_trends, settings, first_bucket=first_bucket, newest_bucket=newest_bucket
         ),
@@ -181,7 +189,7 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     try:
         yield tables
     finally:
-        for kept in (product_trends, counts, cells):
+        for kept in (attribute_trends, product_trends, counts, cells):
             kept.unpersist()
 
 

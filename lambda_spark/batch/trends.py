@@ -35,13 +35,13 @@ def z_score(current: Column, previous: Column, total: Column, previous_total: Co
     return F.when((total > 0) & (previous_total > 0), z).otherwise(F.lit(0.0))
 
 
-def peers(tested: DataFrame) -> DataFrame:
-    """What the tested keys of a bucket and signal have in common: bucket_start, signal, `tested` and `tested_up`, the
-    number of all and of those that gained a share, and the medians `median_z2` of z² and `median_size` of the events.
+def peers(tested: DataFrame, group: Sequence[str]) -> DataFrame:
+    """What the tested keys of a group have in common: its columns, `tested` and `tested_up`, the number of all and of
+    those that gained a share, and the medians `median_z2` of z² and `median_size` of the events.
 
-    `tested` has bucket_start, signal, z_score and size.
+    `tested` has the columns of the group, as bucket_start and signal, and z_score and size.
     """
-    return tested.groupBy("bucket_start", "signal").agg(
+    return tested.groupBy(*group).agg(
         F.count("*").alias("tested"),
         F.count_if(F.col("z_score") > 0).alias("tested_up"),
         F.percentile(F.col("z_score") * F.col("z_score"), 0.5).alias("median_z2"),
@@ -98,16 +98,16 @@ def normal_tail(x: Column) -> Column:
     return F.least(density / (F.lit(0.661) * x + F.lit(0.339) * F.sqrt(x * x + F.lit(5.51))), F.lit(0.5))
 
 
-def with_q_values(rows: DataFrame) -> DataFrame:
+def with_q_values(rows: DataFrame, group: Sequence[str]) -> DataFrame:
     """Rows with `q_value`, the expected share of chance among the keys that moved the same way with at most this p.
 
-    The least of p·m / k over this p and the greater ones, in [0, 1]; m counts the `tested` keys of the bucket and
-    signal, those that have a `p_value`, and k is its place among those that moved the same way. Those with q ≤ s are
+    The least of p·m / k over this p and the greater ones, in [0, 1]; m counts the `tested` keys of the group, those
+    that have a `p_value`, and k is its place among those that moved the same way. Those with q ≤ s are
     what the step-up procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57,
     1995), each direction by itself. Null where `p_value` is.
     """
     is_up = F.col("is_up")
-    greatest_first = Window.partitionBy("bucket_start", "signal", "is_up").orderBy(F.desc_nulls_last("p_value"))
+    greatest_first = Window.partitionBy(*group, "is_up").orderBy(F.desc_nulls_last("p_value"))
     tested_alike = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
     place = tested_alike - F.row_number().over(greatest_first) + F.lit(1)
     # Of equal p-values too the one in the first place, whichever that is, has the least share.
@@ -127,6 +127,7 @@ def trends(
     key: str,
     settings: TrendSettings,
     *,
+    within: Sequence[str] = (),
     attributes: Sequence[str] = (),
     first_bucket: Column,
     newest_bucket: Column,
@@ -134,12 +135,13 @@ def trends(
 ) -> DataFrame:
     """Judge each bucket's demand by that of the one before; a key missing from either counts 0 there.
 
-    `compared` has bucket_start, signal, the key, current and previous, not both 0, and maybe attributes; `totals` has
-    bucket_start, signal, current and previous of all keys. Buckets after `first_bucket` and up to `newest_bucket` get
-    rows; a bucket is complete when it had ended at `known_until`. Returned are bucket_start, signal, the key, its
-    attributes, and the figures of the `trends` table.
+    `compared` has bucket_start, signal, the key, current and previous, not both 0, and maybe attributes of the key and
+    columns `within` each value of which keys are judged by themselves; `totals` has bucket_start, signal, current and
+    previous of all keys. Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is complete when it
+    had ended at `known_until`. Returned are bucket_start, signal, the columns `within`, the key, its attributes, and
+    the figures of the `trends` table.
     """
-    keys = ["bucket_start", "signal", key]
+    group = ["bucket_start", "signal", *within]
     compared = compared.where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket)).join(
         F.broadcast(
             totals.select(
@@ -157,11 +159,12 @@ def trends(
     # What has too few events for `min_change` is no trend anyhow: to test it would only raise the bar for the others.
     # It is by far the most, and goes around all that sorts.
     is_tested = F.col("size") >= settings.min_change
-    judged = _judged(scored.where(is_tested), settings, key)
+    judged = _judged(scored.where(is_tested), settings, group, key)
     figures = judged.unionByName(scored.where(~is_tested), allowMissingColumns=True)
     change = current - previous
     return figures.select(
-        *keys,
+        *group,
+        key,
         *attributes,
         "current",
         "previous",
@@ -179,9 +182,9 @@ def trends(
     )
 
 
-def _judged(tested: DataFrame, settings: TrendSettings, key: str) -> DataFrame:
+def _judged(tested: DataFrame, settings: TrendSettings, group: Sequence[str], key: str) -> DataFrame:
     """Tested keys with overdispersion, p_value, q_value, direction, trend_pct and rank."""
-    in_common = F.broadcast(peers(tested))
+    in_common = F.broadcast(peers(tested, group))
     dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
     current, previous, total, previous_total = (
         F.col(name) for name in ("current", "previous", "total", "previous_total")
@@ -192,16 +195,16 @@ def _judged(tested: DataFrame, settings: TrendSettings, key: str) -> DataFrame:
     direction = (
         F.when(is_trend & (F.col("z_score") > 0), "rising").when(is_trend & (F.col("z_score") < 0), "waning")
     ).otherwise(STEADY)
-    same = Window.partitionBy("bucket_start", "signal", "direction")
+    same = Window.partitionBy(*group, "direction")
     strongest_first = same.orderBy(F.desc(F.abs("z_score")), F.desc(change), F.asc(key))
     moves = F.col("direction") != STEADY
     return (
-        tested.join(in_common, on=["bucket_start", "signal"], how="inner")
+        tested.join(in_common, on=list(group), how="inner")
         .withColumn("overdispersion", dispersion)
         .withColumn("p_value", p_value(current, previous, total, previous_total, F.col("overdispersion")))
-        # One exchange for all that is ordered within a bucket and signal, and the finer order first.
-        .repartition("bucket_start", "signal")
-        .transform(with_q_values)
+        # One exchange for all that is ordered within a group, and the finer order first.
+        .repartition(*group)
+        .transform(with_q_values, group)
         .withColumn("direction", direction)
         .withColumn("rank", F.when(moves, F.row_number().over(strongest_first)))
         .withColumn("trend_pct", F.when(moves, F.try_divide(F.lit(100) * change, F.sum(change).over(same))))
