@@ -102,9 +102,9 @@ def with_q_values(rows: DataFrame, group: Sequence[str]) -> DataFrame:
     """Rows with `q_value`, the expected share of chance among the keys that moved the same way with at most this p.
 
     The least of p·m / k over this p and the greater ones, in [0, 1]; m counts the `tested` keys of the group, those
-    that have a `p_value`, and k is its place among those that moved the same way. Those with q ≤ s are
-    what the step-up procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57,
-    1995), each direction by itself. Null where `p_value` is.
+    that have a `p_value`, and k is its place among those that moved the same way. Those with q ≤ s are what the step-up
+    procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995), each
+    direction by itself. Null where `p_value` is.
     """
     is_up = F.col("is_up")
     greatest_first = Window.partitionBy(*group, "is_up").orderBy(F.desc_nulls_last("p_value"))
@@ -135,11 +135,11 @@ def trends(
 ) -> DataFrame:
     """Judge each bucket's demand by that of the one before; a key missing from either counts 0 there.
 
-    `compared` has bucket_start, signal, the key, current and previous, not both 0, and maybe attributes of the key and
-    columns `within` each value of which keys are judged by themselves; `totals` has bucket_start, signal, current and
-    previous of all keys. Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is complete when it
-    had ended at `known_until`. Returned are bucket_start, signal, the columns `within`, the key, its attributes, and
-    the figures of the `trends` table.
+    `compared` has bucket_start, signal, the key, current and previous, not both 0, and maybe attributes of the key, and
+    columns `within`, among each value of which keys are judged by themselves; `totals` has bucket_start, signal,
+    current and previous of all keys. Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is
+    complete when it had ended at `known_until`. Returned are bucket_start, signal, the columns `within`, the key, its
+    attributes, and the figures of the `trends` table.
     """
     group = ["bucket_start", "signal", *within]
     compared = compared.where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket)).join(
