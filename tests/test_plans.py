@@ -117,17 +117,19 @@ def attribute_trends(lake) -> Iterator[DataFrame]:
     """As the batch job makes them, but for being kept."""
     settings, buckets = TrendSettings(), Buckets(TrendSettings())
     cells = demand_cells(lake.read(EVENTS), buckets).persist()
-    yield trends(
-        attribute_demand(cells, buckets),
-        total_demand(cells, buckets),
-        "value",
-        settings,
-        within=["attribute"],
-        first_bucket=F.lit(datetime(2019, 10, 1)),
-        newest_bucket=F.lit(datetime(2019, 11, 1)),
-        known_until=F.lit(datetime(2019, 11, 1)),
-    )
-    cells.unpersist()
+    try:
+        yield trends(
+            attribute_demand(cells, buckets),
+            total_demand(cells, buckets),
+            "value",
+            settings,
+            within=["attribute"],
+            first_bucket=F.lit(datetime(2019, 10, 1)),
+            newest_bucket=F.lit(datetime(2019, 11, 1)),
+            known_until=F.lit(datetime(2019, 11, 1)),
+        )
+    finally:
+        cells.unpersist()
 
 
 def test_trends_exchange_what_is_tested_once_by_bucket_and_signal(small):

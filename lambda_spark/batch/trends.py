@@ -182,7 +182,7 @@ def trends(
     )
 
 
-def _judged(tested: DataFrame, settings: TrendSettings, group: Sequence[str], key: str) -> DataFrame:
+def _judged(tested: DataFrame, settings: TrendSettings, group: list[str], key: str) -> DataFrame:
     """Tested keys with overdispersion, p_value, q_value, direction, trend_pct and rank."""
     in_common = F.broadcast(peers(tested, group))
     dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
@@ -199,7 +199,7 @@ def _judged(tested: DataFrame, settings: TrendSettings, group: Sequence[str], ke
     strongest_first = same.orderBy(F.desc(F.abs("z_score")), F.desc(change), F.asc(key))
     moves = F.col("direction") != STEADY
     return (
-        tested.join(in_common, on=list(group), how="inner")
+        tested.join(in_common, on=group, how="inner")
         .withColumn("overdispersion", dispersion)
         .withColumn("p_value", p_value(current, previous, total, previous_total, F.col("overdispersion")))
         # One exchange for all that is ordered within a group, and the finer order first.
