@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -72,7 +73,7 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
         str(PROJECT / "conf" / "spark-defaults.conf"),
         "--load-spark-defaults",
         "--py-files",
-        str(_package(environment)),
+        str(package(environment.parent)),
         "--driver-java-options",
         LOGGING,
         "--conf",
@@ -109,16 +110,19 @@ def _log_file(job: str, lake: str) -> Path:
     return folder.resolve() / "_logs" / name
 
 
-def _package(environment: Path) -> Path:
-    """The package as a zip, as a cluster takes it; made again where a file is newer."""
-    target = environment.parent / "lambda_spark.zip"
-    sources = sorted((PROJECT / "lambda_spark").rglob("*.py"))
-    newest = max(source.stat().st_mtime for source in [*sources, PROJECT / "lambda_spark"])
-    if not target.exists() or target.stat().st_mtime < newest:
+def package(environment: Path) -> Path:
+    """The package as a zip, as a cluster takes it; made again where the code is another.
+
+    Not by the files' times: what is unpacked from an archive may be older than the zip of the release before.
+    """
+    made = BytesIO()
+    with zipfile.ZipFile(made, "w", strict_timestamps=False) as archive:
+        for source in sorted((PROJECT / "lambda_spark").rglob("*.py")):
+            archive.write(source, source.relative_to(PROJECT))
+    target = environment / "lambda_spark.zip"
+    if not target.exists() or target.read_bytes() != made.getvalue():
         draft = target.with_suffix(f".{os.getpid()}")
-        with zipfile.ZipFile(draft, "w") as package:
-            for source in sources:
-                package.write(source, source.relative_to(PROJECT))
+        draft.write_bytes(made.getvalue())
         draft.replace(target)
     return target
 
