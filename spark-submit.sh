@@ -42,6 +42,7 @@ is_done() { cmp -s "$1" "$environment/$2.stamp"; }
 
 install() {
     echo "spark-submit.sh: installing $(basename "$1") into .venv"
+    rm -f "$environment/$(basename "$1").stamp"
     "$environment/bin/python" -m pip install --disable-pip-version-check --progress-bar on --quiet -r "$1" ||
         fail "the packages could not be installed (see above); this needs PyPI once"
     cp "$1" "$environment/$(basename "$1").stamp"
@@ -67,6 +68,8 @@ set_up() {
     if ! is_done "$properties" spark-defaults.conf; then
         check_java
         echo "spark-submit.sh: fetching the Delta jars named in conf/spark-defaults.conf"
+        # First: interrupted, or back at what it named before, nothing says that they are there.
+        rm -f "$environment/spark-defaults.conf.stamp"
         rm -rf "$environment/ivy"
         echo 'print("spark-submit.sh: ready")' >"$environment/ready.py"
         LAMBDA_SPARK_LOG="$environment/setup.log" "$environment/bin/spark-submit" \
@@ -87,6 +90,8 @@ keep_classes() {
     folder="$environment/classes.new"
     rm -rf "$folder"
     mkdir "$folder"
+    # Java ends in good order when it is interrupted, and the shell would go on.
+    trap 'rm -rf "$environment/classes.new"; exit 130' INT
     cat >"$folder/usual.py" <<'PYTHON'
 import sys
 
@@ -109,6 +114,7 @@ PYTHON
         --jars "$(IFS=,; set -- "$environment"/ivy/jars/*.jar; echo "$*")" \
         --driver-java-options "\"-Dlog4j2.configurationFile=$project/conf/log4j2.properties\" \"-XX:ArchiveClassesAtExit=$folder/jsa\"" \
         "$folder/usual.py" "$folder" >"$environment/setup.err" 2>&1 || true
+    trap - INT
     if [ -s "$folder/jsa" ]; then mv "$folder/jsa" "$classes"; else : >"$classes"; fi
     rm -rf "$folder"
 }
@@ -116,9 +122,11 @@ PYTHON
 # A finished set-up holds this while another process waits: two first starts at once do not mix.
 set_up_once() {
     if is_done "$project/conf/requirements.txt" requirements.txt &&
-        is_done "$project/conf/spark-defaults.conf" spark-defaults.conf && { [ -z "$classes" ] || [ -e "$classes" ]; }; then
+        is_done "$project/conf/spark-defaults.conf" spark-defaults.conf &&
+        { [ -z "$classes" ] || [ -e "$classes" ] || [ ! -w "$environment" ]; }; then
         return
     fi
+    [ -w "$project" ] || fail "not set up, and you cannot write to $project: let its owner start './spark-submit.sh help' once"
     mkdir -p "$environment"
     exec 9>"$project/.setup.lock"
     flock 9

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,8 +12,7 @@ from lambda_spark.errors import UsageError
 from lambda_spark.operations.triggers import AVAILABLE_NOW, check_trigger
 
 PROGRAM = "./spark-submit.sh"
-# Under spark-submit this file lies in a zip; the launcher then names the project's folder.
-PROJECT = Path(os.environ.get("LAMBDA_SPARK_HOME") or Path(__file__).resolve().parents[1])
+PROJECT = Path(__file__).resolve().parents[1]
 
 SOURCES = ("files", "kafka")
 PROTOCOLS = ("next-item", "second-half", "future", "trends")

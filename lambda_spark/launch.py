@@ -9,9 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import zipfile
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -62,7 +60,6 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
     log = _log_file(job, parsed.lake)
     # Not among Java's options: a lake's folder may have quotes in its name.
     os.environ["LAMBDA_SPARK_LOG"] = str(log)
-    os.environ["LAMBDA_SPARK_HOME"] = str(PROJECT)
     # Executors run no Python, but Spark asks for the driver's interpreter by name.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1") if _is_local(parsed) else None
@@ -72,8 +69,6 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
         "--properties-file",
         str(PROJECT / "conf" / "spark-defaults.conf"),
         "--load-spark-defaults",
-        "--py-files",
-        str(package(environment.parent)),
         "--driver-java-options",
         LOGGING,
         "--conf",
@@ -110,23 +105,6 @@ def _log_file(job: str, lake: str) -> Path:
     return folder.resolve() / "_logs" / name
 
 
-def package(environment: Path) -> Path:
-    """The package as a zip, as a cluster takes it; made again where the code is another.
-
-    Not by the files' times: what is unpacked from an archive may be older than the zip of the release before.
-    """
-    made = BytesIO()
-    with zipfile.ZipFile(made, "w", strict_timestamps=False) as archive:
-        for source in sorted((PROJECT / "lambda_spark").rglob("*.py")):
-            archive.write(source, source.relative_to(PROJECT))
-    target = environment / "lambda_spark.zip"
-    if not target.exists() or target.read_bytes() != made.getvalue():
-        draft = target.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(made.getvalue())
-        draft.replace(target)
-    return target
-
-
 def spark_jars(environment: Path, *, with_kafka: bool) -> list[str]:
     """The jars that Spark once resolved, so that no later start asks Maven again.
 
@@ -146,12 +124,21 @@ def fetch_jars(conf: Path, environment: Path, folder: str) -> None:
     LambdaSparkError where it cannot be done.
     """
     stamp = environment / f"{conf.name}.stamp"
+
+    def is_done() -> bool:
+        return stamp.exists() and stamp.read_bytes() == conf.read_bytes()
+
+    # Asked before the lock too: where all is there, whoever starts a job need not be one who may write there.
+    if is_done():
+        return
     with (PROJECT / ".setup.lock").open("w") as lock:
         # Two first starts at once do not mix.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_bytes() == conf.read_bytes():
+        if is_done():
             return
         print(f"fetching the jars that {conf.name} names (once)", file=sys.stderr)
+        # First: interrupted, or back at what it named before, nothing says that they are there.
+        stamp.unlink(missing_ok=True)
         shutil.rmtree(environment / folder, ignore_errors=True)
         ready = environment / "ready.py"
         ready.write_text("print('ready')\n")
