@@ -39,6 +39,9 @@ CUT = "cut"
 """Property of `events`: the lake's cut date. What is older has expired, and is no longer taken in."""
 
 _RETENTION = "delta.deletedFileRetentionDuration"
+_LOG_RETENTION = "delta.logRetentionDuration"
+_LOG_HOURS = 720
+"""How far back Delta keeps a table's log unless it is told otherwise."""
 _VACUUM = {
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",
     # Spark lists folders with as many tasks as this says, by default 10,000, which takes minutes on a few cores.
@@ -300,11 +303,13 @@ class Lake:
         """Delete the files that no version within the retention needs."""
         location, hours = self.location(table), math.ceil(retention / timedelta(hours=1))
         # Delta takes 0 as an argument, and everything else from the table.
-        kept = f"interval {hours} hours"
+        kept = {_RETENTION: f"interval {hours} hours", _LOG_RETENTION: f"interval {max(hours, _LOG_HOURS)} hours"}
+        unsaid = {_RETENTION: "interval 168 hours", _LOG_RETENTION: f"interval {_LOG_HOURS} hours"}
         found = {row.key: row.value for row in self.spark.sql(f"SHOW TBLPROPERTIES delta.`{location}`").collect()}
         with self.locks.table(table.name), self._configured(_VACUUM):
-            if hours and found.get(_RETENTION, "interval 168 hours") != kept:
-                self.spark.sql(f"ALTER TABLE delta.`{location}` SET TBLPROPERTIES ('{_RETENTION}' = '{kept}')")
+            if hours and any(found.get(name, unsaid[name]) != value for name, value in kept.items()):
+                properties = ", ".join(f"'{name}' = '{value}'" for name, value in kept.items())
+                self.spark.sql(f"ALTER TABLE delta.`{location}` SET TBLPROPERTIES ({properties})")
             vacuumed = DeltaTable.forPath(self.spark, location)
             vacuumed.vacuum() if hours else vacuumed.vacuum(0)
 

@@ -22,6 +22,7 @@ Repeat = Literal["exclude", "allow", "own-row"]
 Section = TypeVar("Section")
 
 _UNITS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
+_LONGEST = timedelta(days=1_000_000)
 _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -239,8 +240,8 @@ def size_in_bytes(text: str, name: str) -> int:
 
 def parse_duration(text: str, name: str) -> timedelta:
     """A duration like `7 days`, `12 hours` or `30 minutes`. Raises UsageError for anything else."""
-    match = re.fullmatch(r"(\d+)\s+(minute|hour|day)s?", text.strip().lower())
-    if match is None or int(match[1]) > 1_000_000:
+    match = re.fullmatch(r"(\d{1,10})\s+(minute|hour|day)s?", text.strip().lower())
+    if match is None or int(match[1]) > _LONGEST // _UNITS[match[2]]:
         raise UsageError(f"{name} must be a duration like '7 days', '12 hours' or '30 minutes', not '{text}'")
     return int(match[1]) * _UNITS[match[2]]
 

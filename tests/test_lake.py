@@ -1,8 +1,10 @@
 """What a lake says of its tables."""
 
 import os
+import shutil
 import threading
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -10,8 +12,11 @@ from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.events.ingest import create_tables
 from lambda_spark.job import call_until_written
 from lambda_spark.lake import Lake
+from lambda_spark.operations.demo_lake import MADE_BY_DEMO, clear_demo_lake
+from lambda_spark.operations.files import FileSystem
 from lambda_spark.operations.runs import RunLog
 from lambda_spark.tables import DEMAND, EVENTS, JOB_RUNS, TABLES
 from tests.in_session import do
@@ -45,6 +50,20 @@ def test_a_vacuum_keeps_at_least_what_was_asked_for(lake):
     lake.vacuum(EVENTS, timedelta(minutes=119))
     found = lake.spark.sql(f"show tblproperties delta.`{lake.location(EVENTS)}`").collect()
     assert dict(map(tuple, found))["delta.deletedFileRetentionDuration"] == "interval 2 hours"
+
+
+def test_the_log_of_a_table_goes_as_far_back_as_its_files(lake):
+    def kept():
+        found = lake.spark.sql(f"show tblproperties delta.`{lake.location(EVENTS)}`").collect()
+        return dict(map(tuple, found)).get("delta.logRetentionDuration")
+
+    lake.create(EVENTS)
+    lake.vacuum(EVENTS, timedelta(days=7))
+    assert kept() is None, "Delta's own 30 days"
+    lake.vacuum(EVENTS, timedelta(days=90))
+    assert kept() == "interval 2160 hours"
+    lake.vacuum(EVENTS, timedelta(days=7))
+    assert kept() == "interval 720 hours"
 
 
 def test_a_vacuum_deletes_nothing_that_the_retention_still_protects(small):
@@ -137,3 +156,27 @@ def test_every_table_and_column_carries_its_comment(small):
         assert table.comment in {row.data_type for row in described if row.col_name == "Comment"}, table.name
         fields = {field.name: field.dataType.simpleString() for field in small.read(table).schema}
         assert fields == {column.name: column.type.replace(" ", "") for column in table.columns}
+
+
+def test_a_demos_lake_that_was_half_cleared_is_cleared_by_the_next_demo(lake, monkeypatch):
+    create_tables(lake, properties=MADE_BY_DEMO)
+    lake.create(DEMAND)
+    before, deletions = lake.present(), []
+
+    def delete(files, name):
+        if len(deletions) == len(TABLES):
+            raise KeyboardInterrupt
+        deletions.append(name)
+        shutil.rmtree(f"{lake.path}/{name}", ignore_errors=True)
+
+    def clear():
+        with ExitStack() as locks:
+            return clear_demo_lake(lake.spark, lake.path, locks, ())
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(FileSystem, "delete", delete)
+        with pytest.raises(KeyboardInterrupt):
+            clear()
+    assert lake.present() != before
+    assert clear()
+    assert not lake.present()

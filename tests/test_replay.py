@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -46,6 +48,16 @@ def lines_of(folder, pattern="*.csv"):
 
 def seconds_of(text):
     return int(datetime.fromisoformat(text + "+00:00").timestamp())
+
+
+def test_dates_may_be_more_than_files_may_be_open(tmp_path):
+    days = pd.date_range("2019-01-01", periods=300).strftime("%Y-%m-%d 00:00:00")
+    (tmp_path / "in.csv").write_text("\n".join([HEADER, *map(line, days), ""]))
+    play = [sys.executable, "-m", "lambda_spark.replay.play", tmp_path / "in.csv", "--to", tmp_path / "out"]
+    play = shlex.join(map(str, [*play, "--speed", "1e12", "--position", tmp_path / "position.json"]))
+    done = subprocess.run(["bash", "-c", f"ulimit -Sn 256; {play}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(lines_of(tmp_path / "out")) == 300
 
 
 def test_lines_of_all_kinds_of_files_come_in_the_order_of_their_times_as_they_are(tmp_path):

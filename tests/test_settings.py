@@ -91,7 +91,7 @@ def test_a_missing_settings_file_is_refused(tmp_path):
     "section",
     [
         TrendSettings(bucket=timedelta(minutes=30), min_z=2.5, origin=date(2019, 11, 1)),
-        SimilaritySettings(window=3, measure="llr", half_life_days=0),
+        SimilaritySettings(window=3, measure="llr", half_life_days=0, refresh_interval=timedelta(days=1000)),
         RecommendationSettings(allow=(1, 2), filter="price > 1", trend_weight=0),
     ],
 )

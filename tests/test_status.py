@@ -2,11 +2,14 @@
 
 import json
 import re
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from lambda_spark.events.ingest import ingest
+from lambda_spark.lake import Lake
+from lambda_spark.operations import runs
 from lambda_spark.operations.runs import RunLog, messages_behind
 from lambda_spark.operations.status import JobStatus, Status, StepStatus, StreamStatus, TableStatus, status
 from lambda_spark.report.status import prometheus_text, status_json, status_tables, write_whole
@@ -47,6 +50,27 @@ def known(lake, tmp_path):
     ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
     log.finish("done", "three events")
     return lake
+
+
+def test_what_could_not_be_noted_is_noted_with_what_comes_next(lake, monkeypatch):
+    lake.create(EVENTS)
+    log = RunLog(lake, "ingest")
+    with monkeypatch.context() as broken:
+        broken.setattr(Lake, "append", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            log.finish("failed", "a full disk")
+    log.append()
+    assert [row.detail for row in lake.read(JOB_RUNS).collect()] == ["a full disk"]
+
+
+def test_the_log_of_a_stream_goes_on_after_a_failure(lake, monkeypatch):
+    tried = threading.Semaphore(0)
+    monkeypatch.setattr(runs, "_WRITE_EVERY", 0.01)
+    monkeypatch.setattr(RunLog, "append", lambda _: tried.release() or 1 / 0)
+    log = RunLog(lake, "ingest")
+    assert all(tried.acquire(timeout=60) for _ in range(3))
+    with pytest.raises(ZeroDivisionError):
+        log.finish("done", "")
 
 
 def test_the_status_of_a_lake_is_what_its_tables_hold(known):

@@ -28,6 +28,7 @@ def clear_demo_lake(spark: SparkSession, path: str, locks: ExitStack, jobs: Iter
         raise UsageError(f"{lake.path} is a lake that no demo made, and stays as it is; name another --lake")
     for job in jobs:
         locks.enter_context(lake.locks.job(job))
-    for name in (*TABLES, "_checkpoints"):
+    # `events` says whose lake it is: last, so that the next demo goes on with what this one leaves when interrupted.
+    for name in (*(name for name in TABLES if name != EVENTS.name), "_checkpoints", EVENTS.name):
         lake.files.delete(name)
     return True

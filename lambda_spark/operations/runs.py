@@ -6,6 +6,7 @@ import json
 import threading
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,11 +60,11 @@ class RunLog(StreamingQueryListener):
             # A first run that fails at once leaves no table behind: a lake begins with its events.
             if not self._waiting or not self._lake.exists(EVENTS):
                 return
-            rows, self._waiting = self._waiting, []
             self._lake.create(JOB_RUNS)
             schema = ", ".join(f"{column.name}: {column.type}" for column in JOB_RUNS.columns)
-            table = literal_rows(self._lake.spark, rows, schema)
+            table = literal_rows(self._lake.spark, self._waiting, schema)
             self._lake.append(JOB_RUNS, table, note={"job": self._job})
+            self._waiting = []
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
         """Spark's name; nothing to note yet."""
@@ -97,7 +98,9 @@ class RunLog(StreamingQueryListener):
 
     def _append_regularly(self) -> None:
         while not self._ended.wait(_WRITE_EVERY):
-            self.append()
+            # What cannot be appended now waits for the next time: a stream outlives a disk that is full for a while.
+            with suppress(Exception):
+                self.append()
 
 
 def messages_behind(end: str | None, latest: str | None) -> int | None:

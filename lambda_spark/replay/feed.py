@@ -8,6 +8,7 @@ into memory, the files need not.
 from __future__ import annotations
 
 import gzip
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,6 +78,9 @@ class Feed:
     """The lines of some files, put aside in a folder."""
 
     def __init__(self, folder: Path) -> None:
+        # A file per date stays open while lines are put aside, and often 1,024 may be unless one asks for more.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._folder = folder
         self._writers: dict[int, Any] = {}
         self.layouts: list[Layout] = []
