@@ -43,6 +43,15 @@ def test_one_user_is_given_the_list_that_is_written_for_all(spark, settings):
         assert for_user(world, settings, user) == [row for row in written if row.user_id == user]
 
 
+def test_scores_beyond_all_bounds_are_added_up(spark):
+    # A lift that has decayed for years: both products were in few baskets, and that long ago.
+    world = views(spark, [(1, 10, "view", 5), (1, 11, "view", 6)], [(10, 70, 2e10), (11, 70, 2e10), (10, 71, 1.0)])
+    settings = RecommendationSettings(trend_weight=0.0)
+    written = for_active_users(world, settings).orderBy("user_id", "rank").collect()
+    assert [row.product_id for row in written] == [70, 71]
+    assert for_user(world, settings, 1) == written
+
+
 def test_a_user_never_seen_gets_what_is_in_demand(spark):
     world = views(spark, [(1, 10, "view", 5)], demand=[(80, 55), (71, 60), (90, 55)])
     rows = for_user(world, RecommendationSettings(), 999)

@@ -27,7 +27,7 @@ from lambda_spark.serving.catalogue import (
     moving_products,
 )
 from lambda_spark.serving.profiles import DEEDS, profiles
-from lambda_spark.serving.recommendations import NEAR, POINTS, SCORED, STORE
+from lambda_spark.serving.recommendations import MOST_POINTS, NEAR, POINTS, SCORED, STORE
 from lambda_spark.serving.views import Views
 from lambda_spark.settings import RecommendationSettings
 
@@ -133,7 +133,7 @@ def _spoken_for(items: list[Row], similar: list[Row], settings: RecommendationSe
     for item in items:
         itself = [(item.product_id, settings.own_weight)] if settings.repeat == "own-row" else []
         for one, similarity in itself + neighbours[item.product_id]:
-            given = math.floor(item.weight * similarity * float(POINTS) + 0.5)
+            given = math.floor(min(item.weight * similarity * float(POINTS) + 0.5, MOST_POINTS))
             points[one] += given
             # As coarse as `recommendations` compares them.
             if given > 0 and given >> 10 > loudest.get(one, (-1, item))[0]:

@@ -16,6 +16,8 @@ from lambda_spark.settings import RecommendationSettings
 
 POINTS = 1_000_000_000
 """Scores are summed as integers in 1e-9, so that the sum does not depend on its order."""
+MOST_POINTS = float(1 << 52)
+"""What one item of a profile gives at most: a decayed lift has no bound, and the sum of 1,024 such fits 64 bits."""
 
 SCORED, NEAR, STORE = range(3)
 """Why a product is in a list, best first: by its score, or to fill up with what is in demand in the profile's
@@ -57,7 +59,7 @@ def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: Recommendat
     own_points = F.col("weight") * F.lit(settings.own_weight) if repeats else F.lit(0.0)
     points = F.when(is_itself, own_points).otherwise(F.col("weight") * F.col("candidate.similarity"))
     # Not `round`, which goes by way of a decimal's text.
-    points = F.floor(points * F.lit(float(POINTS)) + F.lit(0.5))
+    points = F.floor(F.least(points * F.lit(float(POINTS)) + F.lit(0.5), F.lit(MOST_POINTS)))
     may_not_repeat = F.lit(settings.repeat == "exclude") | F.col("bought") | F.col("weight").isNull()
     is_barred = may_not_repeat | ~F.coalesce("eligible", F.lit(False))
     standing = F.coalesce("position", F.lit(_POSITIONS - 1)) + F.col("strength") * _POSITIONS
