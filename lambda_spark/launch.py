@@ -22,6 +22,8 @@ KAFKA_CONF = PROJECT / "conf" / "kafka.conf"
 KAFKA_JARS = "kafka-ivy"
 LOGGING = f'"-Dlog4j2.configurationFile={(PROJECT / "conf" / "log4j2.properties").as_uri()}"'
 """What tells Java where a job's log goes: quoted, since the project's folder may have spaces in its name."""
+_LISTS = {"--jars": ",", "--driver-java-options": " "}
+"""Options of `spark-submit` that are lists, and what stands between two of such a list."""
 
 
 def main(arguments: list[str]) -> None:
@@ -37,6 +39,7 @@ def main(arguments: list[str]) -> None:
         parsed = parse(job, options)
         load_settings(parsed.conf_file, parsed.assignments)
         _check_sources(getattr(parsed, "sources", []))
+        theirs = _added_options()
         if job == "replay":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.replay.play", *options])
         if job == "lookup":
@@ -46,7 +49,7 @@ def main(arguments: list[str]) -> None:
     except LambdaSparkError as error:
         print(clean(f"{job}: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
-    _become_spark(job, options, parsed)
+    _become_spark(job, options, theirs, parsed)
 
 
 def _check_sources(sources: list[str]) -> None:
@@ -55,7 +58,26 @@ def _check_sources(sources: list[str]) -> None:
             raise UsageError(f"{source}: no such file or folder")
 
 
-def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> None:
+def _added_options() -> list[str]:
+    try:
+        return shlex.split(os.environ.get("SPARK_SUBMIT_OPTIONS", ""))
+    except ValueError as error:
+        raise UsageError(f"SPARK_SUBMIT_OPTIONS: {error}") from None
+
+
+def with_added(options: list[str], theirs: list[str]) -> list[str]:
+    """Options for `spark-submit` with those that the user adds: of a list given twice it would keep the last alone."""
+    joined, words = list(options), iter(theirs)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in _LISTS and name in options:
+            joined[options.index(name) + 1] += _LISTS[name] + (value if equals else next(words, ""))
+        else:
+            joined.append(word)
+    return joined
+
+
+def _become_spark(job: str, options: list[str], theirs: list[str], parsed: argparse.Namespace) -> None:
     environment = Path(sys.executable).parent
     log = _log_file(job, parsed.lake)
     # Not among Java's options: a lake's folder may have quotes in its name.
@@ -74,8 +96,8 @@ def _become_spark(job: str, options: list[str], parsed: argparse.Namespace) -> N
         "--conf",
         f"spark.ui.showConsoleProgress={str(sys.stderr.isatty()).lower()}",
         *spark_jars(environment.parent, with_kafka=reads_kafka(parsed)),
-        *shlex.split(os.environ.get("SPARK_SUBMIT_OPTIONS", "")),
     ]
+    submit = with_added(submit, theirs)
     script = str(PROJECT / "jobs" / f"{job}.py")
     if job == "shell":
         # Spark's own way to a prompt: Python is the main process and starts spark-submit behind it.

@@ -81,3 +81,20 @@ def test_kafkas_jars_are_fetched_until_they_are_there_and_not_asked_for_again(tm
         conf.write_text(text)
         with pytest.raises(LambdaSparkError, match="could not be fetched"):
             launch.fetch_jars(conf, environment, "jars")
+
+
+def test_what_the_user_adds_to_a_list_stands_beside_the_projects():
+    ours = ["--jars", "delta.jar", "--driver-java-options", "-Dlog=here", "--conf", "a=1"]
+    theirs = ["--jars", "store.jar", "--conf", "a=2", "--driver-java-options=-Dkrb5=b", "--verbose"]
+    assert launch.with_added(ours, theirs) == [
+        *("--jars", "delta.jar,store.jar", "--driver-java-options", "-Dlog=here -Dkrb5=b"),
+        *("--conf", "a=1", "--conf", "a=2", "--verbose"),
+    ]
+
+
+def test_options_that_end_in_the_middle_of_a_quote_are_wrong_use(monkeypatch, capsys):
+    monkeypatch.setenv("SPARK_SUBMIT_OPTIONS", "--conf 'a=1")
+    with pytest.raises(SystemExit) as ended:
+        launch.main(["status"])
+    assert ended.value.code == 2
+    assert "SPARK_SUBMIT_OPTIONS: No closing quotation" in capsys.readouterr().err
