@@ -90,6 +90,11 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if reads_kafka(parsed) and parsed.sources:
         parser.error(f"--source kafka reads a topic, not '{parsed.sources[0]}'")
+    start, end = getattr(parsed, "start", None), getattr(parsed, "end", None)
+    if start is not None and end is not None and end <= start:
+        parser.error(f"--to {end} is not after --from {start}")
+    if getattr(parsed, "as_of", None) is not None and (start is not None or end is not None):
+        parser.error("--as-of stores nothing, so there is nothing to recompute by --from and --to")
     return parsed
 
 

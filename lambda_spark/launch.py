@@ -122,7 +122,7 @@ def _log_file(job: str, lake: str) -> Path:
     creates = job in ("demo", "run", "ingest")
     is_writable = not folder.exists() or os.access(folder, os.W_OK)
     if ":/" in lake or not is_writable or not (is_lake or (creates and is_free)):
-        folder = Path(gettempdir(), "lambda-spark")
+        folder = Path(gettempdir(), f"lambda-spark-{os.getuid()}")
     name = f"{job}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     return folder.resolve() / "_logs" / name
 
