@@ -58,8 +58,9 @@ def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: Recommendat
     repeats = settings.repeat == "own-row"
     own_points = F.col("weight") * F.lit(settings.own_weight) if repeats else F.lit(0.0)
     points = F.when(is_itself, own_points).otherwise(F.col("weight") * F.col("candidate.similarity"))
-    # Not `round`, which goes by way of a decimal's text.
-    points = F.floor(F.least(points * F.lit(float(POINTS)) + F.lit(0.5), F.lit(MOST_POINTS)))
+    # Not `round`, which goes by way of a decimal's text; nor `least`, of which null is none.
+    points = points * F.lit(float(POINTS)) + F.lit(0.5)
+    points = F.floor(F.when(points > MOST_POINTS, MOST_POINTS).otherwise(points))
     may_not_repeat = F.lit(settings.repeat == "exclude") | F.col("bought") | F.col("weight").isNull()
     is_barred = may_not_repeat | ~F.coalesce("eligible", F.lit(False))
     standing = F.coalesce("position", F.lit(_POSITIONS - 1)) + F.col("strength") * _POSITIONS
