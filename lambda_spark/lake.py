@@ -305,11 +305,10 @@ class Lake:
         # Delta takes 0 as an argument, and everything else from the table.
         kept = {_RETENTION: f"interval {hours} hours", _LOG_RETENTION: f"interval {max(hours, _LOG_HOURS)} hours"}
         unsaid = {_RETENTION: "interval 168 hours", _LOG_RETENTION: f"interval {_LOG_HOURS} hours"}
-        found = {row.key: row.value for row in self.spark.sql(f"SHOW TBLPROPERTIES delta.`{location}`").collect()}
+        found = self._all_properties(table)
         with self.locks.table(table.name), self._configured(_VACUUM):
             if hours and any(found.get(name, unsaid[name]) != value for name, value in kept.items()):
-                properties = ", ".join(f"'{name}' = '{value}'" for name, value in kept.items())
-                self.spark.sql(f"ALTER TABLE delta.`{location}` SET TBLPROPERTIES ({properties})")
+                self._set_properties(table, kept)
             vacuumed = DeltaTable.forPath(self.spark, location)
             vacuumed.vacuum() if hours else vacuumed.vacuum(0)
 
@@ -363,16 +362,20 @@ class Lake:
 
     def properties(self, table: Table) -> dict[str, str]:
         """What the jobs recorded with a table: the settings it was computed with, and its stream's application id."""
+        return {
+            key.removeprefix(PROPERTY_PREFIX): value
+            for key, value in self._all_properties(table).items()
+            if key.startswith(PROPERTY_PREFIX)
+        }
+
+    def _all_properties(self, table: Table) -> dict[str, str]:
+        """Those of jobs and those of Delta."""
         properties = table_properties(self.files, table.name, self.version(table))
         if properties is None:
             # SHOW TBLPROPERTIES redacts what looks like a secret: a topic's name with `token` in it, an id with `url`.
             [detail] = DeltaTable.forPath(self.spark, self.location(table)).detail().select("properties").collect()
-            properties = detail.properties
-        return {
-            key.removeprefix(PROPERTY_PREFIX): value
-            for key, value in properties.items()
-            if key.startswith(PROPERTY_PREFIX)
-        }
+            properties = dict(detail.properties)
+        return properties
 
     def has_recorded(self, table: Table, settings: Mapping[str, str]) -> bool:
         """Whether a table was computed with these settings."""
@@ -380,9 +383,12 @@ class Lake:
         return all(properties.get(key) == text for key, text in settings.items())
 
     def set_properties(self, table: Table, properties: Mapping[str, str]) -> None:
-        pairs = ", ".join(f"{_sql_text(key)} = {_sql_text(value)}" for key, value in _prefixed(properties).items())
         with self.locks.table(table.name):
-            self.spark.sql(f"ALTER TABLE delta.`{self.location(table)}` SET TBLPROPERTIES ({pairs})")
+            self._set_properties(table, _prefixed(properties))
+
+    def _set_properties(self, table: Table, properties: Mapping[str, str]) -> None:
+        pairs = ", ".join(f"{_sql_text(key)} = {_sql_text(value)}" for key, value in properties.items())
+        self.spark.sql(f"ALTER TABLE delta.`{self.location(table)}` SET TBLPROPERTIES ({pairs})")
 
     def empty(self, table: Table, properties: Mapping[str, str]) -> None:
         """Take all rows out and record properties, in one commit."""

@@ -102,7 +102,6 @@ def _become_spark(job: str, options: list[str], theirs: list[str], parsed: argpa
     if job == "shell":
         # Spark's own way to a prompt: Python is the main process and starts spark-submit behind it.
         os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*submit, "pyspark-shell"])
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
         os.execv(sys.executable, [sys.executable, "-i", script, *options])
     command = [str(environment / "spark-submit"), *submit, script, *options]
     os.execv(command[0], command)

@@ -1,4 +1,4 @@
-"""Commands that stay up, as a user types them, and other processes that hold a lock."""
+"""Commands, as a user types them, and other processes that hold a lock."""
 
 import os
 import signal
@@ -8,6 +8,27 @@ import time
 from contextlib import contextmanager
 
 from tests.conftest import PROJECT
+
+
+def command(*arguments, cwd, project=PROJECT, **environment):
+    """The exit code, the output and the error output of a `./spark-submit.sh` that ends."""
+    done = subprocess.run(
+        [str(project / "spark-submit.sh"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def executable(path, script):
+    """A program that stands in the place of another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
 class Command:

@@ -45,17 +45,19 @@ def test_a_log_that_was_cleaned_is_known_to_be_shorter(lake, tmp_path):
     assert not lake.has_log_since(EVENTS, 0)
 
 
+def properties_of(lake, table):
+    return dict(map(tuple, lake.spark.sql(f"show tblproperties delta.`{lake.location(table)}`").collect()))
+
+
 def test_a_vacuum_keeps_at_least_what_was_asked_for(lake):
     lake.create(EVENTS)
     lake.vacuum(EVENTS, timedelta(minutes=119))
-    found = lake.spark.sql(f"show tblproperties delta.`{lake.location(EVENTS)}`").collect()
-    assert dict(map(tuple, found))["delta.deletedFileRetentionDuration"] == "interval 2 hours"
+    assert properties_of(lake, EVENTS)["delta.deletedFileRetentionDuration"] == "interval 2 hours"
 
 
 def test_the_log_of_a_table_goes_as_far_back_as_its_files(lake):
     def kept():
-        found = lake.spark.sql(f"show tblproperties delta.`{lake.location(EVENTS)}`").collect()
-        return dict(map(tuple, found)).get("delta.logRetentionDuration")
+        return properties_of(lake, EVENTS).get("delta.logRetentionDuration")
 
     lake.create(EVENTS)
     lake.vacuum(EVENTS, timedelta(days=7))

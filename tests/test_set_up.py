@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
 
 import pytest
 
 from lambda_spark import launch
 from lambda_spark.errors import LambdaSparkError
+from tests.commands import command, executable
 from tests.sessions import PROJECT
 
 
@@ -17,19 +17,6 @@ def copy(folder):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "spark-submit.sh", folder)
     return folder
-
-
-def start(project, *arguments):
-    done = subprocess.run(
-        [str(project / "spark-submit.sh"), *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def executable(path, script):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
 
 
 @pytest.mark.process
@@ -42,7 +29,7 @@ def test_a_job_runs_the_code_that_lies_there_however_old_its_files_are(tmp_path)
     for path in (project / "lambda_spark").rglob("*"):
         os.utime(path, (0, 0))
     os.utime(project / "lambda_spark", (0, 0))
-    code, output, errors = start(project, "status", "--lake", str(tmp_path / "none"))
+    code, output, errors = command("status", "--lake", tmp_path / "none", cwd=tmp_path, project=project)
     assert "the code that lies there" in output, errors
     assert code == 2
 
@@ -55,11 +42,11 @@ def test_jars_that_could_not_be_fetched_are_missing_also_for_the_settings_of_bef
     executable(environment / "bin" / "spark-submit", "exit 1")
     for name in ("requirements.txt", "spark-defaults.conf"):
         shutil.copy(project / "conf" / name, environment / f"{name}.stamp")
-    assert start(project, "status")[:2] == (0, "a job\n")
+    assert command("status", cwd=tmp_path, project=project)[:2] == (0, "a job\n")
     before = settings.read_text()
     for text in (f"{before}# another memory\n", before):
         settings.write_text(text)
-        code, output, errors = start(project, "status")
+        code, output, errors = command("status", cwd=tmp_path, project=project)
         assert (code, output) == (2, "")
         assert "could not be fetched" in errors
 

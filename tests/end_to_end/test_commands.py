@@ -30,6 +30,7 @@ from lambda_spark.tables import (
     SIMILAR_ITEMS,
     TRENDS,
 )
+from tests.commands import command, executable
 from tests.deliveries import HEADER
 from tests.in_session import do
 from tests.sessions import PROJECT
@@ -37,19 +38,6 @@ from tests.sessions import PROJECT
 PLANTS = json.loads((PROJECT / "data" / "plants.json").read_text())
 
 pytestmark = pytest.mark.process
-
-
-def command(*arguments, cwd, **environment):
-    done = subprocess.run(
-        [str(PROJECT / "spark-submit.sh"), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -325,11 +313,8 @@ def test_every_job_has_a_help(tmp_path):
 
 @pytest.mark.parametrize("java", ["none", "11"])
 def test_without_a_fitting_java_it_says_what_to_install(tmp_path, java):
-    binaries = tmp_path / "bin"
-    binaries.mkdir()
     if java != "none":
-        (binaries / "java").write_text(f"#!/bin/sh\necho 'openjdk version \"{java}.0.2\"' >&2\n")
-        (binaries / "java").chmod(0o755)
+        executable(tmp_path / "bin" / "java", f"echo 'openjdk version \"{java}.0.2\"' >&2")
     home = {"JAVA_HOME": str(tmp_path)}
     code, _, errors = command("run", cwd=tmp_path, **home)
     assert code == 2
