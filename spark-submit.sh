@@ -162,4 +162,4 @@ if [ "${1:-}" = test ]; then
     [ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder
     exec "$environment/bin/python" -m pytest "$@"
 fi
-exec "$environment/bin/python" -m lambda_spark.launch "$@"
+exec "$environment/bin/python" -m lambda_spark.cli.launch "$@"

@@ -2,11 +2,11 @@
 
 from contextlib import ExitStack
 
-from lambda_spark.arguments import PROJECT
-from lambda_spark.events.ingest import create_tables
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.chain import run_chain
-from lambda_spark.operations.demo_lake import MADE_BY_DEMO, clear_demo_lake
+from lambda_spark.cli.arguments import PROJECT
+from lambda_spark.cli.demo_lake import MADE_BY_DEMO, clear_demo_lake
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.cli.pipeline import run_chain
+from lambda_spark.ingestion.ingest import create_tables
 from lambda_spark.report.result import result
 
 STEPS = ("ingest", "trends", "similarity", "recommend")

@@ -13,31 +13,23 @@ from typing import Any
 import pandas as pd
 from pyspark.sql import functions as F
 
+from lambda_spark.cli.job import Job, run_job
 from lambda_spark.errors import UsageError
 from lambda_spark.evaluation.evaluate import DEPTH, evaluate
 from lambda_spark.evaluation.methods import RECOMMEND
-from lambda_spark.evaluation.trend_quality import rendered, trend_quality
 from lambda_spark.evaluation.tuning import METRIC, OWN_WEIGHT, REPEAT, Trial, tune
-from lambda_spark.events.ingest import ingest
-from lambda_spark.job import Job, run_job
-from lambda_spark.lake import Lake
-from lambda_spark.operations.chain import account_lines
+from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.report.evaluation import evaluation_lines, evaluation_tables, tuned_settings
-from lambda_spark.report.text import clean
-from lambda_spark.session import literal_rows
+from lambda_spark.report.pipeline import account_lines
 from lambda_spark.settings import Settings
-from lambda_spark.tables import EVALUATIONS, EVENTS
+from lambda_spark.spark import literal_rows
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import EVALUATIONS, EVENTS
+from lambda_spark.text import clean
 
 
 def main(job: Job) -> None:
     arguments = job.arguments
-    if arguments.protocol == "trends":
-        if arguments.tune:
-            raise UsageError("--tune searches the settings of recommendations: name another --protocol")
-        progress(job)(f"finding planted trends in {arguments.seeds} made-up stores")
-        figures = trend_quality(job.spark, range(1, arguments.seeds + 1), job.settings.trends)
-        print("\n".join(json.dumps(asdict(one)) for one in figures) if arguments.json else rendered(figures))
-        return
     if arguments.tune:
         tune_settings(job)
         return

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from lambda_spark.cli.job import Job, run_job
 from lambda_spark.errors import UsageError
-from lambda_spark.events.refusals import user_ids
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.forgetting import forget, look
-from lambda_spark.report.upkeep import certificate_lines
+from lambda_spark.ingestion.refused_users import user_ids
+from lambda_spark.operations.forget import forget, look
+from lambda_spark.report.operations import certificate_lines
 
 
 def main(job: Job) -> None:

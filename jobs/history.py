@@ -1,8 +1,8 @@
 """What each job wrote, when, and from which versions."""
 
-from lambda_spark.job import Job, run_job
+from lambda_spark.cli.job import Job, run_job
 from lambda_spark.operations.history import history
-from lambda_spark.report.upkeep import history_table
+from lambda_spark.report.operations import history_table
 
 
 def main(job: Job) -> None:

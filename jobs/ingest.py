@@ -1,7 +1,7 @@
 """Event files, or a Kafka topic, into events, products and rejected_events."""
 
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.chain import ingest_as_told
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.cli.pipeline import ingest_as_told
 
 
 def main(job: Job) -> None:

@@ -1,8 +1,8 @@
 """Keep the lake small: put small files together, delete what nobody needs."""
 
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.maintenance import maintain, plan
-from lambda_spark.report.upkeep import maintenance_lines
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.operations.maintain import maintain, plan
+from lambda_spark.report.operations import maintenance_lines
 
 
 def main(job: Job) -> None:

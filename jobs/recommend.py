@@ -1,10 +1,10 @@
 """The serving layer: the lists of all active users, or of one."""
 
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.chain import recommendation_line
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.report.pipeline import recommendation_line
 from lambda_spark.report.result import user_result
 from lambda_spark.serving.refresh import refresh
-from lambda_spark.tables import RECOMMENDATIONS
+from lambda_spark.storage.tables import RECOMMENDATIONS
 
 
 def recommend(job: Job) -> None:

@@ -3,12 +3,12 @@
 from contextlib import ExitStack
 from datetime import UTC
 
-from lambda_spark.events.kafka import stream_name, topics_read
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.chain import account_lines
-from lambda_spark.operations.restoring import plan, restore
-from lambda_spark.report.upkeep import undo_lines
-from lambda_spark.tables import EVENTS
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.ingestion.kafka_source import stream_name, topics_read
+from lambda_spark.operations.restore import plan, restore
+from lambda_spark.report.operations import undo_lines
+from lambda_spark.report.pipeline import account_lines
+from lambda_spark.storage.tables import EVENTS
 
 EVERY_WRITER = ("ingest", "trends", "similarity", "recommend", "maintain", "forget", "restore")
 

@@ -1,7 +1,7 @@
 """The whole chain once, incrementally; one run at a time on a lake."""
 
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.chain import run_chain
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.cli.pipeline import run_chain
 
 
 def run(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""A PySpark shell over the lake; Python runs this file and then prompts (see lambda_spark/launch.py)."""
+"""A PySpark shell over the lake; Python runs this file and then prompts (see lambda_spark/cli/launch.py)."""
 
 import atexit
 import sys
@@ -6,11 +6,11 @@ from contextlib import ExitStack
 
 from pyspark.sql import functions as F  # noqa: F401  (for the prompt)
 
-from lambda_spark.arguments import parse
+from lambda_spark.cli.arguments import parse
 from lambda_spark.errors import LambdaSparkError
-from lambda_spark.lake import Lake
-from lambda_spark.report.text import clean
-from lambda_spark.session import open_session
+from lambda_spark.spark import open_session
+from lambda_spark.storage.lake import Lake
+from lambda_spark.text import clean
 
 try:
     spark = open_session("shell")

@@ -2,10 +2,10 @@
 
 from contextlib import ExitStack
 
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.chain import similarity_line
-from lambda_spark.speed.stream import start_over, update
-from lambda_spark.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.report.pipeline import similarity_line
+from lambda_spark.speed.update import start_over, update
+from lambda_spark.storage.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
 
 
 def similarity(job: Job) -> None:

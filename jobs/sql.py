@@ -2,9 +2,9 @@
 
 from pyspark.errors import AnalysisException, ParseException
 
+from lambda_spark.cli.job import Job, run_job
 from lambda_spark.errors import UsageError
-from lambda_spark.job import Job, run_job
-from lambda_spark.report.text import shown
+from lambda_spark.text import shown
 
 
 def sql(job: Job) -> None:

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
+from lambda_spark.cli.job import Job, run_job
 from lambda_spark.errors import UsageError
-from lambda_spark.job import Job, run_job
 from lambda_spark.operations.status import status
 from lambda_spark.report.status import prometheus_text, status_json, status_tables, write_whole
 

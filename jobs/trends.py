@@ -3,11 +3,11 @@
 from pyspark.sql import functions as F
 
 from lambda_spark.batch.refresh import compute, extent_of, refresh
-from lambda_spark.job import Job, run_job
-from lambda_spark.lake import Lake
-from lambda_spark.operations.chain import trend_line
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.report.pipeline import trend_line
 from lambda_spark.report.result import trend_result
-from lambda_spark.tables import EVENTS
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import EVENTS
 
 
 def trends(job: Job) -> None:

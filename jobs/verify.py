@@ -1,9 +1,9 @@
 """Every maintained table against a recompute from events."""
 
-from lambda_spark.job import Job, run_job
-from lambda_spark.operations.forgetting import is_pending
+from lambda_spark.cli.job import Job, run_job
+from lambda_spark.operations.forget import is_pending
 from lambda_spark.operations.verify import SHOWN, verify
-from lambda_spark.report.text import shown
+from lambda_spark.text import shown
 
 
 def main(job: Job) -> int:

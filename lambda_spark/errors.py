@@ -1,6 +1,7 @@
 """What can go wrong, each with the line that a user reads. Everything else is a bug and shows as one."""
 
 import re
+from typing import Any
 
 _WAYS_OUT = {
     r"no space left on device|disk quota exceeded": "make room on the disk and start again; what is committed stays",
@@ -26,6 +27,17 @@ _MAY_PASS = (
 def may_pass(message: str) -> bool:
     """Whether a failure to read, by what it says, is the machine's or the network's and not the file's."""
     return re.search(_MAY_PASS, message, re.IGNORECASE) is not None
+
+
+def reason_of(error: Exception) -> str:
+    """The innermost cause of a failure in the JVM, in one line."""
+    java: Any = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    while java is not None and java.getCause() is not None:
+        java = java.getCause()
+    if java is None:
+        return " ".join(str(error).split())[:300]
+    name = java.getClass().getSimpleName()
+    return f"{name}: {' '.join(str(java.getMessage() or '').split())[:300]}"
 
 
 class LambdaSparkError(Exception):

@@ -21,6 +21,8 @@ Measure = Literal["confidence", "cosine", "jaccard", "lift", "llr"]
 Repeat = Literal["exclude", "allow", "own-row"]
 Section = TypeVar("Section")
 
+AVAILABLE_NOW = "available-now"
+
 _UNITS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 _LONGEST = timedelta(days=1_000_000)
 _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -244,6 +246,13 @@ def parse_duration(text: str, name: str) -> timedelta:
     if match is None or int(match[1]) > _LONGEST // _UNITS[match[2]]:
         raise UsageError(f"{name} must be a duration like '7 days', '12 hours' or '30 minutes', not '{text}'")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def check_trigger(text: str) -> str:
+    """`available-now`, or an interval as Spark reads it. Raises UsageError for anything else."""
+    if text == AVAILABLE_NOW or re.fullmatch(r"[1-9]\d{0,6} (second|minute|hour)s?", text):
+        return text
+    raise UsageError(f"'{text}' is neither '{AVAILABLE_NOW}' nor an interval like '10 seconds' or '5 minutes'")
 
 
 def _read_toml(conf_file: Path) -> dict[str, Any]:

@@ -4,11 +4,11 @@ import random
 from datetime import datetime, timedelta
 
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.events.ingest import ingest
+from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, TrendSettings
-from lambda_spark.speed.stream import update
+from lambda_spark.speed.update import update
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 TRENDS = TrendSettings(min_change=2, min_z=0.5)

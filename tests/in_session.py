@@ -8,8 +8,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from lambda_spark.arguments import parse
-from lambda_spark.job import Job
+from lambda_spark.cli.arguments import parse
+from lambda_spark.cli.job import Job
 from lambda_spark.settings import load_settings
 
 

@@ -16,14 +16,14 @@ from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, attribute_demand, demand_cells, total_demand
 from lambda_spark.batch.trends import trends
+from lambda_spark.serving.inputs import pin_views
 from lambda_spark.serving.refresh import for_active_users
-from lambda_spark.serving.views import pin_views
 from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.baskets import basket_items
-from lambda_spark.speed.contributions import all_contributions
+from lambda_spark.speed.co_interactions import all_contributions
 from lambda_spark.speed.scores import similar_items
-from lambda_spark.speed.stream import update
-from lambda_spark.tables import CO_INTERACTIONS, EVENTS
+from lambda_spark.speed.update import update
+from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS
 from tests.deliveries import deliver, event, quiet
 
 

@@ -4,13 +4,13 @@ from datetime import datetime, timedelta
 import pytest
 from py4j.protocol import Py4JJavaError
 
-from lambda_spark import launch, lookup
-from lambda_spark.arguments import PROJECT
-from lambda_spark.job import _in_one_line
+from lambda_spark.cli import launch, lookup
+from lambda_spark.cli.arguments import PROJECT
+from lambda_spark.cli.job import _in_one_line
 from lambda_spark.replay import play
 from lambda_spark.report.result import result
-from lambda_spark.report.text import clean, shown, table
 from lambda_spark.settings import Settings
+from lambda_spark.text import clean, shown, table
 from tests.deliveries import TRENDS, bring_up_to_date, deliver, event
 
 

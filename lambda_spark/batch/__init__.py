@@ -1,1 +1,4 @@
-"""The batch layer: demand and trends per time bucket."""
+"""The batch layer: demand and trends per time bucket.
+
+May import: storage and the ground modules.
+"""

@@ -8,10 +8,9 @@ from datetime import UTC, date, datetime, time
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from lambda_spark.event_format import INTERACTIONS
 from lambda_spark.settings import TrendSettings
 
-SIGNALS = ("view", "cart", "purchase")
-"""The event types that are interactions; remove_from_cart is none."""
 ATTRIBUTES = ("category_code", "brand")
 """What a product is called by, and demand is added up by."""
 
@@ -52,7 +51,7 @@ def midnight(day: date) -> int:
 
 
 def interactions(events: DataFrame) -> DataFrame:
-    return events.where(F.col("event_type").isin(*SIGNALS))
+    return events.where(F.col("event_type").isin(*INTERACTIONS))
 
 
 def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
@@ -66,7 +65,7 @@ def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
         .groupBy(buckets.start_of(F.col("event_time")).alias("bucket_start"), "product_id", "category_code", "brand")
         .agg(
             F.max("event_time").alias("last_time"),
-            *(F.count_if(F.col("event_type") == signal).alias(signal) for signal in SIGNALS),
+            *(F.count_if(F.col("event_type") == signal).alias(signal) for signal in INTERACTIONS),
         )
     )
 
@@ -76,7 +75,7 @@ def with_previous(
     ids: Sequence[str],
     buckets: Buckets,
     *,
-    signals: Sequence[str] = SIGNALS,
+    signals: Sequence[str] = INTERACTIONS,
     newest: Sequence[str] = (),
 ) -> DataFrame:
     """Counts added up by bucket and ids, beside those of the bucket before: one exchange, no join.
@@ -120,7 +119,7 @@ def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
             F.struct(
                 F.lit(signal).alias("signal"), F.col(signal).alias("current"), F.col(previous(signal)).alias("previous")
             )
-            for signal in SIGNALS
+            for signal in INTERACTIONS
         )
     )
     rows = compared.select("bucket_start", *others, F.inline(each))
@@ -139,7 +138,7 @@ def attribute_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
     """Demand per category and per brand, with the columns of `by_signal`, `attribute` (the name of one in ATTRIBUTES)
     and its `value`; a cell without a value forms no row."""
     each = F.array(*(F.struct(F.lit(name).alias("attribute"), F.col(name).alias("value")) for name in ATTRIBUTES))
-    rows = cells.select("bucket_start", *SIGNALS, F.inline(each)).where(F.col("value").isNotNull())
+    rows = cells.select("bucket_start", *INTERACTIONS, F.inline(each)).where(F.col("value").isNotNull())
     return by_signal(with_previous(rows, ["attribute", "value"], buckets), ["attribute", "value"])
 
 

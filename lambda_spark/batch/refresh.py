@@ -24,10 +24,10 @@ from lambda_spark.batch.demand import (
     with_previous,
 )
 from lambda_spark.batch.trends import trends, user_trends
-from lambda_spark.lake import Lake
-from lambda_spark.session import side_by_side
 from lambda_spark.settings import TrendSettings, recorded
-from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, TRENDS, USER_TRENDS, Table
+from lambda_spark.spark import side_by_side
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, TRENDS, USER_TRENDS, Table
 
 Progress = Callable[[str], None]
 

@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets, interactions
 from lambda_spark.settings import TrendSettings
+from lambda_spark.storage.tables import STEADY
 
 MIN_PEERS = 10
 """With fewer keys than this in a bucket and signal nothing can be said about how counts there spread."""
-STEADY = "steady"
 """The direction of what is no trend."""
 
 

@@ -1,1 +1,4 @@
-"""Measuring recommendations and trends: protocols, baselines, metrics."""
+"""How good recommendations are: protocols, methods, baselines, metrics, tuning.
+
+May import: the layers, storage, synthetic and the ground modules.
+"""

@@ -13,14 +13,14 @@ from pyspark.sql import functions as F
 from lambda_spark.batch.refresh import compute, extent_of
 from lambda_spark.evaluation import baselines
 from lambda_spark.evaluation.protocols import Task
-from lambda_spark.events.products import product_attributes
+from lambda_spark.ingestion.products import product_attributes
 from lambda_spark.serving.catalogue import moving_products
+from lambda_spark.serving.inputs import Views, newest_views
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.refresh import lists_for
-from lambda_spark.serving.views import Views, newest_views
 from lambda_spark.settings import RecommendationSettings, Repeat, Settings, SimilaritySettings, recorded
 from lambda_spark.speed.baskets import basket_items
-from lambda_spark.speed.contributions import all_contributions
+from lambda_spark.speed.co_interactions import all_contributions
 from lambda_spark.speed.scores import similar_items
 
 RECOMMEND = "recommend"

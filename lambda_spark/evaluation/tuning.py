@@ -21,7 +21,7 @@ from lambda_spark.evaluation import metrics
 from lambda_spark.evaluation.evaluate import DEPTH, asked
 from lambda_spark.evaluation.methods import learnt_similar_items, learnt_views, served_lists
 from lambda_spark.evaluation.protocols import Task
-from lambda_spark.serving.views import Views
+from lambda_spark.serving.inputs import Views
 from lambda_spark.settings import Settings
 
 METRIC = "ndcg"

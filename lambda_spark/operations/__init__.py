@@ -1,1 +1,4 @@
-"""What runs the layers: the chain, locks, checkpoints, verification, upkeep, status."""
+"""Commands about a whole lake: verify, status, history, maintain, forget, restore.
+
+May import: the layers, storage and the ground modules. No layer imports it.
+"""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lambda_spark.lake import Lake
-from lambda_spark.operations.delta_log import commit_note, commit_numbers, commit_operation, commit_time
+from lambda_spark.storage.delta_log import commit_note, commit_numbers, commit_operation, commit_time
+from lambda_spark.storage.lake import Lake
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from lambda_spark.lake import Lake
-from lambda_spark.operations.checkpoints import APPLICATION, covered_version
-from lambda_spark.operations.delta_log import appends_rows, commit_numbers, commit_time
-from lambda_spark.tables import (
+from lambda_spark.storage.checkpoints import APPLICATION, covered_version
+from lambda_spark.storage.delta_log import appends_rows, commit_numbers, commit_time
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import (
     BASKETS,
     BRAND_TRENDS,
     CATEGORY_TRENDS,

@@ -10,16 +10,16 @@ from pyspark.sql import functions as F
 
 from lambda_spark.batch.demand import Buckets
 from lambda_spark.batch.refresh import TREND_TABLES, compute, extent_of
-from lambda_spark.events.products import product_attributes
-from lambda_spark.lake import Commit, Lake
-from lambda_spark.operations.checkpoints import APPLICATION, covered_version
+from lambda_spark.ingestion.products import product_attributes
+from lambda_spark.serving.inputs import pin_views
 from lambda_spark.serving.refresh import for_active_users
-from lambda_spark.serving.views import pin_views
 from lambda_spark.settings import RecommendationSettings, SimilaritySettings, TrendSettings, from_recorded
 from lambda_spark.speed.baskets import basket_items
-from lambda_spark.speed.contributions import all_contributions, known_items, total_counts
+from lambda_spark.speed.co_interactions import all_contributions, known_items, total_counts
 from lambda_spark.speed.scores import similar_items
-from lambda_spark.tables import (
+from lambda_spark.storage.checkpoints import APPLICATION, covered_version
+from lambda_spark.storage.lake import Commit, Lake
+from lambda_spark.storage.tables import (
     BASKETS,
     CO_INTERACTIONS,
     EVENTS,

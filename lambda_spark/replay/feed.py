@@ -23,7 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lambda_spark.errors import UsageError
-from lambda_spark.store.delivery import SCHEMA
+from lambda_spark.event_format import FIELDS
 
 Seconds = npt.NDArray[np.int64]
 
@@ -199,7 +199,7 @@ def _blocks(path: Path) -> Iterator[tuple[Layout, pa.LargeBinaryArray]]:
             yield from _parquet_blocks(path)
             return
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            layout = Layout("json", tuple(SCHEMA.names))
+            layout = Layout("json", FIELDS)
             if _format(path) == "csv":
                 header = file.readline()
                 names = tuple(name.strip().strip('"').lower() for name in header.decode("utf-8-sig").split(","))
@@ -236,7 +236,7 @@ def _lines(data: bytes) -> pa.LargeBinaryArray:
 def _parquet_blocks(path: Path) -> Iterator[tuple[Layout, pa.LargeBinaryArray]]:
     """Rows as the CSV lines they would have been."""
     file = pq.ParquetFile(path)
-    names = [name for name in file.schema_arrow.names if name.lower() in SCHEMA.names]
+    names = [name for name in file.schema_arrow.names if name.lower() in FIELDS]
     if "event_time" not in map(str.lower, names):
         raise UsageError(f"{path}: there is no column event_time")
     layout = Layout("csv", tuple(map(str.lower, names)), (",".join(names).lower() + "\n").encode())

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lambda_spark.arguments import parse
+from lambda_spark.cli.arguments import parse
 from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.replay.feed import Day, Disturbances, Feed, event_files
 from lambda_spark.replay.sinks import FolderSink, Sink, TopicSink
-from lambda_spark.report.text import clean
 from lambda_spark.settings import KafkaSettings, load_settings
+from lambda_spark.text import clean
 
 _SAY_EVERY = 2.0
 """Seconds between two lines of progress."""

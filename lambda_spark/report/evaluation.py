@@ -9,7 +9,7 @@ import pandas as pd
 
 from lambda_spark.evaluation.evaluate import DEPTH
 from lambda_spark.evaluation.tuning import CANDIDATES, METRIC, Trial, Tuning, value_of
-from lambda_spark.report.text import table
+from lambda_spark.text import table
 
 _SHOWN = (
     "hr@5",

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from lambda_spark.lake import Lake
-from lambda_spark.report.text import clean, table
+from lambda_spark.serving.inputs import Views, bucket_words, newest_buckets, pin_views
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.refresh import is_up_to_date
-from lambda_spark.serving.views import Views, bucket_words, newest_buckets, pin_views
 from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings, recorded
-from lambda_spark.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_TRENDS
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_TRENDS
+from lambda_spark.text import clean, table
 
 _TOP = 5
 _FIGURES = {"growth": "+.3f", "trend_pct": ".1f", "change_pct": "+.0f", "z": "+.1f", "score": ".4f", "price": ".2f"}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_spark.operations.status import Status
-from lambda_spark.report.text import clean, table
+from lambda_spark.text import clean, table
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 

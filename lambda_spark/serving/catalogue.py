@@ -8,9 +8,9 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.trends import STEADY
-from lambda_spark.serving.predicate import predicate
+from lambda_spark.serving.product_filter import predicate
 from lambda_spark.settings import RecommendationSettings
+from lambda_spark.storage.tables import STEADY
 
 FILL_DEPTH = 200
 """Products in demand held ready to fill lists that similarity leaves short."""

@@ -26,9 +26,9 @@ from lambda_spark.serving.catalogue import (
     is_eligible,
     moving_products,
 )
+from lambda_spark.serving.inputs import Views
 from lambda_spark.serving.profiles import DEEDS, profiles
 from lambda_spark.serving.recommendations import MOST_POINTS, NEAR, POINTS, SCORED, STORE
-from lambda_spark.serving.views import Views
 from lambda_spark.settings import RecommendationSettings
 
 

@@ -12,9 +12,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.serving.catalogue import category, eligible_products, is_eligible, moving_products, usable_neighbours
-from lambda_spark.serving.views import Views
+from lambda_spark.serving.inputs import Views
 from lambda_spark.settings import RecommendationSettings
-from lambda_spark.tables import DEMAND, PRODUCTS, SIMILAR_ITEMS, TRENDS
+from lambda_spark.storage.tables import DEMAND, PRODUCTS, SIMILAR_ITEMS, TRENDS
 
 _SHOWN = ("category_code", "brand", "price")
 _SHOWN_OF_TRENDS = ("direction", "growth", "current", "previous")

@@ -10,14 +10,14 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.lake import Commit, Lake
 from lambda_spark.serving.catalogue import catalogue
+from lambda_spark.serving.inputs import INPUTS, Views, pin_views
 from lambda_spark.serving.outdated import outdated_users
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.recommendations import recommend
-from lambda_spark.serving.views import INPUTS, Views, pin_views
 from lambda_spark.settings import RecommendationSettings, recorded
-from lambda_spark.tables import EVENTS, RECOMMENDATIONS
+from lambda_spark.storage.lake import Commit, Lake
+from lambda_spark.storage.tables import EVENTS, RECOMMENDATIONS
 
 Progress = Callable[[str], None]
 

@@ -1,1 +1,4 @@
-"""The speed layer: item co-interaction kept up to date in micro-batches."""
+"""The speed layer: item co-interaction, kept up to date in micro-batches.
+
+May import: storage and the ground modules.
+"""

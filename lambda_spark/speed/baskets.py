@@ -5,6 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from lambda_spark.event_format import INTERACTIONS
+
 BASKET = ["user_id", "user_session", "event_date", "relation"]
 """What identifies a basket. Spark sorts by the first of several columns faster than by the others: here by that which
 differs most."""
@@ -13,7 +15,6 @@ EVENT_COLUMNS = ["event_date", "event_time", "event_type", "product_id", "user_i
 """What a basket needs of an event."""
 
 VIEWED, BOUGHT = "viewed", "bought"
-_INTERACTIONS = ("view", "cart", "purchase")
 
 
 def touches(events: DataFrame) -> DataFrame:
@@ -26,7 +27,7 @@ def touches(events: DataFrame) -> DataFrame:
     relations = F.when(is_purchase, F.array(F.lit(VIEWED), F.lit(BOUGHT))).otherwise(F.array(F.lit(VIEWED)))
     session = F.when(F.col("relation") == VIEWED, F.coalesce("user_session", F.lit(""))).otherwise(F.lit(""))
     return (
-        events.where(F.col("event_type").isin(*_INTERACTIONS))
+        events.where(F.col("event_type").isin(*INTERACTIONS))
         .select(
             "event_date", "user_id", "user_session", "product_id", "event_time", F.explode(relations).alias("relation")
         )

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lambda_spark.settings import Measure, SimilaritySettings
-from lambda_spark.speed.contributions import STRENGTH_UNITS
+from lambda_spark.speed.co_interactions import STRENGTH_UNITS
 
 WEIGHT_ONE = 2**20
 """The weight of the newest date. Weights are integers, so that sums do not depend on their order."""

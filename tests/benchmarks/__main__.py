@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lambda_spark.store.files import write_store
-from lambda_spark.store.model import StoreSettings
+from lambda_spark.synthetic.generate import write_store
+from lambda_spark.synthetic.model import StoreSettings
 from tests.benchmarks.report import Figures, markdown, summary, versions, with_ratios
+from tests.benchmarks.trend_quality import Quality, rendered
 from tests.environments import python_of
 from tests.sessions import PROJECT
 from tests.spark_cluster import Cluster
@@ -48,11 +49,12 @@ Results = tuple[list[Figures], list[Figures], str]
 
 
 def main(arguments: Sequence[str]) -> int:
-    benchmarks = {"layers": layers, "growth": growth, "cores": cores, "month": month}
+    benchmarks = {"layers": layers, "growth": growth, "cores": cores, "month": month, "trends": trends}
     parser = argparse.ArgumentParser(prog="./spark-submit.sh benchmark", description=__doc__.partition(": ")[2])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(benchmarks)} (default: layers)")
     parser.add_argument("--events", type=lambda text: int(float(text)), default=5_000_000, help="size of the store")
     parser.add_argument("--runs", type=int, default=5, help="how often each layer is measured (default 5)")
+    parser.add_argument("--stores", type=int, default=20, help="trends: how many stores are made up (default 20)")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="who is measured (default all)")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="folder for the results")
     chosen = parser.parse_args(arguments)
@@ -152,6 +154,14 @@ def month(folder: Path, chosen: argparse.Namespace) -> Results:
     tables = [one for one in figures if "files" in one]
     sizes = [f"| {one['table']} | {one['files']:,} | {one['bytes'] / 1e6:,.1f} |" for one in tables]
     return figures, rows, "\n".join([markdown(rows), "", "| table | files | MB |", "| --- | --- | --- |", *sizes])
+
+
+def trends(folder: Path, chosen: argparse.Namespace) -> Results:
+    """How well planted trends are found, by the batch layer's definition and by others, in stores made up for it."""
+    say(f"finding planted trends in {chosen.stores} made-up stores")
+    figures = lines_of([sys.executable, "-m", "tests.benchmarks.trend_quality", chosen.stores])
+    qualities = [Quality(**one) for one in figures if "failed" not in one]
+    return figures, [], f"```\n{rendered(qualities)}\n```"
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:

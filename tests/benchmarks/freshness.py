@@ -18,13 +18,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from lambda_spark.lake import Lake
+from lambda_spark.serving.inputs import pin_views
 from lambda_spark.serving.one_user import for_user
-from lambda_spark.serving.views import pin_views
 from lambda_spark.settings import RecommendationSettings
-from lambda_spark.store.files import write_store
-from lambda_spark.store.model import StoreSettings
-from lambda_spark.tables import EVENTS, SIMILAR_ITEMS
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import EVENTS, SIMILAR_ITEMS
+from lambda_spark.synthetic.generate import write_store
+from lambda_spark.synthetic.model import StoreSettings
 from tests.commands import Command, ended_at_last
 from tests.kafka_broker import Broker
 

@@ -22,15 +22,15 @@ import pyarrow.parquet as pq
 from pyarrow.dataset import dataset, field
 from pyspark.sql import SparkSession
 
-from lambda_spark import tables
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.events.ingest import ingest
-from lambda_spark.lake import Lake
-from lambda_spark.session import fit_partitions
+from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.settings import load_settings
-from lambda_spark.speed.stream import update
-from lambda_spark.store.files import write_store
-from lambda_spark.store.model import StoreSettings
+from lambda_spark.spark import fit_partitions
+from lambda_spark.speed.update import update
+from lambda_spark.storage import tables
+from lambda_spark.storage.lake import Lake
+from lambda_spark.synthetic.generate import write_store
+from lambda_spark.synthetic.model import StoreSettings
 from tests.benchmarks.measure import bytes_read_by, cpu_seconds_of, jvm_of, print_peak
 from tests.sessions import start_session
 
@@ -125,7 +125,7 @@ def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
     """Write the days before the last one into `history`, a file each; returns the events of the last day."""
     all_days = max(FEWEST_DAYS, days + 1)
     store = StoreSettings(events=events_a_day * all_days, days=all_days, seed=1, weekly_growth=0.0, late_share=0.0)
-    write_store(store, folder / "store", "parquet", plants_file=folder / "plants.json")
+    write_store(store, folder / "store", "parquet", plants_file=folder / "planted_truth.json")
     events = dataset(folder / "store")
     (folder / "history").mkdir()
     for number in range(all_days - days - 1, all_days):

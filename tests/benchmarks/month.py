@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from deltalake import DeltaTable
 
-from lambda_spark.store.files import write_store
-from lambda_spark.store.model import StoreSettings
+from lambda_spark.synthetic.generate import write_store
+from lambda_spark.synthetic.model import StoreSettings
 from tests.benchmarks.measure import cpu_of_children, measured, peak_of_children
 from tests.sessions import PROJECT
 
@@ -39,7 +39,7 @@ TEXTS = pa.csv.ConvertOptions(
 
 def main(folder: Path, events: int) -> None:
     store = StoreSettings(events=events, days=DAYS, seed=3, broken_share=0.0)
-    written = write_store(store, folder / "csv", "csv", plants_file=folder / "plants.json")
+    written = write_store(store, folder / "csv", "csv", plants_file=folder / "planted_truth.json")
     lines = written.lines + add_bestseller(folder / "csv") + add_crawler(folder / "csv", events // 60)
     for job in JOBS:
         source = [folder / "csv"] if job == "ingest" else []

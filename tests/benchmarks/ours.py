@@ -20,16 +20,16 @@ from pyspark.sql import functions as F
 
 from lambda_spark.batch.refresh import TREND_TABLES
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.events.ingest import ingest
-from lambda_spark.lake import Lake
+from lambda_spark.ingestion.ingest import ingest
+from lambda_spark.serving.inputs import pin_views
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
-from lambda_spark.serving.views import pin_views
-from lambda_spark.session import fit_partitions
 from lambda_spark.settings import load_settings
-from lambda_spark.speed.contributions import total_counts
-from lambda_spark.speed.stream import start_over, update
-from lambda_spark.tables import CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, Table
+from lambda_spark.spark import fit_partitions
+from lambda_spark.speed.co_interactions import total_counts
+from lambda_spark.speed.update import start_over, update
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, Table
 from tests.benchmarks.measure import cpu_of_children, cpu_seconds_of, jvm_of, measured, print_peak, print_versions
 from tests.sessions import PROJECT, start_session
 

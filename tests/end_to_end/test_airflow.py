@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from lambda_spark.lake import Lake
-from lambda_spark.tables import EVENTS, RECOMMENDATIONS
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import EVENTS, RECOMMENDATIONS
 from tests.commands import held
 from tests.environments import python_of
 from tests.faults.killing import deliveries

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from jobs.run import run
-from lambda_spark.lake import Lake
-from lambda_spark.tables import CO_INTERACTIONS, INGESTED_FILES
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import CO_INTERACTIONS, INGESTED_FILES
 from tests.conftest import PROJECT
 from tests.faults.killing import SETTINGS, deliveries, tables_of
 from tests.in_session import do

@@ -19,8 +19,8 @@ from jobs.sql import sql
 from jobs.trends import trends
 from jobs.verify import main as verify
 from lambda_spark.errors import UsageError
-from lambda_spark.lake import Lake
-from lambda_spark.tables import (
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import (
     BRAND_TRENDS,
     CATEGORY_TRENDS,
     DEMAND,
@@ -35,7 +35,7 @@ from tests.deliveries import HEADER
 from tests.in_session import do
 from tests.sessions import PROJECT
 
-PLANTS = json.loads((PROJECT / "data" / "plants.json").read_text())
+PLANTS = json.loads((PROJECT / "data" / "planted_truth.json").read_text())
 
 pytestmark = pytest.mark.process
 
@@ -252,7 +252,7 @@ def test_the_shell_has_every_table(demo):
         [str(PROJECT / "spark-submit.sh"), "shell"],
         cwd=folder,
         input="print('rows:', spark.table('events').count())\n"
-        "from lambda_spark.operations.locks import _readers\nprint('readers:', len(_readers))\n"
+        "from lambda_spark.storage.locks import _readers\nprint('readers:', len(_readers))\n"
         "java = spark._jvm.java.lang.ProcessHandle.current().pid()\n"
         "print('archives:', open(f'/proc/{java}/maps').read().count('/.venv/classes-') > 0)\nexit()\n",
         capture_output=True,

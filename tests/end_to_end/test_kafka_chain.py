@@ -7,14 +7,14 @@ import time
 import pytest
 from pyspark.sql import functions as F
 
-from lambda_spark.events.ingest import ingest_topic
-from lambda_spark.lake import Lake
+from lambda_spark.ingestion.ingest import ingest_topic
 from lambda_spark.operations.verify import verify
 from lambda_spark.settings import IngestSettings, KafkaSettings, SimilaritySettings
-from lambda_spark.speed.stream import update
-from lambda_spark.store.files import write_store
-from lambda_spark.store.model import StoreSettings
-from lambda_spark.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
+from lambda_spark.speed.update import update
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
+from lambda_spark.synthetic.generate import write_store
+from lambda_spark.synthetic.model import StoreSettings
 from tests.commands import Command, ended_at_last
 from tests.conftest import OCTOBER
 from tests.deliveries import quiet

@@ -9,11 +9,19 @@ import pandas as pd
 import pytest
 
 from lambda_spark.batch.refresh import refresh
-from lambda_spark.events.ingest import ingest
+from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, load_settings
-from lambda_spark.speed.stream import update
-from lambda_spark.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, REJECTED_EVENTS, TRENDS, USER_TRENDS
+from lambda_spark.speed.update import update
+from lambda_spark.storage.tables import (
+    BRAND_TRENDS,
+    CATEGORY_TRENDS,
+    DEMAND,
+    EVENTS,
+    REJECTED_EVENTS,
+    TRENDS,
+    USER_TRENDS,
+)
 from tests.conftest import NOVEMBER, OCTOBER, needs_real_data
 from tests.deliveries import differing, quiet
 

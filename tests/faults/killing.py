@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pyspark.sql import functions as F
 
-from lambda_spark.events.refusals import REFUSED
-from lambda_spark.lake import Lake
-from lambda_spark.tables import JOB_RUNS, REJECTED_EVENTS
+from lambda_spark.ingestion.refused_users import REFUSED
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import JOB_RUNS, REJECTED_EVENTS
 from tests.conftest import PROJECT
 from tests.faults.histories import HEADER
 

@@ -14,11 +14,11 @@ from urllib.parse import unquote
 import pytest
 from pyspark.sql import functions as F
 
-from lambda_spark.events.ingest import ingest
-from lambda_spark.events.micro_batch import Account
-from lambda_spark.lake import Lake
+from lambda_spark.ingestion.ingest import ingest
+from lambda_spark.ingestion.micro_batch import Account
 from lambda_spark.settings import IngestSettings
-from lambda_spark.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
 from tests.deliveries import quiet
 from tests.faults.bad_files import CORPUS, FORMULAS, csv, line
 from tests.faults.fuzz import fuzzed, judged

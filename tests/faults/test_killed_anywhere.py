@@ -27,7 +27,7 @@ from jobs.forget import main as forget
 from jobs.maintain import main as maintain
 from jobs.run import run
 from jobs.similarity import similarity
-from lambda_spark.lake import Lake
+from lambda_spark.storage.lake import Lake
 from tests.faults.killing import (
     FIRST_RUN,
     FORGET,

@@ -16,8 +16,8 @@ from jobs.similarity import similarity
 from jobs.trends import trends
 from jobs.verify import main as verify
 from lambda_spark.errors import CheckpointError, LambdaSparkError
-from lambda_spark.lake import Lake
-from lambda_spark.tables import DEMAND, EVENTS
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import DEMAND, EVENTS
 from tests.faults.killing import SETTINGS, deliveries, run_job, tables_of
 from tests.in_session import do
 

@@ -21,21 +21,21 @@ from pyspark.sql.classic.dataframe import DataFrame
 
 from lambda_spark.batch.refresh import Extent, compute
 from lambda_spark.batch.refresh import refresh as refresh_trends
-from lambda_spark.events.ingest import ingest
-from lambda_spark.events.products import newest_products, product_attributes
-from lambda_spark.lake import Lake
+from lambda_spark.ingestion.ingest import ingest
+from lambda_spark.ingestion.products import newest_products, product_attributes
 from lambda_spark.serving.refresh import refresh as refresh_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.baskets import basket_items
-from lambda_spark.speed.contributions import (
+from lambda_spark.speed.co_interactions import (
     all_contributions,
     basket_changes,
     changed_contributions,
     new_items,
 )
 from lambda_spark.speed.scores import similar_items
-from lambda_spark.speed.stream import update
-from lambda_spark.tables import (
+from lambda_spark.speed.update import update
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import (
     BASKETS,
     BRAND_TRENDS,
     CATEGORY_TRENDS,

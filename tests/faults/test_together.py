@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from lambda_spark.errors import JobRunningError
-from lambda_spark.lake import Lake
-from lambda_spark.store.files import write_store
-from lambda_spark.store.model import StoreSettings
-from lambda_spark.tables import EVENTS
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import EVENTS
+from lambda_spark.synthetic.generate import write_store
+from lambda_spark.synthetic.model import StoreSettings
 from tests.commands import Command, ended_at_last
 
 pytestmark = [pytest.mark.process, pytest.mark.long]

@@ -48,7 +48,7 @@ def _patched(commit, begun: Counter, moment: str, table: str, number: int):
 
 # Only in the driver: the launcher before it becomes Spark has no gateway.
 if "KILL_AT" in os.environ and "PYSPARK_GATEWAY_PORT" in os.environ:
-    from lambda_spark.lake import Lake
+    from lambda_spark.storage.lake import Lake
 
     _moment, _table, _number = os.environ["KILL_AT"].split()
     _begun: Counter = Counter()

@@ -1,1 +1,0 @@
-"""Events: files in, one validated and deduplicated event each out."""

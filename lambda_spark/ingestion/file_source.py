@@ -1,0 +1,187 @@
+"""Event files as a source.
+
+Spark's file stream says which files are new and remembers them; the files themselves are read here, grouped by layout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Set
+from fnmatch import fnmatchcase
+from functools import reduce
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from lambda_spark.errors import UsageError
+from lambda_spark.event_format import FIELDS
+from lambda_spark.ingestion.file_formats import (
+    FileGroup,
+    Layout,
+    UnreadableFileError,
+    layout_of,
+    read_group,
+    unreadable,
+)
+from lambda_spark.ingestion.source import Delivery, Part
+from lambda_spark.settings import IngestSettings, size_in_bytes
+from lambda_spark.spark import literal_rows
+from lambda_spark.storage.checkpoints import APPLICATION, FILES, PLANNED, Checkpoint, files_planned
+from lambda_spark.storage.file_system import FileSystem, escape_glob
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.tables import INGESTED_FILES
+
+_NEVER_FORGET = "36500d"
+"""Age beyond which Spark's file stream would ignore a file; its default of 7 days is counted from the newest file."""
+
+_FILE_COLUMNS = "path string, modificationTime timestamp, length bigint, content binary"
+
+
+class FileSource:
+    """Folders and files. Raises UsageError for one that does not exist."""
+
+    name = "ingest"
+    application_key = APPLICATION
+    unit = "files"
+    checkpoint_parts: tuple[str, ...] = (PLANNED, FILES)
+
+    def __init__(self, lake: Lake, sources: list[str], settings: IngestSettings) -> None:
+        self._lake = lake
+        self._settings = settings
+        self._pattern = _source_pattern(lake, sources)
+
+    def stream(self) -> DataFrame:
+        most = size_in_bytes(self._settings.max_bytes_per_batch, "ingest.max_bytes_per_batch")
+        return (
+            self._lake.spark.readStream.format("binaryFile")
+            .schema(_FILE_COLUMNS)
+            .option("recursiveFileLookup", "true")
+            .option("maxFileAge", _NEVER_FORGET)
+            .option("maxBytesPerTrigger", most)
+            .load(self._pattern)
+            .select("path", "modificationTime", "length")
+        )
+
+    def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
+        files = batch.collect()
+        planned = files_planned(self._lake, checkpoint, batch_id)
+        if len(planned) > len(files):
+            # Spark leaves out what is empty, or gone since.
+            paths = {file.path for file in files}
+            absent = {self._path(uri): modified_at for uri, modified_at in planned.items()}
+            files += [
+                Row(path=path, modificationTime=modified_at, length=0)
+                for path, modified_at in absent.items()
+                if path not in paths
+            ]
+        wanted = [file for file in files if not is_excluded(file.path, self._settings.exclude)]
+        return _FileDelivery(self._lake.spark, wanted, header=self._settings.header)
+
+    def _path(self, uri: str) -> str:
+        jvm: Any = self._lake.spark._jvm
+        return str(jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(uri)).toString())
+
+    def present(self) -> set[str]:
+        """The files that are there now."""
+        return {row.path for row in self._present().select("path").collect()}
+
+    def not_read_again(self, at_start: Set[str]) -> tuple[str, ...]:
+        """Files that changed after they had been read, or were empty then: Spark reads no file twice under one name.
+
+        What was not there at the start of the run is new: the next one reads it.
+        """
+        present = self._present().select(
+            "path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes")
+        )
+        known = (
+            self._lake.read(INGESTED_FILES)
+            .groupBy(_decoded(F.col("source")).alias("path"))
+            .agg(F.max("modified_at").alias("modified_at"), F.max_by("bytes", "ingested_at").alias("bytes"))
+        )
+        changed = (F.col("now_bytes") != F.col("bytes")) | (F.col("now_modified") > F.col("modified_at"))
+        was_empty = F.col("bytes").isNull() & (F.col("now_bytes") > 0)
+        rows = present.join(known, on="path", how="left").where(changed | was_empty).orderBy("path")
+        found = rows.select("path", F.col("bytes").isNull().alias("is_unread")).collect()
+        paths = (row.path.removeprefix("file:") for row in found if row.path in at_start or not row.is_unread)
+        return tuple(path for path in paths if not is_excluded(path, self._settings.exclude))
+
+    def _present(self) -> DataFrame:
+        return self._lake.spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(self._pattern)
+
+
+def is_excluded(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a file, by its name or its path, is one of `ingest.exclude`."""
+    path = path.removeprefix("file:")
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in (path, path.rsplit("/", 1)[-1]))
+
+
+class _FileDelivery(Delivery):
+    """The new files of one micro-batch, by their URIs."""
+
+    def __init__(self, spark: SparkSession, files: list[Row], *, header: bool) -> None:
+        super().__init__(bytes=sum(row.length for row in files))
+        self._spark = spark
+        self._files = {self._uri(row.path): row for row in files}
+        groups: dict[Layout, FileGroup] = {}
+        for uri, file in self._files.items():
+            try:
+                layout = layout_of(spark, file.path, header=header)
+                groups.setdefault(layout, FileGroup(layout)).paths.append(file.path)
+            except UnreadableFileError as error:
+                self.refused[uri] = str(error)
+        self._groups = list(groups.values())
+
+    def lines(self) -> DataFrame:
+        readable = [read_group(self._spark, group) for group in self._groups if group.paths]
+        if not readable:
+            texts = ", ".join(f"{name}: string" for name in FIELDS)
+            schema = f"source: string, raw: string, is_header: boolean, {texts}, flaw: string"
+            readable = [literal_rows(self._spark, [], schema)]
+        return reduce(DataFrame.unionByName, readable)
+
+    def refuse_unreadable(self, error: Exception) -> bool:
+        found = False
+        for group in self._groups:
+            for path in list(group.paths):
+                try:
+                    # Without a shuffle, which would need room elsewhere.
+                    read_group(self._spark, FileGroup(group.layout, [path])).write.format("noop").mode("append").save()
+                except Exception as alone:
+                    reason = unreadable(path, alone)
+                    if not isinstance(reason, UnreadableFileError):
+                        raise reason from alone
+                    group.paths.remove(path)
+                    self.refused[self._uri(path)] = str(reason)
+                    found = True
+        return found
+
+    def parts(self, inspected: DataFrame) -> dict[str, Part]:
+        return {uri: Part(uri, file.path, file.modificationTime, file.length) for uri, file in self._files.items()}
+
+    def _uri(self, path: str) -> str:
+        return str(self._spark._jvm.org.apache.hadoop.fs.Path(path).toUri().toString())  # type: ignore[union-attr]
+
+
+def _source_pattern(lake: Lake, sources: list[str]) -> str:
+    if not sources:
+        raise UsageError("no source: name folders or files, or set ingest.source in the settings")
+    roots = []
+    for source in sources:
+        files = FileSystem(lake.spark, source)
+        if not files.exists():
+            raise UsageError(f"{source}: no such file or folder")
+        if files.is_local and files.is_folder() and not lake.files.is_local:
+            raise UsageError(f"{source} is a local folder, the lake is not: the workers could not read it")
+        roots.append(files.path().toUri().getPath() if files.is_local else files.root)
+    if len(roots) == 1:
+        return escape_glob(roots[0])
+    if not all(root.startswith("/") for root in roots):
+        raise UsageError("several sources must be on the local file system; name their common folder instead")
+    # Hadoop does not read an escaped brace within braces: there `?` stands for it.
+    parts = [re.sub(r"[{}]", "?", root.lstrip("/")) for root in roots]
+    return "file:///{" + ",".join(re.sub(r"([\[\]*\\,])", r"\\\1", part) for part in parts) + "}"
+
+
+def _decoded(uri: Column) -> Column:
+    return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B")))

@@ -1,0 +1,128 @@
+"""What maintenance, forgetting, restoring and the history say, in lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from urllib.parse import unquote
+
+from lambda_spark.operations.forget import Certificate
+from lambda_spark.operations.history import Entry
+from lambda_spark.operations.maintain import Plan
+from lambda_spark.operations.restore import Undo
+from lambda_spark.text import table
+
+_SHOWN = 10
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def maintenance_lines(plan: Plan, *, dry_run: bool) -> list[str]:
+    """What would go, or went."""
+    would = "would be " if dry_run else ""
+    lines = [
+        f"{name}: {one.rows:,} rows ({_size(one.bytes)}) of {one.first} to {one.last} {would or 'have '}expired"
+        for name, one in plan.expiring.items()
+    ]
+    if plan.cut is not None:
+        lines.append(f"cut date: {plan.cut}; what is older is not taken in, and trends before it are frozen")
+    for name, parts in plan.packing.items():
+        files, size = sum(part.files for part in parts), sum(part.bytes for part in parts)
+        dates = [part.date for part in parts if part.date]
+        where = f" of {len(dates)} dates ({dates[0]} to {dates[-1]})" if dates else ""
+        lines.append(f"{name}: {files:,} files{where}, {_size(size)}, {would}put into fewer")
+    for name, gone in plan.unneeded.items():
+        lines.append(f"{name}: {gone.files:,} files, {_size(gone.bytes)}, {would}deleted")
+    if plan.unneeded and dry_run:
+        lines.append("(files that are put together now become old, and go when maintenance.retention is over)")
+    return lines or ["nothing to do"]
+
+
+def certificate_lines(certificate: Certificate, *, dry_run: bool) -> list[str]:
+    """What was removed, from which versions; without any id."""
+    title = "This would be removed" if dry_run else f"Certificate of {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    lines = [f"{title}: {certificate.users} users asked for, {certificate.found} of them known to this lake"]
+    rows = []
+    for name, version in certificate.before.items():
+        after = certificate.after.get(name, version)
+        if name in certificate.rows or (after != version and not dry_run):
+            removed = certificate.rows.get(name)
+            change = "recomputed or reduced" if removed is None else f"{removed:,} rows removed"
+            rows.append({"table": name, "what": change, "from": f"v{version}", "to": "-" if dry_run else f"v{after}"})
+    if rows:
+        lines += table(rows).splitlines()
+    else:
+        lines.append("no row of any table names them")
+    if dry_run:
+        lines.append("products, the counts of pairs, trends and lists would be corrected by what goes")
+    if certificate.cut is not None and rows:
+        lines.append(f"trends before {certificate.cut} are frozen: counts of products, they may still include them")
+    if certificate.refused:
+        lines.append(f"new events of these users {'would be' if dry_run else 'are'} refused from now on")
+    if certificate.vacuumed is not None:
+        files = sum(gone.files for gone in certificate.vacuumed.values())
+        lines.append(f"{files:,} files of older versions deleted, {certificate.logs} logs that named a user deleted")
+    elif rows and not dry_run:
+        lines.append("older versions still hold the rows: `forget --vacuum` with the same users deletes them at once,")
+        lines.append("`maintain` when maintenance.retention is over")
+    if certificate.sources:
+        lines.append("the files that the rows came from are not the lake's, and still hold them:")
+        lines += _some([unquote(source) for source in certificate.sources])
+        if not certificate.refused:
+            lines.append("whatever reads these again, as `restore` does, brings the users back; --refuse prevents that")
+    return lines
+
+
+def undo_lines(undo: Undo) -> list[str]:
+    """What a restore takes back."""
+    lines = [f"the lake as it was at {undo.moment:%Y-%m-%d %H:%M:%S} UTC:"]
+    for name, (now, then) in undo.versions.items():
+        rows_now, rows_then = undo.rows[name]
+        lines.append(f"  {name}: v{now} with {rows_now:,} rows, back to v{then} with {rows_then:,}")
+    lines.append("  the views are rebuilt, and both streams begin anew: all files are read again, but ingest.exclude")
+    if undo.cut is not None:
+        lines.append(f"  the cut date {undo.cut} stays")
+    if undo.come_back:
+        lines.append(f"  {undo.come_back}")
+    if undo.files:
+        lines.append("files read since (to keep one out, name it: --set ingest.exclude=NAME):")
+        lines += _some(undo.files)
+    if undo.changed:
+        lines.append("of these have changed meanwhile, and would be read as they are now:")
+        lines += _some(undo.changed)
+    if undo.topics:
+        lines.append(f"topics read since: {', '.join(undo.topics)}: the next `ingest --source kafka` reads them again")
+        lines.append("from their earliest offset; what Kafka has deleted meanwhile is lost")
+    if undo.lost:
+        lines.append("files that would not be read again, so that their events would be lost (it will not start):")
+        lines += _some(undo.lost)
+    return lines
+
+
+def history_table(entries: Sequence[Entry]) -> str:
+    """The history as a table."""
+    return table(
+        [
+            {
+                "time (UTC)": f"{entry.time:%Y-%m-%d %H:%M:%S}",
+                "job": entry.job or None,
+                "table": entry.table,
+                "version": entry.version,
+                "operation": entry.operation.lower(),
+                "from": entry.read or None,
+            }
+            for entry in entries
+        ]
+    )
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    more = [f"  and {len(names) - _SHOWN:,} more"] if len(names) > _SHOWN else []
+    return [f"  {name.removeprefix('file:').replace('///', '/')}" for name in names[:_SHOWN]] + more
+
+
+def _size(count: float) -> str:
+    """A number of bytes, as people say it."""
+    unit = 0
+    while count >= 1000 and unit < len(_UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:,.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"

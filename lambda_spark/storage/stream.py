@@ -1,0 +1,56 @@
+"""A streaming query that runs until it has caught up, or for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyspark.sql import DataFrame
+from pyspark.sql.streaming.query import StreamingQuery
+
+from lambda_spark.settings import AVAILABLE_NOW
+from lambda_spark.spark import same_partitions
+from lambda_spark.storage.checkpoints import Checkpoint
+
+
+def run_stream(
+    rows: DataFrame,
+    checkpoint: Checkpoint,
+    process: Callable[[DataFrame, int], None],
+    *,
+    trigger: str,
+    idle: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a query until it has taken what is there (`available-now`) or for good (an interval like `10 seconds`).
+
+    `process` is called with each micro-batch, `idle` about once a second between them. An error of `process` is raised
+    here as itself, not as the long text that Spark makes of it.
+    """
+    failures: list[Exception] = []
+
+    def guarded(batch: DataFrame, batch_id: int) -> None:
+        try:
+            same_partitions(rows.sparkSession, batch)
+            process(batch, batch_id)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    writer = rows.writeStream.foreachBatch(guarded).option("checkpointLocation", checkpoint.location)
+    writer = writer.queryName(checkpoint.job)
+    if trigger == AVAILABLE_NOW:
+        query = writer.trigger(availableNow=True).start()
+    else:
+        query = writer.trigger(processingTime=trigger).start()
+    try:
+        _await(query, idle)
+    except Exception:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        query.stop()
+
+
+def _await(query: StreamingQuery, idle: Callable[[], None]) -> None:
+    while not query.awaitTermination(1):
+        idle()

@@ -1,0 +1,138 @@
+"""What the store sells: categories, families of products that are looked at together, products, and their demand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lambda_spark.synthetic.model import Floats, Ints, StoreSettings, Stream, shares
+
+# What the store sells and a typical price, from the most to the least visited.
+CATEGORIES: dict[str, int] = {
+    "electronics.smartphone": 320, "computers.notebook": 610, "electronics.audio.headphone": 70,
+    "electronics.video.tv": 380, "appliances.environment.vacuum": 130, "electronics.clocks": 190,
+    "appliances.kitchen.washer": 310, "apparel.shoes": 75, "appliances.kitchen.refrigerators": 420,
+    "electronics.tablet": 210, "furniture.bedroom.bed": 260, "auto.accessories.player": 85,
+    "kids.toys": 25, "furniture.living_room.sofa": 450, "computers.desktop": 540,
+    "apparel.shoes.keds": 60, "appliances.kitchen.microwave": 90, "sport.bicycle": 240,
+    "accessories.bag": 55, "appliances.personal.hair_cutter": 30, "construction.tools.drill": 85,
+    "electronics.telephone": 35, "kids.carriage": 190, "appliances.iron": 40,
+    "appliances.kitchen.blender": 55, "computers.peripherals.printer": 160, "auto.accessories.videoregister": 110,
+    "furniture.living_room.cabinet": 170, "apparel.jacket": 65, "computers.peripherals.mouse": 25,
+    "appliances.kitchen.kettle": 35, "electronics.camera.photo": 480, "appliances.environment.air_heater": 45,
+    "computers.components.videocards": 340, "furniture.kitchen.table": 120, "apparel.dress": 40,
+    "appliances.kitchen.hood": 95, "computers.peripherals.monitor": 220, "sport.trainer": 330,
+    "appliances.kitchen.oven": 290, "auto.accessories.alarm": 115, "apparel.jeans": 50,
+    "electronics.audio.subwoofer": 130, "construction.tools.saw": 140, "kids.skates": 45,
+    "appliances.sewing_machine": 180, "furniture.bedroom.blanket": 35, "computers.peripherals.keyboard": 40,
+    "apparel.tshirt": 20, "appliances.kitchen.coffee_machine": 270, "accessories.umbrella": 20,
+    "electronics.audio.acoustic": 95, "stationery.cartrige": 30, "apparel.costume": 110,
+    "computers.components.memory": 60, "appliances.environment.air_conditioner": 310, "sport.ski": 200,
+    "furniture.bathroom.bath": 230, "kids.swing": 70, "appliances.kitchen.mixer": 45,
+    "apparel.shoes.sandals": 35, "construction.components.faucet": 65, "auto.accessories.compressor": 40,
+    "computers.components.cpu": 230, "appliances.kitchen.dishwasher": 400, "accessories.wallet": 35,
+    "electronics.video.projector": 360, "apparel.underwear": 15, "appliances.personal.massager": 60,
+    "country_yard.lawn_mower": 210, "sport.snowboard": 250, "medicine.tools.tonometer": 40,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """Products laid out by category and family, so that each of these is a range of indices."""
+
+    product_id: Ints
+    category: Ints
+    """Index of the product's category."""
+    category_range: Ints
+    """Two rows: begin and end of the product's category."""
+    family_range: Ints
+    """Two rows: begin and end of the product's family, some eight products that are looked at together."""
+    weight: Floats
+    """Demand when nothing happens; adds up to 1."""
+    usual: Floats
+    """The same by category."""
+    brand: Ints
+    """Index into brands; -1 is none."""
+    cents: Ints
+    arrives: Ints
+    """First day on sale."""
+    leaves: Ints
+    """First day no longer on sale."""
+    category_id: Ints
+    category_code: list[str | None]
+    brands: list[str]
+
+
+def ranges(key: Ints) -> Ints:
+    """For each element of a grouped array, begin and end of its group, as two rows."""
+    _, begin, group, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+    return np.stack([begin[group], (begin + size)[group]])
+
+
+def catalogue(settings: StoreSettings) -> Catalogue:
+    """Make up what the store sells. Popularity follows Zipf's law among categories and within each of them."""
+    rng = settings.random(Stream.CATALOGUE)
+    n = settings.product_count
+    n_categories = min(max(12, round(1.9 * math.sqrt(n))), 600)
+    demand = (np.arange(n_categories) + 1.0) ** -0.9
+    sizes = 4 + shares(n - 4 * n_categories, demand**0.6)
+    category = np.repeat(np.arange(n_categories), sizes)
+    category_range = ranges(category)
+    position = np.arange(n) - category_range[0]
+    # Every family gets its part of popular and of rare products: ranks f, f + families, f + 2 * families, ...
+    families = np.maximum(sizes // 8, 1)[category]
+    order = np.lexsort((position, position % families, category))
+    rank = position[order]
+    family_range = ranges(category * n + rank % families)
+    weight = 1.0 / (rank + 1.0)
+    usual = demand / demand.sum()
+    weight *= (usual / np.bincount(category, weight))[category]
+
+    # Identifiers in the magnitudes of REES46: each category has its own block, popular products anywhere in it.
+    block = max(100_000, 2 * int(sizes.max()))
+    spread = np.lexsort((rng.random(n), category)) - category_range[0]
+    step = np.maximum(1, np.minimum(40, block // sizes))[category]
+    product_id = 1_000_000 + rng.permutation(n_categories)[category] * block + spread * step + rng.integers(0, step)
+    category_id = 2_053_013_552_000_000_000 + np.cumsum(rng.integers(10**6, 6 * 10**7, n_categories))
+
+    # A third of the demand has no category code; where categories outnumber the codes, some share one.
+    codes = list(CATEGORIES)
+    coded = [None if index % 5 in (2, 4) else index for index in range(n_categories)]
+    numbers = {index: number for number, index in enumerate(index for index in coded if index is not None)}
+    category_code = [None if index is None else codes[numbers[index] % len(codes)] for index in coded]
+    typical = np.array([CATEGORIES[code] if code else 20 + 180 * rng.random() ** 2 for code in category_code])
+    cents = np.rint(100 * typical[category] * np.exp(0.5 * rng.standard_normal(n))).astype(np.int64)
+    cents[(rng.random(n) < 0.004) & (rank > 9)] = 0  # the real store, too, has a few products without a price
+
+    brands = _brand_names(rng, max(24, n_categories * 3 // 2))
+    carried = (len(brands) * rng.random((n_categories, 6)) ** 1.5).astype(np.int64)
+    brand = carried[category, (6 * rng.random(n) ** 2).astype(np.int64)]
+    brand[rng.random(n) < 0.14] = -1
+
+    # The assortment turns over: one product in twelve arrives after the opening, one in twenty leaves.
+    arrives = np.where(rng.random(n) < 1 / 12, rng.integers(1, settings.days, n), 0)
+    leaves = np.where(rng.random(n) < 1 / 20, rng.integers(settings.days // 2, settings.days, n), settings.days)
+    stays = (arrives > 0) & (leaves < settings.days)
+    leaves[stays] = settings.days
+    return Catalogue(
+        product_id=product_id, category=category, category_range=category_range, family_range=family_range,
+        weight=weight, usual=usual, brand=brand, cents=cents, arrives=arrives, leaves=leaves, category_id=category_id,
+        category_code=category_code, brands=brands,
+    )  # fmt: skip
+
+
+def _brand_names(rng: np.random.Generator, count: int) -> list[str]:
+    """Invented brands, all different."""
+    begin = [
+        "al", "bel", "cor", "dal", "el", "fen", "gor", "hal", "in", "jor", "kel", "lum", "mar",
+        "nor", "or", "pel", "ras", "sol", "tor", "ul", "vel", "win", "xan", "yor", "zen",
+    ]  # fmt: skip
+    middle = ["", "a", "e", "i", "o", "an", "er", "is", "or", "ur"]
+    end = [
+        "ba", "da", "dex", "ka", "la", "lux", "mo", "na", "net",
+        "nix", "ra", "sa", "tek", "ta", "via", "vo", "wa", "zo",
+    ]  # fmt: skip
+    names = list(dict.fromkeys(a + b + c for a in begin for b in middle for c in end))
+    return [names[index] for index in rng.permutation(len(names))[:count]]

@@ -1,0 +1,129 @@
+"""How events arrive: most at once, a few a week late, a few twice, as untidy as real data; and as a table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lambda_spark.synthetic.catalogue import Catalogue, catalogue
+from lambda_spark.synthetic.model import Chunk, Ints, StoreSettings, Stream, chunks
+from lambda_spark.synthetic.planted_trends import plants
+from lambda_spark.synthetic.sessions import EVENT_TYPES, Day, Events, Visitors, day_of, joined, sessions, visitors
+
+SCHEMA = pa.schema(
+    [
+        ("event_time", pa.timestamp("us", tz="UTC")),
+        ("event_type", pa.dictionary(pa.int8(), pa.string())),
+        ("product_id", pa.int64()),
+        ("category_id", pa.int64()),
+        ("category_code", pa.dictionary(pa.int32(), pa.string())),
+        ("brand", pa.dictionary(pa.int32(), pa.string())),
+        ("price", pa.float64()),
+        ("user_id", pa.int64()),
+        ("user_session", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+"""REES46's columns in REES46's order. Strings are dictionary-encoded in memory only; files hold plain strings."""
+LATE_DAYS = (7, 10)
+"""How late a late event is, in days: 7 at least, so that it is in a later file whether files are by day or by week."""
+
+
+def generate(settings: StoreSettings) -> Iterator[pa.Table]:
+    """The store's events as they are delivered: a table per chunk (see `chunks`), in SCHEMA, ordered by arrival."""
+    plan = chunks(settings)
+    goods = catalogue(settings)
+    planted = plants(settings, goods)
+    who = visitors(settings, goods, plan)
+    later: dict[int, list[Events]] = defaultdict(list)
+    day: Day | None = None
+    for chunk in plan:
+        if day is None or plan[chunk.index - 1].day != chunk.day:
+            day = day_of(chunk.day, settings, goods, planted, who)
+        made = sessions(chunk, day, goods, planted, who, settings.random(Stream.EVENTS, chunk.index))
+        arrived = _deliver(chunk, made, later, day.begin, settings)
+        yield _as_table(arrived, goods, who, settings)
+
+
+def _deliver(
+    chunk: Chunk, made: Events, later: dict[int, list[Events]], midnight: int, settings: StoreSettings
+) -> Events:
+    """What arrives with the chunk, in order of arrival; what arrives another day is put down for that day."""
+    rng = settings.random(Stream.DELIVERY, chunk.index)
+    chance, delay = rng.random(len(made)), rng.integers(LATE_DAYS[0], LATE_DAYS[1] + 1, len(made))
+    due = chunk.day + delay
+    in_time = due < settings.days
+    is_late = (chance < settings.late_share) & in_time
+    is_repeated = (chance >= 1 - settings.repeat_share) & ~is_late
+    again_later = is_repeated & in_time & (delay % 2 == 0)
+    again_now = is_repeated & ~again_later
+
+    for when in range(chunk.day + LATE_DAYS[0], min(chunk.day + LATE_DAYS[1] + 1, settings.days)):
+        later[when].append(made.take(np.flatnonzero((is_late | again_later) & (due == when))))
+    prompt = np.flatnonzero(~is_late)
+    twice = np.flatnonzero(again_now)
+    # The first chunk of a day brings in all that is due, at any time.
+    owed = joined([made.take(prompt[:0]), *later.pop(chunk.day, [])])
+    soon = made.take(twice)
+    now = made.take(prompt)
+    any_time = rng.integers(midnight, midnight + 86_400, len(owed))
+    arrival = np.concatenate([now.second, soon.second + rng.integers(0, 90, len(soon)), any_time])
+    return joined([now, soon, owed]).take(np.argsort(arrival, kind="stable"))
+
+
+def _as_table(events: Events, goods: Catalogue, who: Visitors, settings: StoreSettings) -> pa.Table:
+    """Numbers to words."""
+    category = goods.category[events.product]
+    codes, code_of = _dictionary(goods.category_code)
+    brand = goods.brand[events.product].astype(np.int32)
+    session, index = np.unique(events.session, return_inverse=True)
+    names, lost = session_names(session, settings.seed)
+    return pa.Table.from_arrays(
+        [
+            pa.array(events.second * 1_000_000).cast(pa.timestamp("us")).cast(SCHEMA.field("event_time").type),
+            pa.DictionaryArray.from_arrays(events.kind, list(EVENT_TYPES)),
+            pa.array(goods.product_id[events.product]),
+            pa.array(goods.category_id[category]),
+            pa.DictionaryArray.from_arrays(pa.array(code_of[category], mask=code_of[category] < 0), codes),
+            pa.DictionaryArray.from_arrays(pa.array(brand, mask=brand < 0), goods.brands),
+            pa.array(events.cents / 100),
+            pa.array(who.user_id[events.user]),
+            pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32), mask=lost[index]), names),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _dictionary(words: Sequence[str | None]) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The distinct words, and for each word its place among them, or -1."""
+    distinct = sorted({word for word in words if word is not None})
+    place = {word: number for number, word in enumerate(distinct)}
+    return distinct, np.array([-1 if word is None else place[word] for word in words], np.int32)
+
+
+def session_names(session: Ints, seed: int) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """A UUID for each session, and which have none: one in a thousand, as the real store loses one now and then.
+
+    Both are scrambled from the session's number, so that they are the same in whichever file an event arrives.
+    """
+    halves = np.stack([_scramble(session, 2 * seed), _scramble(session, 2 * seed + 1)], axis=1)
+    digits = np.frombuffer(halves.astype(">u8").tobytes().hex().encode(), np.uint8).reshape(-1, 32)
+    text = np.full((len(session), 36), ord("-"), np.uint8)
+    for begin, end, dashes in ((0, 8, 0), (8, 12, 1), (12, 16, 2), (16, 20, 3), (20, 32, 4)):
+        text[:, begin + dashes : end + dashes] = digits[:, begin:end]
+    text[:, 14] = ord("4")  # a UUID's version and variant
+    text[:, 19] = np.frombuffer(b"89ab", np.uint8)[(halves[:, 1] >> np.uint64(62)).astype(np.int64)]
+    offsets = np.arange(len(session) + 1, dtype=np.int32) * 36
+    whole = pa.StringArray.from_buffers(len(session), pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))
+    return whole, halves[:, 0] % np.uint64(1000) == 0
+
+
+def _scramble(number: Ints, seed: int) -> npt.NDArray[np.uint64]:
+    """SplitMix64 (Steele, Lea, Flood 2014): a bijection of 64 bits that looks random."""
+    z = number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64((seed * 0xD1B54A32D192ED03 + 1) % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
