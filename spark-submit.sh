@@ -5,7 +5,7 @@ set -euo pipefail
 script=$(readlink -f "${BASH_SOURCE[0]}")
 project=$(dirname "$script")
 environment="$project/.venv"
-# Spark's classes as this Java keeps them ready (see keep_classes); unset where no Java is asked for.
+# Path of the archive of Spark's classes for this Java (see keep_classes). Empty for a command that needs no Java.
 classes=
 
 fail() {
@@ -14,16 +14,16 @@ fail() {
 }
 
 check_java() {
-    local java=${JAVA_HOME:+$JAVA_HOME/bin/}java words version
+    local java=${JAVA_HOME:+$JAVA_HOME/bin/}java output version
     local advice="install Java 17 or 21 (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
     command -v "$java" >/dev/null || fail "no Java found; $advice"
-    words=$("$java" -version 2>&1) || true
-    version=$(sed -n 's/.*version "\([0-9]*\).*/\1/p' <<<"$words" | head -n 1)
+    output=$("$java" -version 2>&1) || true
+    version=$(sed -n 's/.*version "\([0-9]*\).*/\1/p' <<<"$output" | head -n 1)
     case "$version" in
         17 | 21) ;;
         *) fail "Java ${version:-of unknown version} does not run Spark 4.2; $advice" ;;
     esac
-    classes="$environment/classes-$(cksum <<<"$words" | cut -d ' ' -f 1).jsa"
+    classes="$environment/classes-$(cksum <<<"$output" | cut -d ' ' -f 1).jsa"
 }
 
 find_python() {
@@ -37,7 +37,7 @@ find_python() {
     fail "no Python 3.11 to 3.13 with venv found; install one (Debian: apt-get install python3.11-venv) or set PYTHON to it"
 }
 
-# A stamp is a copy of what was installed; where it is the same, nothing is to be done.
+# A stamp is a copy of the file that was installed. If both are the same, there is nothing to do.
 is_done() { cmp -s "$1" "$environment/$2.stamp"; }
 
 install() {
@@ -48,14 +48,14 @@ install() {
     cp "$1" "$environment/$(basename "$1").stamp"
 }
 
-# Spark finds itself by this; another installation's would be another version.
+# Set SPARK_HOME, by which Spark finds its own files. A value from outside could name another version of Spark.
 use_environment() {
     export SPARK_HOME
     SPARK_HOME=$(echo "$environment"/lib/python3.*/site-packages/pyspark)
 }
 
 set_up() {
-    local python properties="$project/conf/spark-defaults.conf"
+    local python
     if ! is_done "$project/conf/requirements.txt" requirements.txt; then
         check_java
         python=$(find_python)
@@ -65,32 +65,24 @@ set_up() {
         install "$project/conf/requirements.txt"
     fi
     use_environment
-    if ! is_done "$properties" spark-defaults.conf; then
+    if ! is_done "$project/conf/spark-defaults.conf" spark-defaults.conf; then
         check_java
-        echo "spark-submit.sh: fetching the Delta jars named in conf/spark-defaults.conf"
-        # First: interrupted, or back at what it named before, nothing says that they are there.
-        rm -f "$environment/spark-defaults.conf.stamp"
-        rm -rf "$environment/ivy"
-        echo 'print("spark-submit.sh: ready")' >"$environment/ready.py"
-        LAMBDA_SPARK_LOG="$environment/setup.log" "$environment/bin/spark-submit" \
-            --properties-file "$properties" --conf "spark.jars.ivy=$environment/ivy" \
-            --driver-java-options "\"-Dlog4j2.configurationFile=$project/conf/log4j2.properties\"" \
-            "$environment/ready.py" 2>"$environment/setup.err" ||
-            { tail -n 20 "$environment/setup.err" >&2; fail "the Delta jars could not be fetched; this needs Maven Central once"; }
-        cp "$properties" "$environment/spark-defaults.conf.stamp"
+        # This writes the stamp too. It prints its own error, so end with its exit code.
+        PYTHONPATH="$project" "$environment/bin/python" -m lambda_spark.cli.jars "$environment" || exit
     fi
     [ -z "$classes" ] || [ -e "$classes" ] || keep_classes
 }
 
-# A third of a short job goes into loading and checking the same thousands of classes (measured: 12 s with the archive,
-# 19 s without). Where making it fails, an empty file says that it was tried, and jobs start as they would without.
+# Keep an archive of Spark's classes. Without it a third of a short job is spent on loading and checking the same
+# thousands of classes (measured: 12 s with the archive, 19 s without). If this fails, leave an empty file as a sign
+# that it was tried. Jobs then start without an archive.
 keep_classes() {
     local folder
     echo "spark-submit.sh: keeping Spark's classes ready for this Java (half a minute, once)"
     folder="$environment/classes.new"
     rm -rf "$folder"
     mkdir "$folder"
-    # Java ends in good order when it is interrupted, and the shell would go on.
+    # Exit after Ctrl-C, because Java ends normally when it is interrupted, and the shell would then continue.
     trap 'rm -rf "$environment/classes.new"; exit 130' INT
     cat >"$folder/usual.py" <<'PYTHON'
 import sys
@@ -119,7 +111,7 @@ PYTHON
     rm -rf "$folder"
 }
 
-# A finished set-up holds this while another process waits: two first starts at once do not mix.
+# Set up under a lock, because two first starts may run at the same time. The second one waits for the first.
 set_up_once() {
     if is_done "$project/conf/requirements.txt" requirements.txt &&
         is_done "$project/conf/spark-defaults.conf" spark-defaults.conf &&
@@ -138,11 +130,12 @@ case "${1:-}" in
     "" | -h | --help | help | lookup) ;;
     *) check_java ;;
 esac
-# The set-up's own words go to the error output: what a job prints may be piped.
+# Send the set-up's messages to the error output, because a job's output may be piped.
 set_up_once 1>&2
 use_environment
 if [ -s "$classes" ] && [[ "${SPARK_SUBMIT_OPTS:-}" != *SharedArchiveFile* ]]; then
-    # What does not fit, say with another class path, Java loads as ever, and says nothing of it.
+    # If the archive does not fit, for instance because of another class path, Java loads the classes as usual. The
+    # second option then keeps Java from printing a warning.
     export SPARK_SUBMIT_OPTS="\"-XX:SharedArchiveFile=$classes\" -Xlog:cds=off ${SPARK_SUBMIT_OPTS:-}"
 fi
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
@@ -157,8 +150,10 @@ if [ "${1:-}" = test ]; then
     "$environment/bin/ruff" check .
     "$environment/bin/ruff" format --check .
     "$environment/bin/mypy"
-    # Of two cores one Spark session keeps little more than one busy. What is asked for by name runs in this process.
-    # By default files with few tests come last; here those take longest, the last one with nothing beside it.
+    # Run two processes, because one Spark session keeps little more than one of two cores busy. With arguments pytest
+    # runs in one process.
+    # Do not sort files by their number of tests: the files with the fewest tests take longest here. They would come
+    # last, and nothing would run beside the last one.
     [ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder
     exec "$environment/bin/python" -m pytest "$@"
 fi

@@ -1,5 +1,6 @@
-"""The whole chain into a fresh lake, and its result."""
+"""The `demo` job: all steps into a fresh lake, and their result."""
 
+import logging
 from contextlib import ExitStack
 
 from lambda_spark.cli.arguments import PROJECT
@@ -9,14 +10,22 @@ from lambda_spark.cli.pipeline import run_chain
 from lambda_spark.ingestion.ingest import create_tables
 from lambda_spark.report.result import result
 
+logger = logging.getLogger("lambda_spark.jobs")
+
 STEPS = ("ingest", "trends", "similarity", "recommend")
 
 
 def demo(job: Job) -> None:
+    """Clear the lake of an earlier demo, run all steps, and print the result.
+
+    Raises:
+        UsageError: The lake was not made by a demo.
+        JobRunningError: One of the steps is running on the lake.
+    """
     with ExitStack() as locks:
-        fresh = clear_demo_lake(job.spark, job.arguments.lake, locks, STEPS)
-        if fresh:
-            job.say(f"the lake of an earlier demo is cleared: {job.arguments.lake}")
+        cleared = clear_demo_lake(job.spark, job.arguments.lake, locks, STEPS)
+        if cleared:
+            logger.info(f"the lake of an earlier demo is cleared: {job.arguments.lake}")
     lake = job.lake(create=True)
     create_tables(lake, properties=MADE_BY_DEMO)
     run_chain(job, lake, job.arguments.sources or [str(PROJECT / "data" / "store")])

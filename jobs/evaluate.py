@@ -1,10 +1,8 @@
-"""How good the recommendations are, against baselines, on what users did after a split in time."""
+"""The `evaluate` job: recommendations and baselines, measured on what users did after a split in time."""
 
 import json
-import sys
 import tempfile
 import uuid
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ from lambda_spark.cli.job import Job, run_job
 from lambda_spark.errors import UsageError
 from lambda_spark.evaluation.evaluate import DEPTH, evaluate
 from lambda_spark.evaluation.methods import RECOMMEND
-from lambda_spark.evaluation.tuning import METRIC, OWN_WEIGHT, REPEAT, Trial, tune
+from lambda_spark.evaluation.tuning import METRIC, REPEAT, REPEAT_WEIGHT, Trial, tune
 from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.report.evaluation import evaluation_lines, evaluation_tables, tuned_settings
 from lambda_spark.report.pipeline import account_lines
@@ -25,10 +23,14 @@ from lambda_spark.settings import Settings
 from lambda_spark.spark import literal_rows
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVALUATIONS, EVENTS
-from lambda_spark.text import clean
 
 
 def main(job: Job) -> None:
+    """Evaluate the recommender and the baselines, or with --tune search for better settings.
+
+    Raises:
+        UsageError: The split leaves nothing to learn from or nothing to predict, or --tune gets files.
+    """
     arguments = job.arguments
     if arguments.tune:
         tune_settings(job)
@@ -36,21 +38,20 @@ def main(job: Job) -> None:
     with ExitStack() as stack:
         lines = []
         if arguments.sources:
-            # Files are read as always, with repeats dropped and bad lines out, into a lake of their own.
+            # Ingest the files into a lake of their own, so that repeats and bad lines are left out as usual.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lambda-spark-"))
             lake = Lake.open(job.spark, f"{folder}/lake", create=True)
-            lines = account_lines(ingest(lake, arguments.sources, job.settings.ingest, progress=progress(job)))
+            lines = account_lines(ingest(lake, arguments.sources, job.settings.ingest))
         else:
             lake = job.lake()
             stack.enter_context(lake.locks.reader())
-        version = lake.version(EVENTS)
+        version = lake[EVENTS].version()
         rows = evaluate(
-            lake.read(EVENTS, version),
+            lake[EVENTS].read(version),
             job.settings,
             arguments.protocol,
             share=arguments.split,
             max_queries=arguments.max_queries,
-            progress=progress(job),
         )
         if arguments.json:
             print("\n".join(evaluation_lines(rows)), flush=True)
@@ -61,7 +62,11 @@ def main(job: Job) -> None:
 
 
 def tune_settings(job: Job) -> None:
-    """Search the settings; `evaluations` holds every trial, so that the next start need not repeat it."""
+    """Search for better settings. Every trial is kept in `evaluations`, so that the next start need not repeat it.
+
+    Raises:
+        UsageError: The command line names files, which have no lake for the trials.
+    """
     arguments = job.arguments
     if arguments.sources:
         raise UsageError("--tune keeps its trials in a lake: ingest the files first and name the lake with --lake")
@@ -72,20 +77,20 @@ def tune_settings(job: Job) -> None:
 
 def _tune_on(job: Job, lake: Lake) -> None:
     arguments = job.arguments
-    version = lake.version(EVENTS)
+    version = lake[EVENTS].version()
     lake.create(EVALUATIONS)
-    same_question = (
+    is_same_task = (
         (F.col("events_version") == version)
         & (F.col("share") == arguments.split)
         & (F.col("protocol") == arguments.protocol)
     )
-    tried = {
+    known_trials = {
         (row.slice, row.settings): row
-        for row in lake.read(EVALUATIONS).where(same_question & F.startswith("slice", F.lit("tuning "))).collect()
+        for row in lake[EVALUATIONS].read().where(is_same_task & F.startswith("slice", F.lit("tuning "))).collect()
     }
 
     def recall(settings: Settings, name: str, candidate: Any) -> Trial | None:
-        row = tried.get((f"tuning {name} = {candidate}", as_json(settings)))
+        row = known_trials.get((f"tuning {name} = {candidate}", as_json(settings)))
         if row is None:
             return None
         return Trial(name, candidate, row.value, row.difference, row.low, row.high, row.queries)
@@ -94,7 +99,7 @@ def _tune_on(job: Job, lake: Lake) -> None:
         row = {
             "method": RECOMMEND,
             "protocol": arguments.protocol,
-            "repeats": trial.setting in (REPEAT, OWN_WEIGHT),
+            "repeats": trial.setting in (REPEAT, REPEAT_WEIGHT),
             "slice": f"tuning {trial.setting} = {trial.candidate}",
             "queries": trial.queries,
             "metric": f"{METRIC}@{DEPTH}",
@@ -103,7 +108,7 @@ def _tune_on(job: Job, lake: Lake) -> None:
         store(job, lake, settings, pd.DataFrame([row]), version)
 
     tuning = tune(
-        lake.read(EVENTS, version),
+        lake[EVENTS].read(version),
         job.settings,
         arguments.protocol,
         share=arguments.split,
@@ -111,20 +116,31 @@ def _tune_on(job: Job, lake: Lake) -> None:
         minutes=arguments.budget,
         recall=recall,
         keep=keep,
-        progress=job.say,
     )
     arguments.out.write_text(tuned_settings(tuning), encoding="utf-8")
-    state = "finished" if tuning.finished else "the time is over; the next start goes on from here"
+    state = "finished" if tuning.finished else "the time is over; the next start continues from here"
     lines = [f"tune: {len(tuning.trials)} trials, {state}", f"settings and evidence: {arguments.out}"]
     job.summary(lines, read={EVENTS.name: version}, written=lake.versions(EVALUATIONS))
 
 
 def as_json(settings: Settings) -> str:
+    """Return settings as the JSON text that `evaluations` keeps."""
     return json.dumps(asdict(settings), default=str)
 
 
 def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version: int) -> int:
-    """Append the results to `evaluations`; returns its version."""
+    """Append results to `evaluations`.
+
+    Args:
+        job: The job.
+        lake: Its lake.
+        settings: The settings that were evaluated.
+        rows: The results, with those columns of `evaluations` that are not the same for all rows.
+        version: Version of `events` that they were computed from.
+
+    Returns:
+        The version of `evaluations` afterwards.
+    """
     lake.create(EVALUATIONS)
     common = {
         "run_id": uuid.uuid4().hex,
@@ -136,13 +152,8 @@ def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version:
     records = [{**common, **row} for row in json.loads(rows.to_json(orient="records"))]
     schema = ", ".join(f"{column.name}: {column.type}" for column in EVALUATIONS.columns)
     table = literal_rows(job.spark, records, schema)
-    lake.append(EVALUATIONS, table, note={"job": "evaluate"})
-    return lake.version(EVALUATIONS)
-
-
-def progress(job: Job) -> Callable[[str], None]:
-    """With --json the output is for a program, so progress goes to the error output."""
-    return (lambda text: print(clean(text), file=sys.stderr)) if job.arguments.json else job.say
+    lake[EVALUATIONS].append(table, note={"job": "evaluate"})
+    return lake[EVALUATIONS].version()
 
 
 if __name__ == "__main__":

@@ -1,31 +1,49 @@
-"""Users leave: every table as if they had never come."""
+"""The `forget` job: users are removed from every table, as if they had never visited the store."""
 
 from pathlib import Path
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.errors import UsageError
 from lambda_spark.ingestion.refused_users import user_ids
-from lambda_spark.operations.forget import forget, look
+from lambda_spark.operations.forget import forget, preview
 from lambda_spark.report.operations import certificate_lines
 
 
 def main(job: Job) -> None:
+    """Forget the users that the command line names, or with --dry-run count their rows.
+
+    Raises:
+        UsageError: The command line names no users, or a line of the file is not a user id.
+        LakeError: A `forget` of other users was interrupted.
+        JobRunningError: Another `forget` is running on the lake.
+    """
     arguments = job.arguments
     ids = asked_for(arguments.user, arguments.users_file)
     lake = job.lake()
     before = lake.versions(*lake.present())
     if arguments.dry_run:
         with lake.locks.reader():
-            found = look(lake, ids, refuse=arguments.refuse)
-        job.summary(certificate_lines(found, dry_run=True), read=before, written={})
+            previewed = preview(lake, ids, refuse=arguments.refuse)
+        job.summary(certificate_lines(previewed, dry_run=True), read=before, written={})
         return
     with lake.locks.job("forget"):
-        done = forget(lake, job.settings, ids, refuse=arguments.refuse, erase=arguments.vacuum, progress=job.say)
+        done = forget(lake, job.settings, ids, refuse=arguments.refuse, erase=arguments.vacuum)
     job.summary(certificate_lines(done, dry_run=False), read=before, written=lake.written_since(before))
 
 
 def asked_for(named: list[int], file: Path | None) -> set[int]:
-    """The ids of the command line and of the file. Raises UsageError for none, or for a line that is none."""
+    """Collect the users to forget.
+
+    Args:
+        named: Ids from the command line.
+        file: File with one id per line, or None.
+
+    Returns:
+        All ids.
+
+    Raises:
+        UsageError: There are no ids, the file cannot be read, or a line of it is not an id.
+    """
     ids = set(named)
     if file is not None:
         try:
@@ -36,7 +54,7 @@ def asked_for(named: list[int], file: Path | None) -> set[int]:
             raise UsageError(f"--users-file {file}: no user id in {', '.join(wrong[:5])}; nothing was forgotten")
         ids |= listed
     if not ids:
-        raise UsageError("name users: --user ID…, or --users-file FILE with one id a line")
+        raise UsageError("name users: --user ID…, or --users-file FILE with one id per line")
     return ids
 
 

@@ -1,4 +1,4 @@
-"""What each job wrote, when, and from which versions."""
+"""The `history` job: what each job wrote, when, and from which versions."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.operations.history import history
@@ -6,6 +6,7 @@ from lambda_spark.report.operations import history_table
 
 
 def main(job: Job) -> None:
+    """Print the newest versions of all tables, newest first."""
     print(history_table(history(job.lake(), job.arguments.limit)))
 
 

@@ -1,13 +1,18 @@
-"""Event files, or a Kafka topic, into events, products and rejected_events."""
+"""The `ingest` job: event files or a Kafka topic into events, products and rejected_events."""
 
 from lambda_spark.cli.job import Job, run_job
-from lambda_spark.cli.pipeline import ingest_as_told
+from lambda_spark.cli.pipeline import ingest_from_arguments
 
 
 def main(job: Job) -> None:
+    """Ingest new files or messages once, or stay up with --trigger.
+
+    Raises:
+        JobRunningError: Another process ingests files into this lake, or reads the same topic.
+    """
     lake = job.record(job.lake(create=True))
     before = lake.versions(*lake.present())
-    lines = ingest_as_told(job, lake, job.sources(), trigger=job.arguments.trigger, progress=job.say)
+    lines = ingest_from_arguments(job, lake, job.sources(), trigger=job.arguments.trigger)
     job.summary(lines, read={}, written=lake.written_since(before))
 
 

@@ -1,4 +1,4 @@
-"""Keep the lake small: put small files together, delete what nobody needs."""
+"""The `maintain` job: it compacts small files, deletes unneeded files, and expires old events."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.operations.maintain import maintain, plan
@@ -6,6 +6,12 @@ from lambda_spark.report.operations import maintenance_lines
 
 
 def main(job: Job) -> None:
+    """Maintain the lake, or with --dry-run print what that would do.
+
+    Raises:
+        LakeError: A `forget` was interrupted on the lake.
+        JobRunningError: Another `maintain` is running on the lake.
+    """
     lake = job.lake()
     before = lake.versions(*lake.present())
     if job.arguments.dry_run:
@@ -14,7 +20,7 @@ def main(job: Job) -> None:
         job.summary(maintenance_lines(planned, dry_run=True), read=before, written={})
         return
     with lake.locks.job("maintain"):
-        done = maintain(lake, job.settings, job.say)
+        done = maintain(lake, job.settings)
     job.summary(maintenance_lines(done, dry_run=False), read=before, written=lake.written_since(before))
 
 

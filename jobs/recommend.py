@@ -1,13 +1,19 @@
-"""The serving layer: the lists of all active users, or of one."""
+"""The `recommend` job, the serving layer: the lists of all active users, or of one user."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.report.pipeline import recommendation_line
 from lambda_spark.report.result import user_result
-from lambda_spark.serving.refresh import refresh
+from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.storage.tables import RECOMMENDATIONS
 
 
 def recommend(job: Job) -> None:
+    """Write the lists of all active users, or with --user print the list of one user.
+
+    Raises:
+        LakeError: A table that serving reads is missing.
+        JobRunningError: Another `recommend` is running on the lake.
+    """
     lake = job.lake()
     if job.arguments.user is not None:
         with lake.locks.reader():
@@ -15,7 +21,7 @@ def recommend(job: Job) -> None:
         return
     job.record(lake)
     with lake.locks.job("recommend"):
-        run = refresh(lake, job.settings.recommendations, progress=job.say)
+        run = update_recommendations(lake, job.settings.recommendations)
     written = {} if run.written is None else {RECOMMENDATIONS.name: run.written}
     job.summary([recommendation_line(run)], read=run.versions_read, written=written)
 

@@ -1,19 +1,23 @@
-"""Undo a bad feed: the lake as it was at a time, and from there on again."""
+"""The `restore` job: it undoes a bad feed. The lake goes back to a time and reads the sources again."""
 
 from contextlib import ExitStack
 from datetime import UTC
 
 from lambda_spark.cli.job import Job, run_job
-from lambda_spark.ingestion.kafka_source import stream_name, topics_read
+from lambda_spark.operations.quiesce import hold_every_job
 from lambda_spark.operations.restore import plan, restore
 from lambda_spark.report.operations import undo_lines
 from lambda_spark.report.pipeline import account_lines
-from lambda_spark.storage.tables import EVENTS
-
-EVERY_WRITER = ("ingest", "trends", "similarity", "recommend", "maintain", "forget", "restore")
 
 
 def main(job: Job) -> None:
+    """Restore the lake, or with --dry-run print what that would take back.
+
+    Raises:
+        UsageError: The lake does not go back that far.
+        LakeError: Users were forgotten since, a needed file is gone, or files would not be read again.
+        JobRunningError: A job is running on the lake.
+    """
     lake = job.lake()
     moment = job.arguments.to.replace(tzinfo=UTC)
     before = lake.versions(*lake.present())
@@ -24,10 +28,9 @@ def main(job: Job) -> None:
         job.summary(undo_lines(undo), read=before, written={})
         return
     with ExitStack() as locks:
-        for name in (*map(stream_name, topics_read(lake.properties(EVENTS))), *EVERY_WRITER):
-            locks.enter_context(lake.locks.job(name))
+        hold_every_job(lake, locks)
         undo = plan(lake, moment, sources, job.settings.ingest)
-        account = restore(lake, job.settings, undo, sources, job.say)
+        account = restore(lake, job.settings, undo, sources)
     lines = undo_lines(undo)
     if account is None:
         lines.append("now read the files again: ./spark-submit.sh run SOURCE --set ingest.exclude=NAME")

@@ -1,14 +1,18 @@
-"""The whole chain once, incrementally; one run at a time on a lake."""
+"""The `run` job: all steps once, on new events. A lake has one run at a time."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import run_chain
 
 
 def run(job: Job) -> None:
+    """Run all steps once.
+
+    Raises:
+        JobRunningError: Another run is at work on the lake, and the command line has no --wait.
+    """
     lake = job.record(job.lake(create=True))
-    waiting = job.say if job.arguments.wait else None
-    with lake.locks.job("run", waiting=waiting):
-        run_chain(job, lake, job.sources(), start=job.arguments.start, end=job.arguments.end, waiting=waiting)
+    with lake.locks.job("run", wait=job.arguments.wait):
+        run_chain(job, lake, job.sources(), start=job.arguments.start, end=job.arguments.end, wait=job.arguments.wait)
 
 
 if __name__ == "__main__":

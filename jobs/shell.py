@@ -1,28 +1,32 @@
-"""A PySpark shell over the lake; Python runs this file and then prompts (see lambda_spark/cli/launch.py)."""
+"""The `shell` job: a PySpark shell over the lake.
+
+Python runs this file and then shows its prompt (see lambda_spark/cli/launch.py).
+"""
 
 import atexit
 import sys
 from contextlib import ExitStack
 
-from pyspark.sql import functions as F  # noqa: F401  (for the prompt)
+from pyspark.sql import functions as F  # noqa: F401  (for use at the prompt)
 
 from lambda_spark.cli.arguments import parse
 from lambda_spark.errors import LambdaSparkError
 from lambda_spark.spark import open_session
 from lambda_spark.storage.lake import Lake
-from lambda_spark.text import clean
+from lambda_spark.text import strip_control_characters
 
 try:
     spark = open_session("shell")
     lake = Lake.open(spark, parse("shell", sys.argv[1:]).lake)
-    # For as long as the shell is open: no vacuum takes the views' files away.
-    _reading = ExitStack()
-    _reading.enter_context(lake.locks.reader())
-    atexit.register(_reading.close)
+    # Hold a reader's lock until the shell ends, so that no vacuum deletes the files of the views.
+    _reader_lock = ExitStack()
+    _reader_lock.enter_context(lake.locks.reader())
+    atexit.register(_reader_lock.close)
     print(f"\nSpark {spark.version}; views: {', '.join(lake.register_views())}")
-    print("Try spark.table('trends').show(), or spark.sql('…').show(). `spark`, `lake` and `F` are here; exit() ends.")
+    print("Try spark.table('trends').show(), or spark.sql('…').show(). The names `spark`, `lake` and `F` are defined.")
+    print("exit() ends the shell.")
 except LambdaSparkError as error:
-    sys.stderr.write(f"shell: {clean(str(error))}\n")
+    sys.stderr.write(f"shell: {strip_control_characters(str(error))}\n")
     import os
 
     os._exit(error.exit_code)

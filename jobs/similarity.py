@@ -1,25 +1,32 @@
-"""The speed layer: item co-interaction, kept up to date in micro-batches."""
+"""The `similarity` job, the speed layer: item co-interaction, kept up to date in micro-batches."""
 
 from contextlib import ExitStack
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.report.pipeline import similarity_line
-from lambda_spark.speed.update import start_over, update
+from lambda_spark.speed.update import start_over, update_similarity
 from lambda_spark.storage.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILAR_ITEMS
 
 
 def similarity(job: Job) -> None:
+    """Count new events once, or stay up with --trigger. With --rebuild empty the tables first.
+
+    Raises:
+        UsageError: The setting `similarity.window` differs from the tables'.
+        CheckpointError: The checkpoint is lost or does not belong to the tables.
+        JobRunningError: Another process runs `similarity` on the lake.
+    """
     lake = job.record(job.lake())
     read = lake.versions(EVENTS)
     with ExitStack() as held:
         if job.arguments.rebuild:
-            # It would count the users again who are being forgotten; whoever does that holds the table meanwhile.
+            # Wait for a running `forget`, which holds this table's lock. A rebuild would count its users again.
             with lake.locks.table(EVENTS.name):
                 held.enter_context(lake.locks.job("similarity"))
-                start_over(lake, job.settings.similarity, job.say)
+                start_over(lake, job.settings.similarity)
         else:
             held.enter_context(lake.locks.job("similarity"))
-        run = update(lake, job.settings.similarity, trigger=job.arguments.trigger, progress=job.say)
+        run = update_similarity(lake, job.settings.similarity, trigger=job.arguments.trigger)
     changed = [table for table in (BASKETS, CO_INTERACTIONS) if run.micro_batches]
     changed += [SIMILAR_ITEMS] if run.refreshed else []
     job.summary([similarity_line(run)], read=read, written=lake.versions(*changed))

@@ -1,4 +1,4 @@
-"""A Spark SQL query over the lake."""
+"""The `sql` job: a Spark SQL query over the lake."""
 
 from pyspark.errors import AnalysisException, ParseException
 
@@ -8,6 +8,11 @@ from lambda_spark.text import shown
 
 
 def sql(job: Job) -> None:
+    """Run the query and print its rows.
+
+    Raises:
+        UsageError: The query is wrong or names an unknown table.
+    """
     lake = job.lake()
     with lake.locks.reader():
         names = lake.register_views()

@@ -1,4 +1,4 @@
-"""How the lake is, for a person, a program or Prometheus."""
+"""The `status` job: the state of a lake for a person, a program or Prometheus."""
 
 from datetime import UTC, datetime
 
@@ -9,16 +9,21 @@ from lambda_spark.report.status import prometheus_text, status_json, status_tabl
 
 
 def main(job: Job) -> None:
+    """Print the status as tables or with --json as JSON, and with --prometheus also write it to a file.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
     lake = job.lake()
     with lake.locks.reader():
-        found = status(lake, datetime.now(UTC))
+        current = status(lake, datetime.now(UTC))
     file = job.arguments.prometheus
     if file is not None:
         try:
-            write_whole(file, prometheus_text(found))
+            write_whole(file, prometheus_text(current))
         except OSError as error:
             raise UsageError(f"--prometheus {file}: {error.strerror}") from error
-    print(status_json(found) if job.arguments.json else status_tables(found))
+    print(status_json(current) if job.arguments.json else status_tables(current))
 
 
 if __name__ == "__main__":

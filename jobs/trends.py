@@ -1,8 +1,8 @@
-"""The batch layer: demand and trends per time bucket."""
+"""The `trends` job, the batch layer: demand and trends per time bucket."""
 
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.refresh import compute, extent_of, refresh
+from lambda_spark.batch.refresh import compute, extent_of, update_trends
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.report.pipeline import trend_line
 from lambda_spark.report.result import trend_result
@@ -11,6 +11,11 @@ from lambda_spark.storage.tables import EVENTS
 
 
 def trends(job: Job) -> None:
+    """Bring the trend tables up to date, or with --as-of print the trends of a time in the past.
+
+    Raises:
+        JobRunningError: Another process runs `trends` on the lake.
+    """
     lake = job.lake()
     if job.arguments.as_of is not None:
         with lake.locks.reader():
@@ -18,16 +23,16 @@ def trends(job: Job) -> None:
         return
     job.record(lake)
     with lake.locks.job("trends"):
-        run = refresh(lake, job.settings.trends, start=job.arguments.start, end=job.arguments.end, progress=job.say)
+        run = update_trends(lake, job.settings.trends, start=job.arguments.start, end=job.arguments.end)
     job.summary([trend_line(run)], read={EVENTS.name: run.events_version}, written=run.written)
 
 
 def show_as_of(job: Job, lake: Lake) -> None:
-    """What was known by the events before a time. Nothing is stored."""
+    """Print the trends that the events before a time give. Nothing is stored."""
     moment = F.lit(f"{job.arguments.as_of:%Y-%m-%d %H:%M:%S}").cast("timestamp")
-    version = lake.version(EVENTS)
-    events = lake.read(EVENTS, version).where(F.col("event_time") < moment)
-    extent = extent_of(events, lake.cut())
+    version = lake[EVENTS].version()
+    events = lake[EVENTS].read(version).where(F.col("event_time") < moment)
+    extent = extent_of(events, lake.retention_cutoff())
     if extent is None:
         print(f"No events before {job.arguments.as_of}.")
         return

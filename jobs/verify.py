@@ -1,23 +1,32 @@
-"""Every maintained table against a recompute from events."""
+"""The `verify` job: every maintained table, compared with a recompute from events."""
+
+import logging
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.operations.forget import is_pending
 from lambda_spark.operations.verify import SHOWN, verify
 from lambda_spark.text import shown
 
+logger = logging.getLogger("lambda_spark.jobs")
+
 
 def main(job: Job) -> int:
+    """Print for each table whether it equals its recompute, and the rows that differ.
+
+    Returns:
+        The exit code: 1 when a table differs.
+    """
     lake = job.lake()
     differing: list[str] = []
     unchecked: list[str] = []
     with lake.locks.reader():
-        for finding in verify(lake, job.say):
+        for finding in verify(lake):
             if not finding.against:
                 unchecked.append(finding.table)
-                job.say(f"{finding.table}: not checked, the job that computes it has not finished yet")
+                logger.info(f"{finding.table}: not checked, the job that computes it has not finished yet")
                 continue
             verdict = "DIFFER from" if finding.differs else "equal"
-            job.say(f"{finding.table}: {finding.rows:,} rows {verdict} {finding.against}")
+            logger.info(f"{finding.table}: {finding.rows:,} rows {verdict} {finding.against}")
             if finding.differs:
                 differing.append(finding.table)
             for title, rows in (("missing", finding.missing), ("surplus", finding.surplus)):
@@ -26,7 +35,7 @@ def main(job: Job) -> int:
                     print(shown(rows, SHOWN))
     lines = [f"DIFFERENT: {', '.join(differing)}" if differing else "all tables equal their recompute"]
     if is_pending(lake):
-        lines.append("a `forget` is under way, or was interrupted: let it end, or start it again, and verify then")
+        lines.append("a `forget` is under way, or was interrupted: let it end or start it again, then verify again")
     if unchecked:
         lines.append(f"not checked: {', '.join(unchecked)}")
     job.summary(lines, read=lake.versions(*lake.present()), written={})

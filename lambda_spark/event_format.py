@@ -1,4 +1,4 @@
-"""The fields of an event in the REES46 format, and the event types there are."""
+"""The fields of an event in the REES46 format, and its event types."""
 
 FIELDS = (
     "event_time",
@@ -11,9 +11,10 @@ FIELDS = (
     "user_id",
     "user_session",
 )
-"""The nine columns of the REES46 format, in its order."""
+"""The nine columns of the REES46 format, in the order of its files."""
 
 REQUIRED = ("event_time", "event_type", "product_id", "user_id")
+"""The fields that every valid event has; the others may be empty."""
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
 INTERACTIONS = ("view", "cart", "purchase")
-"""Event types that show interest in a product: the signals of demand, and what pairs and profiles are made of."""
+"""The event types that show interest in a product. Demand, baskets and profiles are computed from them."""

@@ -1,15 +1,16 @@
-"""Every setting, with its type, its default and its range.
+"""All settings, each with its type, default and range.
 
-The order of precedence is: `--set section.key=value`, then the file of `--conf-file` (`conf/lambda.toml`), then the
-defaults here.
+A value of `--set section.key=value` takes precedence over the file of `--conf-file` (by default `conf/lambda.toml`).
+That file takes precedence over the defaults here.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -18,13 +19,26 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from lambda_spark.errors import UsageError
 
 Measure = Literal["confidence", "cosine", "jaccard", "lift", "llr"]
-Repeat = Literal["exclude", "allow", "own-row"]
+Repeat = Literal["exclude", "allow", "boost"]
 Section = TypeVar("Section")
 
 AVAILABLE_NOW = "available-now"
 
+RENAMED = {
+    "ingest.earliest": "ingest.min_event_date",
+    "trends.max_false_share": "trends.max_fdr",
+    "similarity.k": "similarity.max_neighbours",
+    "recommendations.k": "recommendations.list_length",
+    "recommendations.own_weight": "recommendations.repeat_weight",
+    "recommendations.allow": "recommendations.allow_products",
+    "recommendations.deny": "recommendations.deny_products",
+}
+"""Setting names of version 0.1, each with the name of today."""
+RENAMED_VALUES = {("recommendations.repeat", "own-row"): "boost"}
+"""Settings with a value's name of version 0.1, each with the value's name of today."""
+
 _UNITS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
-_LONGEST = timedelta(days=1_000_000)
+_MAX_DURATION = timedelta(days=1_000_000)
 _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -40,15 +54,15 @@ class IngestSettings:
     source: str = ""
     """Folder or file that `ingest` and `run` read when their command names none."""
     header: bool = True
-    """Whether CSV files begin with a line of column names; without one the columns are read in REES46's order."""
-    earliest: date = date(2010, 1, 1)
+    """Whether CSV files begin with a line of column names. Without it, columns are read in the order of REES46."""
+    min_event_date: date = date(2010, 1, 1)
     """Events before this date are rejected."""
     refresh_interval: timedelta = timedelta(minutes=1)
-    """How often a job that stays up renews `products`."""
+    """Time between two refreshes of `products` in a job that stays up."""
     max_bytes_per_batch: str = "1g"
-    """Most bytes of files in one micro-batch (one file is never split over two)."""
+    """Maximum bytes of files in one micro-batch, like `512k` or `1g`. A single file is never split."""
     exclude: tuple[str, ...] = ()
-    """Files that are not read: names or paths, `*`, `?` and `[…]` as in a shell."""
+    """Files to skip: names or paths, with the wildcards `*`, `?` and `[…]` of a shell."""
 
     def __post_init__(self) -> None:
         size_in_bytes(self.max_bytes_per_batch, "ingest.max_bytes_per_batch")
@@ -56,20 +70,20 @@ class IngestSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaSettings:
-    """The Kafka topic that `ingest --source kafka` reads and `replay --topic` writes."""
+    """The Kafka topic that `ingest --source kafka` reads and `replay` writes."""
 
     bootstrap_servers: str = ""
-    """Brokers to ask first, like `one:9092,two:9092`."""
+    """Brokers to connect to first, like `one:9092,two:9092`."""
     topic: str = ""
-    """The topic."""
+    """Name of the topic."""
     properties_file: str = ""
-    """File of Kafka client properties (security.protocol, sasl.jaas.config, …); its content is never shown."""
+    """File with Kafka client properties (security.protocol, sasl.jaas.config, …). Its content is never printed."""
     max_messages_per_batch: int = 500_000
-    """Most messages in one micro-batch."""
+    """Maximum number of messages in one micro-batch, at least 1."""
 
     def __post_init__(self) -> None:
-        fits = re.fullmatch(r"[A-Za-z0-9._-]{0,249}", self.topic) and self.topic not in (".", "..")
-        _require(bool(fits), f"kafka.topic must be a topic's name (letters, digits, . _ -), not '{self.topic}'")
+        is_name = re.fullmatch(r"[A-Za-z0-9._-]{0,249}", self.topic) and self.topic not in (".", "..")
+        _require(bool(is_name), f"kafka.topic must be a topic's name (letters, digits, . _ -), not '{self.topic}'")
         _require(self.max_messages_per_batch >= 1, "kafka.max_messages_per_batch must be at least 1")
 
 
@@ -78,47 +92,51 @@ class TrendSettings:
     """What counts as a trend."""
 
     bucket: timedelta = timedelta(days=7)
-    """Length of a bucket, like `7 days`, `12 hours` or `30 minutes`."""
+    """Length of a bucket, like `7 days`, `12 hours` or `30 minutes`; at least 1 minute."""
     origin: date = date(1970, 1, 5)
-    """A date on which a bucket begins (UTC); the default makes 7-day buckets begin on Mondays."""
+    """A date on which a bucket begins (UTC). The default makes buckets of 7 days begin on Mondays."""
     min_change: int = 10
-    """Smallest change between two buckets that counts as a trend, in events."""
+    """Smallest change between two buckets that counts as a trend, in events, at least 0."""
     min_z: float = 3.0
-    """Smallest |z| of the change in share that counts as a trend, in standard deviations of independent events."""
-    max_false_share: float = 0.05
-    """Largest share of chance to expect among the trends of a bucket, signal and direction; 1: only the two above
-    decide."""
+    """Smallest |z_score| that counts as a trend, in standard deviations of independent events, at least 0."""
+    max_fdr: float = 0.05
+    """Largest false discovery rate of the trends of a bucket, signal and direction, in (0, 1].
+
+    With 1, only `min_change` and `min_z` decide.
+    """
 
     def __post_init__(self) -> None:
         _require(self.bucket >= timedelta(minutes=1), "trends.bucket must be at least '1 minute'")
         _require(self.min_change >= 0, "trends.min_change must be at least 0")
         _require(self.min_z >= 0, "trends.min_z must be at least 0")
-        _require(0 < self.max_false_share <= 1, "trends.max_false_share must be above 0 and at most 1")
+        _require(0 < self.max_fdr <= 1, "trends.max_fdr must be above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimilaritySettings:
-    """Which items co-interact, and how similar that makes them."""
+    """Which items co-interact, and how their similarity is scored."""
 
     window: int = 5
-    """Two items of a basket co-interact when they lie at most this many steps apart, 1 to 6. Fixed for the life of
-    the tables: another one needs `similarity --rebuild`."""
+    """Maximum number of steps between two items of a basket that co-interact, 1 to 6.
+
+    The tables keep the window they were made with. To change it, run `similarity --rebuild`.
+    """
     measure: Measure = "confidence"
-    """The score: confidence, cosine, jaccard, lift or llr."""
-    k: int = 20
-    """Neighbours kept per product and relation."""
+    """The measure of similarity: confidence, cosine, jaccard, lift or llr."""
+    max_neighbours: int = 20
+    """Maximum number of neighbours per product and relation, at least 1."""
     half_life_days: float = 30.0
-    """A basket this many days older than the newest event counts half; 0 lets old and new count alike."""
+    """Age, in days before the newest event's date, at which a basket counts half. With 0, age does not matter."""
     min_baskets: int = 1
-    """Pairs seen in fewer baskets are no neighbours."""
+    """Minimum number of baskets that two neighbours share, at least 1."""
     refresh_interval: timedelta = timedelta(minutes=5)
-    """How often a job that stays up renews `similar_items`."""
+    """Time between two refreshes of `similar_items` in a job that stays up."""
     max_bytes_per_batch: str = "256m"
-    """Most bytes of `events` in one micro-batch."""
+    """Maximum bytes of `events` in one micro-batch, like `512k` or `1g`."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.window <= 6, "similarity.window must be 1 to 6")
-        _require(self.k >= 1, "similarity.k must be at least 1")
+        _require(self.max_neighbours >= 1, "similarity.max_neighbours must be at least 1")
         _require(self.half_life_days >= 0, "similarity.half_life_days must be at least 0 (0: no decay)")
         _require(self.min_baskets >= 1, "similarity.min_baskets must be at least 1")
         size_in_bytes(self.max_bytes_per_batch, "similarity.max_bytes_per_batch")
@@ -126,44 +144,52 @@ class SimilaritySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendationSettings:
-    """Who gets recommendations, from what, and what may be in them."""
+    """Who gets a list, how products are scored, and which products may be in a list."""
 
-    k: int = 10
-    """Length of a user's list."""
+    list_length: int = 10
+    """Maximum number of products in a user's list, 1 to 1000."""
     profile_items: int = 10
-    """How many of a user's latest distinct products speak for the user."""
+    """Number of a user's latest distinct products that form the profile, 1 to 1000."""
     profile_decay: float = 0.5
-    """Weight of a profile item relative to the one before it, in (0, 1]."""
+    """Weight of a profile item relative to the next newer one, in (0, 1]."""
     view_weight: float = 1.0
-    """Weight of a product that the user viewed."""
+    """Weight of a product that the user viewed, 0 to 1000."""
     cart_weight: float = 2.0
-    """Weight of a product that the user put into the cart."""
+    """Weight of a product that the user put into the cart, 0 to 1000."""
     purchase_weight: float = 3.0
-    """Weight of a product that the user purchased."""
+    """Weight of a product that the user purchased, 0 to 1000."""
     active_days: int = 30
-    """Users with an interaction in the last so many days of the store get a list."""
+    """Number of days, ending with the newest event's date, at least 1. Users who interacted in them get a list."""
     trend_weight: float = 1.0
-    """How much a trend moves a score: times 1 + trend_weight·growth, 0 to 1."""
+    """Influence of a trend on a score, 0 to 1: the score is multiplied by 1 + trend_weight · growth."""
     repeat: Repeat = "exclude"
-    """Products of the user's own profile: `exclude` them, `allow` them where they are neighbours of others, or
-    recommend each once more as an `own-row` ("still interested?")."""
-    own_weight: float = 1.0
-    """What a profile item says for itself, with `own-row`, where a neighbour says its similarity: people come back to
-    what they just looked at far more often than they go on to any one neighbour."""
+    """How to treat products of the user's own profile.
+
+    `exclude` leaves them out. `allow` recommends them as neighbours of other products. `boost` also gives each of them
+    a score of its own ("still interested?").
+    """
+    repeat_weight: float = 1.0
+    """With `repeat = "boost"`: the similarity of a profile item to itself, 0 to 1000.
+
+    People return to a product that they just looked at far more often than they go on to any one neighbour.
+    """
     max_per_category: int = 0
-    """Most products of one category in a list; 0: no limit. Products without a category are not limited."""
+    """Maximum number of products of one category in a list; 0 sets no limit.
+
+    Products without a category are not limited.
+    """
     filter: str = ""
-    """An SQL predicate over `products`, like `price > 10`; only what fulfils it is recommended."""
-    allow: tuple[int, ...] = ()
-    """If any: only these product ids are recommended."""
-    deny: tuple[int, ...] = ()
-    """These product ids are never recommended."""
+    """An SQL predicate over `products`, like `price > 10`. Only products that fulfil it are recommended."""
+    allow_products: tuple[int, ...] = ()
+    """Product ids. If there are any, only these are recommended."""
+    deny_products: tuple[int, ...] = ()
+    """Product ids that are never recommended."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.k <= 1000, "recommendations.k must be 1 to 1000")
+        _require(1 <= self.list_length <= 1000, "recommendations.list_length must be 1 to 1000")
         _require(1 <= self.profile_items <= 1000, "recommendations.profile_items must be 1 to 1000")
         _require(0 < self.profile_decay <= 1, "recommendations.profile_decay must be above 0 and at most 1")
-        for name in ("view_weight", "cart_weight", "purchase_weight", "own_weight"):
+        for name in ("view_weight", "cart_weight", "purchase_weight", "repeat_weight"):
             _require(0 <= getattr(self, name) <= 1000, f"recommendations.{name} must be 0 to 1000")
         _require(self.active_days >= 1, "recommendations.active_days must be at least 1")
         _require(0 <= self.trend_weight <= 1, "recommendations.trend_weight must be 0 to 1")
@@ -172,14 +198,14 @@ class RecommendationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceSettings:
-    """What `maintain` puts together, and what it lets go."""
+    """What `maintain` compacts and deletes."""
 
     min_files: int = 10
-    """A date (or a table without dates) with at least this many files is put into fewer."""
+    """Minimum number of files of a date, or of a table without dates, for compaction; at least 2."""
     retention: timedelta = timedelta(days=7)
-    """Files that no version of the last so long needs are deleted; so far back can be read and restored."""
+    """How far back versions can be read and restored, at least 1 hour. Files of older versions are deleted."""
     expire_days: int = 0
-    """Events more than this many days older than the newest event's date expire; 0: never."""
+    """Age, in days before the newest event's date, after which events expire. With 0, they never expire."""
 
     def __post_init__(self) -> None:
         _require(self.min_files >= 2, "maintenance.min_files must be at least 2")
@@ -203,9 +229,14 @@ _SECTIONS = {section.name: section.default_factory for section in fields(Setting
 
 
 def load_settings(conf_file: Path | None, assignments: Iterable[str] = ()) -> Settings:
-    """The settings of a file, overridden by assignments like `trends.bucket=30 minutes`.
+    """Load the settings of a file, overridden by assignments.
 
-    Raises UsageError for a file that cannot be read, an unknown name, a wrong type, or a value out of range.
+    Args:
+        conf_file: A TOML file with a table per section; None for the defaults.
+        assignments: Texts like `trends.bucket=30 minutes`.
+
+    Raises:
+        UsageError: The file cannot be read, a name is unknown, or a value has a wrong type or is out of range.
     """
     values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     if conf_file is not None:
@@ -222,18 +253,59 @@ def load_settings(conf_file: Path | None, assignments: Iterable[str] = ()) -> Se
 
 
 def recorded(section: Any) -> dict[str, str]:
-    """A section's settings as the texts that a table records: {setting: text}, readable back by `from_recorded`."""
-    return {key: _text(value) for key, value in asdict(section).items()}
+    """Write a section's settings as the texts that a table records.
+
+    Args:
+        section: An instance of one of the settings classes.
+
+    Returns:
+        A text by setting, which `from_recorded` reads back.
+    """
+    return {key: _to_text(value) for key, value in asdict(section).items()}
 
 
 def from_recorded(section: type[Section], texts: Mapping[str, str]) -> Section:
-    """A section's settings from the texts that a table recorded; a setting it did not record has its default."""
+    """Read a section's settings back from the texts that a table recorded.
+
+    Args:
+        section: The class of the settings.
+        texts: Texts by setting. Names that are no settings of this section are ignored.
+
+    Returns:
+        The settings. A setting without a text has its default.
+    """
     hints = get_type_hints(section)
     return section(**{key: _convert(text, hints[key], key) for key, text in texts.items() if key in hints})
 
 
+def renamed_settings(section: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """Give the settings that a table recorded their names of today.
+
+    Args:
+        section: The section of the settings.
+        texts: Texts by recorded name.
+
+    Returns:
+        The texts by the name of today. Entries that were not renamed stay as they are.
+    """
+
+    def current(key: str, text: str) -> tuple[str, str]:
+        name = f"{section}.{key}"
+        return RENAMED.get(name, name).removeprefix(f"{section}."), RENAMED_VALUES.get((name, text), text)
+
+    return dict(current(key, text) for key, text in texts.items())
+
+
 def size_in_bytes(text: str, name: str) -> int:
-    """Bytes of a size like `512k`, `256m` or `1g`. Raises UsageError for anything else."""
+    """Convert a size like `512k`, `256m` or `1g` to bytes.
+
+    Args:
+        text: The size, in units of 2¹⁰, 2²⁰ or 2³⁰ bytes; without a unit in bytes.
+        name: The setting's name, for the error message.
+
+    Raises:
+        UsageError: The text is no size, or the size is 0.
+    """
     match = re.fullmatch(r"(\d+)\s*([kmg]?)b?", text.strip().lower())
     if match is None or int(match[1]) == 0:
         raise UsageError(f"{name} must be a size like '512k', '256m' or '1g', not '{text}'")
@@ -241,15 +313,33 @@ def size_in_bytes(text: str, name: str) -> int:
 
 
 def parse_duration(text: str, name: str) -> timedelta:
-    """A duration like `7 days`, `12 hours` or `30 minutes`. Raises UsageError for anything else."""
+    """Convert a duration like `7 days`, `12 hours` or `30 minutes`.
+
+    Args:
+        text: The duration, at most 1,000,000 days.
+        name: The setting's or option's name, for the error message.
+
+    Raises:
+        UsageError: The text is no duration, or the duration is too long.
+    """
     match = re.fullmatch(r"(\d{1,10})\s+(minute|hour|day)s?", text.strip().lower())
-    if match is None or int(match[1]) > _LONGEST // _UNITS[match[2]]:
+    if match is None or int(match[1]) > _MAX_DURATION // _UNITS[match[2]]:
         raise UsageError(f"{name} must be a duration like '7 days', '12 hours' or '30 minutes', not '{text}'")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def check_trigger(text: str) -> str:
-    """`available-now`, or an interval as Spark reads it. Raises UsageError for anything else."""
+    """Check the trigger of a stream.
+
+    Args:
+        text: `available-now`, or an interval like `10 seconds` as Spark reads it.
+
+    Returns:
+        The text.
+
+    Raises:
+        UsageError: The text is neither.
+    """
     if text == AVAILABLE_NOW or re.fullmatch(r"[1-9]\d{0,6} (second|minute|hour)s?", text):
         return text
     raise UsageError(f"'{text}' is neither '{AVAILABLE_NOW}' nor an interval like '10 seconds' or '5 minutes'")
@@ -265,12 +355,17 @@ def _read_toml(conf_file: Path) -> dict[str, Any]:
 
 
 def _assign(values: dict[str, dict[str, Any]], section: str, key: str, value: Any, origin: str) -> None:
+    """Convert one value and put it into `values`. Error messages begin with `origin`."""
     if section not in _SECTIONS:
         raise UsageError(f"{origin}unknown section '{section}'{_did_you_mean(section, _SECTIONS)}")
-    hints = get_type_hints(_SECTIONS[section])
+    hints, name = get_type_hints(_SECTIONS[section]), f"{section}.{key}"
+    if name in RENAMED:
+        raise UsageError(f"{origin}{name} is now called {RENAMED[name]}: write that name")
+    if isinstance(value, str) and (name, value) in RENAMED_VALUES:
+        raise UsageError(f"{origin}{name} = {value} is now called {RENAMED_VALUES[name, value]}: write that name")
     if key not in hints:
         raise UsageError(f"{origin}unknown setting '{section}.{key}'{_did_you_mean(key, hints)}")
-    values[section][key] = _convert(value, hints[key], f"{origin}{section}.{key}")
+    values[section][key] = _convert(value, hints[key], f"{origin}{name}")
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -280,30 +375,9 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
-    """A value from TOML (typed) or from the command line (text) as the setting's type."""
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() in ("true", "false"):
-            return str(value).lower() == "true"
-        raise UsageError(f"{name} must be true or false, not '{value}'")
-    if isinstance(value, bool):
+    """Convert a value from TOML (typed) or from the command line (text) to the setting's type."""
+    if isinstance(value, bool) and hint is not bool:
         raise UsageError(f"{name} must not be true or false")
-    if hint is int or hint is float:
-        kind = "a whole number" if hint is int else "a number"
-        try:
-            if hint is int and isinstance(value, float):
-                raise ValueError
-            number = hint(value)
-            if number != number or number in (float("inf"), float("-inf")):
-                raise ValueError
-            return number
-        except (TypeError, ValueError, OverflowError):
-            raise UsageError(f"{name} must be {kind}, not '{value}'") from None
-    if hint is date:
-        return _convert_date(value, name)
-    if hint is timedelta:
-        return parse_duration(str(value), name)
     if get_origin(hint) is tuple:
         items = value if isinstance(value, list) else [item for item in str(value).split(",") if item.strip()]
         kind = get_args(hint)[0]
@@ -312,12 +386,37 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         if value not in get_args(hint):
             raise UsageError(f"{name} must be one of {', '.join(get_args(hint))}, not '{value}'")
         return value
-    if not isinstance(value, str):
-        raise UsageError(f"{name} must be a text, not '{value}'")
-    return value
+    return _CONVERTERS[hint](value, name)
 
 
-def _convert_date(value: Any, name: str) -> date:
+def _to_bool(value: Any, name: str) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise UsageError(f"{name} must be true or false, not '{value}'")
+    return text == "true"
+
+
+def _to_int(value: Any, name: str) -> int:
+    try:
+        # Refuse a float, because `int` would cut its fraction off.
+        if not isinstance(value, float):
+            return int(value)
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"{name} must be a whole number, not '{value}'")
+
+
+def _to_float(value: Any, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{name} must be a number, not '{value}'")
+    return number
+
+
+def _to_date(value: Any, name: str) -> date:
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     try:
@@ -326,7 +425,28 @@ def _convert_date(value: Any, name: str) -> date:
         raise UsageError(f"{name} must be a date like 2019-11-01, not '{value}'") from None
 
 
-def _text(value: Any) -> str:
+def _to_duration(value: Any, name: str) -> timedelta:
+    return parse_duration(str(value), name)
+
+
+def _to_str(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a text, not '{value}'")
+    return value
+
+
+_CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
+    bool: _to_bool,
+    int: _to_int,
+    float: _to_float,
+    date: _to_date,
+    timedelta: _to_duration,
+    str: _to_str,
+}
+
+
+def _to_text(value: Any) -> str:
+    """Write a setting's value as a text that `_convert` reads back."""
     if isinstance(value, timedelta):
         return f"{value // timedelta(minutes=1)} minutes"
     if isinstance(value, tuple):

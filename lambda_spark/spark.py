@@ -1,4 +1,4 @@
-"""The Spark session of a job."""
+"""The Spark session of a job, and helpers that several layers use with it."""
 
 from __future__ import annotations
 
@@ -17,53 +17,65 @@ from pyspark.sql import functions as F
 
 _PARTITIONS_PER_CORE = 4
 _BYTES_PER_PARTITION = 32 << 20
-_MOST_PARTITIONS = 400
+_MAX_PARTITIONS = 400
 _SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
 
 Result = TypeVar("Result")
 
 
 def open_session(name: str) -> SparkSession:
-    """The session of the `spark-submit` that runs this process.
+    """Open the session of the `spark-submit` that runs this process.
 
-    What `conf/spark-defaults.conf` or the cluster leave open is set by the number of cores: Spark's 200 shuffle
-    partitions and Delta's 50 for a snapshot cost most of a small job's time. On one machine a plan runs as it was made:
-    to plan again after every stage cost a third of a small run (measured: 105 s to 73 s), and the queries here name
-    what is to be broadcast. On a cluster that stays as the cluster has it.
+    Three properties are set here unless `conf/spark-defaults.conf` or the cluster sets them. The numbers of shuffle
+    partitions and of Delta's snapshot partitions follow the number of cores. Spark's default of 200 and Delta's of 50
+    cost most of a small job's time. On one machine adaptive execution is off, because the queries name what to
+    broadcast. Planning again after every stage cost a third of a small run (measured: 105 s to 73 s). On a cluster
+    adaptive execution stays as the cluster sets it.
+
+    Args:
+        name: The job's name, which becomes part of the application's name.
     """
-    # Python shows a timestamp in its process's zone; every time here is UTC.
+    # Set the process's time zone to UTC, because Python shows timestamps in it and every time in a lake is UTC.
     os.environ["TZ"] = "UTC"
     time.tzset()
-    # PySpark logs a failed query as JSON on the terminal; the job says it in one line, and the trace is in the log.
+    # Silence PySpark's JSON about failed queries: the job prints one line, and the trace is in the log.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     spark = SparkSession.builder.appName(f"lambda-spark {name}").getOrCreate()
     configured = spark.sparkContext.getConf()
     cores, is_local = spark.sparkContext.defaultParallelism, _is_local(spark)
-    fitting = {
+    properties = {
         _SHUFFLE_PARTITIONS: str(cores if is_local else _PARTITIONS_PER_CORE * cores),
         "spark.databricks.delta.snapshotPartitions": str(cores),
     }
     if is_local:
-        fitting["spark.sql.adaptive.enabled"] = "false"
-    for key, value in fitting.items():
+        properties["spark.sql.adaptive.enabled"] = "false"
+    for key, value in properties.items():
         if not configured.contains(key):
             spark.conf.set(key, value)
     return spark
 
 
-def fit_partitions(spark: SparkSession, read: int) -> None:
-    """On one machine: as many shuffle partitions as cores, or more for a step that reads many bytes.
+def fit_partitions(spark: SparkSession, bytes_read: int) -> None:
+    """Fit the number of shuffle partitions to a step, on one machine only.
 
-    Each partition of a small step costs more than its rows; on a cluster Spark's adaptive execution sees to it. What
-    the user has set stays.
+    A small step gets as many partitions as there are cores, because each partition costs more than its rows. A step
+    that reads many bytes gets more. On a cluster, adaptive execution chooses the number. A number that the user has set
+    stays.
+
+    Args:
+        spark: The session that runs the step.
+        bytes_read: Bytes that the step reads.
     """
     if _is_local(spark) and not spark.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
-        fitting = max(spark.sparkContext.defaultParallelism, -(-read // _BYTES_PER_PARTITION))
-        spark.conf.set(_SHUFFLE_PARTITIONS, str(min(fitting, _MOST_PARTITIONS)))
+        partitions = max(spark.sparkContext.defaultParallelism, -(-bytes_read // _BYTES_PER_PARTITION))
+        spark.conf.set(_SHUFFLE_PARTITIONS, str(min(partitions, _MAX_PARTITIONS)))
 
 
 def same_partitions(spark: SparkSession, batch: DataFrame) -> None:
-    """Have the steps of a micro-batch shuffle as the session does now; a stream keeps the number of its first start."""
+    """Give a micro-batch's own session the shuffle partitions that the job's session has now.
+
+    Without this, a stream keeps the number of its first start.
+    """
     batch.sparkSession.conf.set(_SHUFFLE_PARTITIONS, str(spark.conf.get(_SHUFFLE_PARTITIONS)))
 
 
@@ -71,40 +83,66 @@ def _is_local(spark: SparkSession) -> bool:
     return str(spark.sparkContext.master).startswith("local")
 
 
-def side_by_side(*calls: Callable[[], Result]) -> list[Result]:
-    """Do some small things at the same time; returns what each returns, or raises what one raised once all are done.
+def run_concurrently(*calls: Callable[[], Result]) -> list[Result]:
+    """Run some small calls at the same time.
 
-    Most of a small append or query is planning and committing, which leaves the cores idle. Each goes on in a thread
-    with a copy of this context, and so with the locks held here.
+    Planning and committing take most of a small append or query, and leave the cores idle. Each call runs in a thread
+    with a copy of this context, and so holds the locks that are held here.
+
+    Args:
+        calls: Functions without arguments.
+
+    Returns:
+        The results, in the order of the calls.
+
+    Raises:
+        Exception: The error of the first call that failed, raised after all calls have ended.
     """
     with ThreadPoolExecutor(len(calls)) as threads:
-        begun = [threads.submit(copy_context().run, call) for call in calls]
-    return [one.result() for one in begun]
+        futures = [threads.submit(copy_context().run, call) for call in calls]
+    return [future.result() for future in futures]
 
 
 def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema: str) -> DataFrame:
-    """A few rows as a DataFrame, without `createDataFrame`, which would start Python on the executors."""
+    """Make a DataFrame of a few rows.
+
+    `createDataFrame` would start Python on the executors.
+
+    Args:
+        spark: The session.
+        rows: The rows, as values by column name.
+        schema: The columns, like `source: string, lines: bigint`.
+    """
     text = json.dumps(list(rows), default=str)
     return spark.range(1).select(F.inline(F.from_json(F.lit(text), f"array<struct<{schema}>>")))
 
 
-def varying(value: Any, kind: str) -> Column:
-    """A value that is another in each micro-batch, for a column of its own.
+def column_constant(value: Any, kind: str) -> Column:
+    """Make a column of one value that differs from micro-batch to micro-batch.
 
-    A literal number or time Spark writes into the code that it generates: all of that would be compiled again, and
-    again be interpreted at first (measured, of jobs that stay up: for 10,000 lines 2.6 instead of 2.2 CPU seconds, for
-    their pairs 1.7 instead of 1.4).
+    Use this instead of a literal, because Spark writes literal numbers and times into the code that it generates. With
+    a literal, each micro-batch would compile that code again and interpret it at first. Measured in jobs that stay up,
+    in CPU seconds with a literal and without: 2.6 and 2.2 for 10,000 lines, 1.7 and 1.4 for their pairs.
+
+    Args:
+        value: The value.
+        kind: The column's Spark SQL type.
     """
     return F.explode(F.array(F.lit(value).cast(kind)))
 
 
-def dates_with_few(rows_on: Mapping[date, int], most: int) -> set[date]:
-    """As many of the dates as have no more than so many rows together, those with the fewest first."""
-    few: set[date] = set()
+def smallest_dates_up_to(rows_on: Mapping[date, int], most: int) -> set[date]:
+    """Choose dates in the order of their row counts, the smallest first, while their sum stays within a limit.
+
+    Args:
+        rows_on: The number of rows of each date.
+        most: The maximum number of rows of all chosen dates together.
+    """
+    chosen: set[date] = set()
     total = 0
     for day, rows in sorted(rows_on.items(), key=lambda item: item[1]):
         total += rows
         if total > most:
             break
-        few.add(day)
-    return few
+        chosen.add(day)
+    return chosen

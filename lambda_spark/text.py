@@ -8,30 +8,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_WIDEST = 120
-"""Characters of a cell; what is longer is cut."""
+_MAX_CELL_WIDTH = 120
+"""Characters of a cell; longer text is cut."""
 
 
-def clean(text: str) -> str:
-    """A line without control characters, which could move a terminal's cursor, hide what was printed, or begin a line
-    of their own."""
+def strip_control_characters(text: str) -> str:
+    r"""Replace control characters by their hex code, like `\x1b`.
+
+    Control characters could move the terminal's cursor, hide printed text, or begin a new line.
+    """
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
 
 
 def shown(rows: DataFrame, most: int) -> str:
-    """Up to so many rows as Spark shows them, without control characters, of which Spark leaves some."""
-    # Line ends within a cell Spark writes as such.
+    """Format rows as Spark's `show` does, without control characters.
+
+    Args:
+        rows: The rows.
+        most: The maximum number of rows to format.
+    """
+    # Split at line ends only: Spark escapes those inside a cell, so that each line here is a line of the table.
     lines = rows._show_string(most, truncate=False).split("\n")  # type: ignore[operator]
-    return "\n".join(map(clean, lines))
+    return "\n".join(map(strip_control_characters, lines))
 
 
 def table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> str:
-    """Rows as aligned columns, texts left and numbers right, each by its column's format (like `.2f`); null is `-`."""
+    """Format rows as aligned columns: texts to the left, numbers to the right, null as `-`.
+
+    Args:
+        rows: The rows, each with the same columns.
+        formats: The format of some columns' values, like `.2f`.
+
+    Returns:
+        Lines, the first with the column names; empty without rows.
+    """
     formats = formats or {}
 
     def cell(name: str, value: Any) -> str:
-        text = "-" if value is None else clean(format(value, formats[name]) if name in formats else str(value))
-        return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+        text = (
+            "-"
+            if value is None
+            else strip_control_characters(format(value, formats[name]) if name in formats else str(value))
+        )
+        return text if len(text) <= _MAX_CELL_WIDTH else f"{text[: _MAX_CELL_WIDTH - 1]}…"
 
     columns = []
     for name in rows[0] if rows else ():

@@ -1,4 +1,4 @@
-"""Commands, as a user types them, and other processes that hold a lock."""
+"""Run `./spark-submit.sh` as a user does, and let another process hold a lock."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from tests.conftest import PROJECT
 
 
 def command(*arguments, cwd, project=PROJECT, **environment):
-    """The exit code, the output and the error output of a `./spark-submit.sh` that ends."""
+    """Run a `./spark-submit.sh` to its end; return its exit code, standard output and standard error."""
     done = subprocess.run(
         [str(project / "spark-submit.sh"), *map(str, arguments)],
         cwd=cwd,
@@ -25,20 +25,20 @@ def command(*arguments, cwd, project=PROJECT, **environment):
 
 
 def executable(path, script):
-    """A program that stands in the place of another."""
+    """Write a shell script as an executable file, to replace a program."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
 
 
 class Command:
-    """A `./spark-submit.sh` that stays up, in a process group of its own, so that a kill reaches all of it."""
+    """A running `./spark-submit.sh`, in a process group of its own so that a signal reaches all its processes."""
 
-    def __init__(self, *arguments, cwd, **environment):
+    def __init__(self, *arguments, cwd, program=(str(PROJECT / "spark-submit.sh"),), **environment):
         self.log = cwd / f"{arguments[0]}-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [str(PROJECT / "spark-submit.sh"), *map(str, arguments)],
+                [*program, *map(str, arguments)],
                 cwd=cwd,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -54,6 +54,7 @@ class Command:
 
 @contextmanager
 def ended_at_last(commands):
+    """Kill commands at the end of the context, if they still run."""
     try:
         yield
     finally:
@@ -62,7 +63,7 @@ def ended_at_last(commands):
 
 
 def held(lake, name, seconds):
-    """Another process that holds a lock for some seconds."""
+    """Start another process that holds the lock of a job kind for some seconds."""
     with lake.locks.job(name):
         pass
     holder = f"""

@@ -1,4 +1,4 @@
-"""One Spark session for all tests, with the engine of production: the properties of conf/spark-defaults.conf."""
+"""Fixtures: one Spark session for all tests, with the properties of conf/spark-defaults.conf, and lakes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ needs_real_data = pytest.mark.skipif(not OCTOBER.exists(), reason="the real even
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     folder = tmp_path_factory.mktemp("spark")
     fetch_jars(KAFKA_CONF, Path(sys.prefix), KAFKA_JARS)
-    tuned = {"spark.sql.shuffle.partitions": "2", "spark.databricks.delta.snapshotPartitions": "1"}
+    tuned = {
+        "spark.sql.shuffle.partitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m",
+    }
     opened = start_session("tests", folder / "spark.log", memory="2g", with_kafka=True, tuned=tuned)
     yield opened
     opened.stop()
@@ -36,26 +40,26 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture
 def spark(session: SparkSession) -> Iterator[SparkSession]:
-    """The shared session; what a test left in its catalog and cache is cleaned."""
+    """The shared session. After each test its catalogue and cache are emptied."""
     yield session
     for view in session.catalog.listTables():
         session.catalog.dropTempView(view.name)
     session.catalog.clearCache()
-    # Delta keeps the snapshot of every table it has seen, of hundreds in a whole run; and Java keeps what a Python
-    # object stands for until that is collected.
+    # Free memory: Delta keeps the snapshot of every table it has seen, hundreds in a whole run. Java keeps an object
+    # until Python collects its proxy.
     session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     gc.collect()
 
 
 @pytest.fixture
 def lake(spark: SparkSession, tmp_path: Path) -> Lake:
-    """A fresh lake."""
+    """A new lake without tables."""
     return Lake.open(spark, str(tmp_path / "lake"), create=True)
 
 
 @pytest.fixture(scope="session")
 def template(session: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with a few sessions, brought up to date, to be copied."""
+    """A lake with a few sessions and all views up to date, for tests to copy."""
     folder = tmp_path_factory.mktemp("template")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     deliver(lake, folder / "in", "one", random_events(4, 60))
@@ -65,6 +69,6 @@ def template(session: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def small(spark: SparkSession, template: Path, tmp_path: Path) -> Lake:
-    """A copy of the template (a module may have another) of a test's own."""
+    """The test's own copy of the template. A module may define another template."""
     shutil.copytree(template, tmp_path / "lake")
     return Lake.open(spark, str(tmp_path / "lake"))

@@ -1,18 +1,18 @@
-"""Events made up, a lake that takes them in, and what its tables hold then."""
+"""Make up events, ingest them into a lake, and read its tables."""
 
 import random
 from datetime import datetime, timedelta
 
-from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.batch.refresh import update_trends
 from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.operations.verify import verify
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import IngestSettings, TrendSettings
-from lambda_spark.speed.update import update
+from lambda_spark.speed.update import update_similarity
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 TRENDS = TrendSettings(min_change=2, min_z=0.5)
-"""By which some of the little that is made up here moves."""
+"""Thresholds low enough for trends in the few events made up here."""
 
 
 def quiet(_):
@@ -24,7 +24,7 @@ def event(moment, kind, product, user, session):
 
 
 def random_events(seed, count):
-    """Sessions that cross midnight, two users in one session, repeats, and events weeks apart."""
+    """Make up events: sessions across midnight, two users in one session, repeats, and gaps of weeks."""
     dice = random.Random(seed)
     start = datetime(2019, 10, 1)
     kinds = ["view"] * 6 + ["cart", "purchase", "remove_from_cart"]
@@ -44,20 +44,20 @@ def random_events(seed, count):
 def deliver(lake, inbox, name, lines):
     inbox.mkdir(exist_ok=True)
     (inbox / f"{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
-    return ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
+    return ingest(lake, [str(inbox)], IngestSettings())
 
 
 def bring_up_to_date(lake, settings):
-    update(lake, settings.similarity, progress=quiet)
-    refresh_trends(lake, settings.trends, progress=quiet)
-    refresh_recommendations(lake, settings.recommendations, progress=quiet)
+    update_similarity(lake, settings.similarity)
+    update_trends(lake, settings.trends)
+    update_recommendations(lake, settings.recommendations)
 
 
 def contents(lake, table, *without):
     names = [name for name in table.column_names if name not in without]
-    return sorted(map(repr, lake.read(table).select(*names).collect()))
+    return sorted(map(repr, lake[table].read().select(*names).collect()))
 
 
 def differing(lake):
-    """The tables that are not what a recompute gives."""
-    return [finding.table for finding in verify(lake, quiet) if finding.differs]
+    """List the tables that differ from their recompute."""
+    return [finding.table for finding in verify(lake) if finding.differs]

@@ -1,4 +1,4 @@
-"""Environments of their own for what is only set beside this project: other engines, a scheduler. Each is made once."""
+"""Python environments for programs that tests compare with the project: other engines, a scheduler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEPT_IN = PROJECT / ".venv" / "others"
 
 
 def python_of(requirements: Path) -> Path:
-    """The interpreter of the environment for a `requirements-NAME.txt`, made where it is missing or out of date."""
+    """Return the interpreter of the environment for a `requirements-NAME.txt`; make or renew the environment first."""
     folder = KEPT_IN / requirements.stem.removeprefix("requirements-")
     python, stamp = folder / "bin" / "python", folder / "requirements.stamp"
     if not stamp.exists() or stamp.read_bytes() != requirements.read_bytes():

@@ -1,7 +1,8 @@
-"""A job's call in the tests' own session: what its process would do after its start."""
+"""Call a job in the tests' own session, as its process would do after its start."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,18 @@ from pyspark.sql import SparkSession
 
 from lambda_spark.cli.arguments import parse
 from lambda_spark.cli.job import Job
+from lambda_spark.cli.progress import show_progress
 from lambda_spark.settings import load_settings
 
 
 def do(name: str, call: Callable[[Job], Any], spark: SparkSession, *arguments: object) -> Any:
-    """Call a job with the arguments of its command line."""
+    """Call a job with the arguments of a command line."""
     parsed = parse(name, [*map(str, arguments)])
-    return call(Job(name, parsed, load_settings(parsed.conf_file, parsed.assignments), spark, time.monotonic()))
+    settings, started = load_settings(parsed.conf_file, parsed.assignments), time.monotonic()
+    show_progress(started)
+    try:
+        return call(Job(name, parsed, settings, spark, started))
+    finally:
+        # Undo `show_progress`, so that pytest's `caplog` sees log records.
+        package = logging.getLogger("lambda_spark")
+        package.handlers, package.propagate = [], True

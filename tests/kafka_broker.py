@@ -25,7 +25,7 @@ _READY_WITHIN = 60
 
 
 class Broker:
-    """A broker with its own folder; killed and started again, it has the same address and what was written."""
+    """A broker with its own folder. After a kill and a new start it has the same address and its written messages."""
 
     def __init__(self, folder: Path) -> None:
         fetch_jars(_CONF, Path(sys.prefix), _JARS)
@@ -44,7 +44,7 @@ class Broker:
             "log.dirs": str(folder / "logs"),
             "offsets.topic.replication.factor": "1",
             "auto.create.topics.enable": "false",
-            # Without this a message's retention is looked at every five minutes only.
+            # Check retention often. By default the broker checks it every five minutes.
             "log.retention.check.interval.ms": "500",
             "log.segment.delete.delay.ms": "0",
             "log.initial.task.delay.ms": "500",
@@ -72,7 +72,7 @@ class Broker:
                 time.sleep(0.1)
 
     def kill(self) -> None:
-        """SIGKILL: nothing is flushed, nobody is told."""
+        """Kill the broker with SIGKILL, so that it neither flushes nor closes connections."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -88,7 +88,7 @@ class Broker:
             time.sleep(0.1)
 
     def delete_messages(self, topic: str, *, partition: int, before: int) -> None:
-        """What retention does: messages up to an offset are gone."""
+        """Delete the messages before an offset, as retention does."""
         for done in self._admin.delete_records([TopicPartition(topic, partition, before)]).values():
             done.result(timeout=30)
 
@@ -108,13 +108,13 @@ def _command() -> list[str]:
     home = os.environ.get("JAVA_HOME")
     java = f"{home}/bin/java" if home else shutil.which("java")
     assert java
-    # Spark resolves everything but Scala itself, which it has.
+    # Take Scala's library from Spark, because Spark's resolver leaves it out.
     [scala] = Path(pyspark.__file__).parent.glob("jars/scala-library-*.jar")
     jars = Path(sys.prefix, _JARS, "jars")
     return [java, "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*:{scala}"]
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A Spark session in this process, with the engine of production: the properties of conf/spark-defaults.conf."""
+"""Start a Spark session in this process, with the properties of conf/spark-defaults.conf as in production."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ def start_session(
     with_kafka: bool = False,
     tuned: Mapping[str, str] | None = None,
 ) -> SparkSession:
-    """Open the session that this process has for as long as it lives."""
+    """Open the one Spark session of this process.
+
+    Args:
+        name: Part of the application's name.
+        log: File for Spark's log.
+        master: Spark's master.
+        memory: Memory of the driver.
+        with_kafka: Whether Spark's Kafka connector is on the class path.
+        tuned: Spark properties that differ from production.
+    """
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["LAMBDA_SPARK_LOG"] = str(log)

@@ -14,11 +14,11 @@ from tests.kafka_broker import free_port
 
 _READY_WITHIN = 60
 NO_PYTHON = "/there/is/no/python"
-"""What the executors are told is Python: whatever asks for it fails."""
+"""Path that executors get for Python. There is none, so a job that starts Python on an executor fails."""
 
 
 class Cluster:
-    """One master and its workers, of one core each."""
+    """One master and its workers, with one core each."""
 
     def __init__(self, folder: Path, workers: int, *, memory: str = "1g") -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class Cluster:
             self._wait_for(f"worker-{number}", "Successfully registered with master")
 
     def kill_worker(self, number: int) -> None:
-        """SIGKILL, with the executors it started."""
+        """Kill a worker and its executors with SIGKILL."""
         self._kill(self._processes[1 + number])
 
     def stop(self) -> None:
@@ -43,7 +43,7 @@ class Cluster:
             self._kill(process)
 
     def executor_logs(self, number: int) -> str:
-        """What the executors of a worker wrote to their error output."""
+        """Return the error output of a worker's executors."""
         return "".join(log.read_text() for log in sorted((self._folder / f"worker-{number}").rglob("stderr")))
 
     def _start(self, name: str, role: str, *options: str) -> None:

@@ -1,10 +1,10 @@
-"""Who may import whom."""
+"""Which room may import which, by the contracts in pyproject.toml."""
 
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 from tests.sessions import PROJECT
 
 
-def test_each_room_imports_only_what_stands_below_it(capsys):
+def test_each_room_imports_only_rooms_below_it(capsys):
     status = lint_imports(config_filename=str(PROJECT / "pyproject.toml"), no_cache=True)
     assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out

@@ -1,6 +1,7 @@
-"""What the heavy queries exchange: rows once by each key, and nothing that should be in many partitions in one.
+"""Physical plans of the heavy queries.
 
-Read from the physical plans, as Spark makes them before it runs them. And how often code is compiled for them.
+The queries exchange rows once by each key, and put no large rows into a single partition. Spark compiles little code
+for them. The tests read the plans that Spark makes before it runs a query.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from lambda_spark.settings import RecommendationSettings, SimilaritySettings, Tr
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.co_interactions import all_contributions
 from lambda_spark.speed.scores import similar_items
-from lambda_spark.speed.update import update
+from lambda_spark.speed.update import update_similarity
 from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS
-from tests.deliveries import deliver, event, quiet
+from tests.deliveries import deliver, event
 
 
 @dataclass
 class Node:
-    """An operator of a plan, with those that its rows come from."""
+    """An operator of a plan, with the operators that it reads from as children."""
 
     text: str
     children: list[Node] = field(default_factory=list)
@@ -43,7 +44,7 @@ class Node:
         return self.text.startswith(names)
 
     def has_one_row(self, plan: Node) -> bool:
-        """Whether no more than a row comes from it, as from an aggregate without keys."""
+        """Whether the operator returns at most one row, like an aggregate without keys."""
         if self.is_a("HashAggregate", "ObjectHashAggregate", "SortAggregate"):
             return "keys=[]" in self.text or "key=[]" in self.text
         if self.is_a("Scan OneRowRelation"):
@@ -56,7 +57,7 @@ class Node:
 
 
 def plan_of(rows) -> Node:
-    """The plan of a query; of what is cached, only that it is read."""
+    """Parse the plan of a query. A cached table has only the operator that reads it."""
     root = Node("")
     above = [(-1, root)]
     cached_at = None
@@ -74,13 +75,13 @@ def plan_of(rows) -> Node:
 
 
 def exchanged_by(plan: Node) -> list[str]:
-    """The keys that rows are exchanged by, in order of their names; what goes the same way twice is exchanged once."""
+    """List the keys of the exchanges, sorted. Spark exchanges rows once when it needs the same exchange twice."""
     keys = (re.match(r"Exchange hashpartitioning\((.*), \d+\)", node.text) for node in plan)
-    return sorted(found.group(1) for found in keys if found)
+    return sorted(match.group(1) for match in keys if match)
 
 
 def assert_well_spread(plan: Node) -> None:
-    """Each join has a key or one row on a side, and in a single partition there are only sums of all."""
+    """Check that each join has a key or a side with one row, and that only single rows go to a single partition."""
     for node in plan:
         assert not node.is_a("CartesianProduct"), node.text
         if node.is_a("BroadcastNestedLoopJoin"):
@@ -89,8 +90,8 @@ def assert_well_spread(plan: Node) -> None:
             assert node.has_one_row(plan), node.text
 
 
-def test_pairs_exchange_events_once_by_user_and_day_and_their_counts_once_by_pair(small):
-    plan = plan_of(all_contributions(basket_items(small.read(EVENTS)), window=5))
+def test_pairs_exchange_events_once_and_their_counts_once(small):
+    plan = plan_of(all_contributions(basket_items(small[EVENTS].read()), window=5))
     assert exchanged_by(plan) == [
         "event_date, relation, _groupingexpression, _groupingexpression",
         "event_date, user_id",
@@ -98,10 +99,10 @@ def test_pairs_exchange_events_once_by_user_and_day_and_their_counts_once_by_pai
     assert_well_spread(plan)
 
 
-def test_neighbours_exchange_pairs_once_and_scores_once_by_product(small):
-    plan = plan_of(similar_items(small.read(CO_INTERACTIONS), SimilaritySettings(), newest=date(2019, 10, 1)))
+def test_neighbours_exchange_pairs_once_and_scores_once(small):
+    plan = plan_of(similar_items(small[CO_INTERACTIONS].read(), SimilaritySettings(), newest=date(2019, 10, 1)))
     pairs, best = "relation, item_a, item_b", "product_id, relation"
-    # What is known of single items, much less, goes the pairs' way.
+    # The two other exchanges by pair are those of the items' own counts, which are far fewer rows.
     assert exchanged_by(plan) == [best, pairs, pairs, pairs]
     assert_well_spread(plan)
 
@@ -114,9 +115,9 @@ def test_lists_exchange_events_once_by_user(small):
 
 @contextmanager
 def attribute_trends(lake) -> Iterator[DataFrame]:
-    """As the batch job makes them, but for being kept."""
+    """Trends of categories and brands as the batch job computes them, but not cached."""
     settings, buckets = TrendSettings(), Buckets(TrendSettings())
-    cells = demand_cells(lake.read(EVENTS), buckets).persist()
+    cells = demand_cells(lake[EVENTS].read(), buckets).persist()
     try:
         yield trends(
             attribute_demand(cells, buckets),
@@ -132,33 +133,34 @@ def attribute_trends(lake) -> Iterator[DataFrame]:
         cells.unpersist()
 
 
-def test_trends_exchange_what_is_tested_once_by_bucket_and_signal(small):
+def test_trends_exchange_tested_keys_once_by_bucket_and_signal(small):
     with attribute_trends(small) as rows:
         plan = plan_of(rows)
     group = "bucket_start, signal, attribute"
-    # That of the bucket alone is of the sums of all, and one of the two by group of what its keys have in common.
+    # The exchange by bucket alone is that of the total demand. One of the two exchanges by group is that of the figures
+    # that all keys of a group share.
     assert exchanged_by(plan) == ["attribute, value, bucket_start", "bucket_start", group, group]
     assert_well_spread(plan)
 
 
 def longest_method(rows) -> int:
-    """The longest of the methods that Spark generates for a query, in bytes of Java's code."""
+    """Return the size of the longest method that Spark generates for a query, in bytes of Java code."""
     text = rows.sparkSession._jvm.PythonSQLUtils.explainString(rows._jdf.queryExecution(), "codegen")
     return max(int(size) for size in re.findall(r"maxMethodCodeSize:(\d+)", text))
 
 
 def test_the_code_of_trends_is_short_enough_for_java_to_compile(small):
-    # Of one with 29,000 bytes Java's compilers gave up, and it was interpreted ever after.
+    # Java's compilers gave up on a method of 29,000 bytes, so Java kept interpreting it.
     with attribute_trends(small) as rows:
         assert longest_method(rows) < 8000
 
 
 def compiled(spark) -> int:
-    """How often code that Spark generated has been compiled so far."""
+    """Return how many times Spark has compiled generated code so far."""
     return spark._jvm.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME().getCount()
 
 
-def test_a_micro_batch_like_the_one_before_runs_the_code_of_that(lake, tmp_path):
+def test_a_micro_batch_reuses_the_compiled_code_of_the_one_before(lake, tmp_path):
     noon = datetime(2019, 10, 1, 12)
     for number in range(3):
         visits = [(minute, 1 + minute % 5, 10 * number + minute % 3) for minute in range(30)]
@@ -166,7 +168,7 @@ def test_a_micro_batch_like_the_one_before_runs_the_code_of_that(lake, tmp_path)
         before = compiled(lake.spark)
         deliver(lake, tmp_path / "in", str(number), lines)
         after_ingest = compiled(lake.spark)
-        update(lake, SimilaritySettings(), progress=quiet)
+        update_similarity(lake, SimilaritySettings())
     assert after_ingest - before == 0
-    # What is known of the same micro-batch is left out, by its number, in a small filter.
+    # A small filter with the micro-batch's number leaves out its own stored rows, so its code is compiled each time.
     assert compiled(lake.spark) - after_ingest <= 2

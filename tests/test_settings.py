@@ -18,7 +18,7 @@ from lambda_spark.settings import (
 CONF = Path(__file__).resolve().parents[1] / "conf" / "lambda.toml"
 
 
-def test_the_settings_file_holds_every_default():
+def test_the_settings_file_lists_every_setting_with_its_default():
     assert load_settings(CONF) == Settings()
     listed = {
         line.split("=")[0].strip() for line in CONF.read_text().splitlines() if "=" in line and line[0] not in "#["
@@ -29,9 +29,11 @@ def test_the_settings_file_holds_every_default():
 def test_an_assignment_overrides_the_file(tmp_path):
     file = tmp_path / "lambda.toml"
     file.write_text('[trends]\nbucket = "30 minutes"\nmin_change = 3\n')
-    settings = load_settings(file, ["trends.min_change=4", "trends.origin=2019-11-01", "recommendations.deny=7,8"])
+    settings = load_settings(
+        file, ["trends.min_change=4", "trends.origin=2019-11-01", "recommendations.deny_products=7,8"]
+    )
     assert settings.trends == TrendSettings(bucket=timedelta(minutes=30), min_change=4, origin=date(2019, 11, 1))
-    assert settings.recommendations.deny == (7, 8)
+    assert settings.recommendations.deny_products == (7, 8)
     assert load_settings(None, ["ingest.exclude=bad*.csv, /in/x y.csv"]).ingest.exclude == ("bad*.csv", "/in/x y.csv")
 
 
@@ -51,9 +53,9 @@ def test_an_assignment_overrides_the_file(tmp_path):
         ("similarity.window=7", "similarity.window must be 1 to 6"),
         ("similarity.measure=dice", "similarity.measure must be one of confidence, cosine, jaccard, lift, llr"),
         ("similarity.max_bytes_per_batch=lots", "similarity.max_bytes_per_batch must be a size"),
-        ("recommendations.repeat=maybe", "recommendations.repeat must be one of exclude, allow, own-row"),
-        ("recommendations.deny=7,x", "recommendations.deny must be a whole number, not 'x'"),
-        ("recommendations.k=0", "recommendations.k must be 1 to 1000"),
+        ("recommendations.repeat=maybe", "recommendations.repeat must be one of exclude, allow, boost"),
+        ("recommendations.deny_products=7,x", "recommendations.deny_products must be a whole number, not 'x'"),
+        ("recommendations.list_length=0", "recommendations.list_length must be 1 to 1000"),
         ("maintenance.retention=0 days", "maintenance.retention must be at least '1 hour'"),
         ("maintenance.expire_days=-1", "maintenance.expire_days must be at least 0"),
         ("ingest.header=yes", "ingest.header must be true or false, not 'yes'"),
@@ -92,8 +94,8 @@ def test_a_missing_settings_file_is_refused(tmp_path):
     [
         TrendSettings(bucket=timedelta(minutes=30), min_z=2.5, origin=date(2019, 11, 1)),
         SimilaritySettings(window=3, measure="llr", half_life_days=0, refresh_interval=timedelta(days=1000)),
-        RecommendationSettings(allow=(1, 2), filter="price > 1", trend_weight=0),
+        RecommendationSettings(allow_products=(1, 2), filter="price > 1", trend_weight=0),
     ],
 )
-def test_what_a_table_records_reads_back_as_the_same_settings(section):
+def test_recorded_settings_are_read_back_unchanged(section):
     assert from_recorded(type(section), recorded(section)) == section

@@ -1,25 +1,25 @@
-"""What several steps share of a session."""
+"""Helpers of the session that several layers use."""
 
 import threading
 
 import pytest
 
-from lambda_spark.spark import side_by_side
+from lambda_spark.spark import run_concurrently
 
 
-def test_what_is_done_side_by_side_is_all_done_before_one_failure_is_raised():
-    both, done = threading.Barrier(2, timeout=60), []
+def test_all_concurrent_calls_end_before_the_error_of_one_is_raised():
+    both_running, done = threading.Barrier(2, timeout=60), []
 
     def fail():
-        both.wait()
-        raise ValueError("one")
+        both_running.wait()
+        raise ValueError("failed")
 
     def succeed():
-        both.wait()
-        done.append("the other")
-        return "what it returns"
+        both_running.wait()
+        done.append("succeeded")
+        return "result"
 
-    with pytest.raises(ValueError, match="one"):
-        side_by_side(fail, succeed)
-    assert done == ["the other"]
-    assert side_by_side(succeed, succeed) == ["what it returns"] * 2
+    with pytest.raises(ValueError, match="failed"):
+        run_concurrently(fail, succeed)
+    assert done == ["succeeded"]
+    assert run_concurrently(succeed, succeed) == ["result"] * 2

@@ -6,11 +6,11 @@ from py4j.protocol import Py4JJavaError
 
 from lambda_spark.cli import launch, lookup
 from lambda_spark.cli.arguments import PROJECT
-from lambda_spark.cli.job import _in_one_line
+from lambda_spark.cli.job import _describe_failure
 from lambda_spark.replay import play
 from lambda_spark.report.result import result
 from lambda_spark.settings import Settings
-from lambda_spark.text import clean, shown, table
+from lambda_spark.text import shown, strip_control_characters, table
 from tests.deliveries import TRENDS, bring_up_to_date, deliver, event
 
 
@@ -24,12 +24,12 @@ def test_texts_are_aligned_left_and_numbers_right_and_null_is_a_dash():
     assert table([]) == ""
 
 
-def test_control_characters_cannot_reach_the_terminal():
-    assert clean("a\x1b[2Jb\tc") == "a\\x1b[2Jb\\x09c"
+def test_control_characters_are_replaced_by_their_code():
+    assert strip_control_characters("a\x1b[2Jb\tc") == "a\\x1b[2Jb\\x09c"
 
 
-def test_nothing_begins_a_line_of_its_own():
-    assert clean("acme\n[  9.9 s] all is well") == "acme\\x0a[  9.9 s] all is well"
+def test_a_text_with_line_ends_stays_on_one_line():
+    assert strip_control_characters("acme\n[  9.9 s] all is well") == "acme\\x0a[  9.9 s] all is well"
     assert len(table([{"brand": "acme\nother\u2028"}]).splitlines()) == 2
 
 
@@ -40,8 +40,8 @@ def test_rows_are_shown_without_control_characters(spark):
     assert len(shown(rows, 10).splitlines()) == 5
 
 
-def test_a_brand_cannot_speak_to_the_terminal_in_the_result(lake, tmp_path):
-    """Views of two products, week by week: one of them rises."""
+def test_a_brand_cannot_control_the_terminal_in_the_result(lake, tmp_path):
+    """One of two products rises, and its brand has control characters."""
     views = [
         event(datetime(2019, 10, 7) + timedelta(weeks=week, minutes=user), "view", product, user, "s")
         for week, counts in enumerate(((1, 30), (40, 30), (1, 0)))
@@ -57,11 +57,11 @@ def test_a_brand_cannot_speak_to_the_terminal_in_the_result(lake, tmp_path):
     assert not {"\x1b", "\x07"} & set(text)
 
 
-def test_a_failure_in_java_is_said_by_its_cause(spark):
-    nowhere = spark._jvm.java.nio.file.Path.of("/no/such/file", spark._sc._gateway.new_array(spark._jvm.String, 0))
+def test_a_failure_in_java_is_reported_by_its_cause(spark):
+    missing_file = spark._jvm.java.nio.file.Path.of("/no/such/file", spark._sc._gateway.new_array(spark._jvm.String, 0))
     with pytest.raises(Py4JJavaError) as failure:
-        spark._jvm.java.nio.file.Files.readString(nowhere)
-    assert _in_one_line(failure.value) == "NoSuchFileException: /no/such/file"
+        spark._jvm.java.nio.file.Files.readString(missing_file)
+    assert _describe_failure(failure.value) == "NoSuchFileException: /no/such/file"
 
 
 @pytest.mark.parametrize(
@@ -72,17 +72,17 @@ def test_a_failure_in_java_is_said_by_its_cause(spark):
         (play.main, ["/no\x1b[2J\nfile", "--to", "/nowhere", "--rate", "1"]),
     ],
 )
-def test_what_a_user_typed_cannot_speak_to_the_terminal(capsys, main, arguments):
+def test_a_users_input_cannot_control_the_terminal(capsys, main, arguments):
     with suppress(SystemExit):
         main(arguments)
-    said = capsys.readouterr().err
-    assert "\\x1b[2J" in said
-    assert "\x1b" not in said
-    assert len(said.splitlines()) == 1
+    errors = capsys.readouterr().err
+    assert "\\x1b[2J" in errors
+    assert "\x1b" not in errors
+    assert len(errors.splitlines()) == 1
 
 
-def test_nothing_in_a_log_can_speak_to_the_terminal(spark):
-    """A trace keeps its lines."""
+def test_a_log_line_cannot_control_the_terminal(spark):
+    """The log replaces control characters, but keeps the lines of a stack trace."""
     log4j = spark._jvm.org.apache.logging.log4j
     lines = (PROJECT / "conf" / "log4j2.properties").read_text().splitlines()
     conf = dict(line.split(" = ", 1) for line in lines if " = " in line)

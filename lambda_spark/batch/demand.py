@@ -1,4 +1,4 @@
-"""Demand: how often a product was viewed, put into the cart or purchased in each time bucket. Pure."""
+"""Demand: interactions per time bucket and signal, by product, category and brand. Pure functions of DataFrames."""
 
 from __future__ import annotations
 
@@ -12,53 +12,68 @@ from lambda_spark.event_format import INTERACTIONS
 from lambda_spark.settings import TrendSettings
 
 ATTRIBUTES = ("category_code", "brand")
-"""What a product is called by, and demand is added up by."""
+"""Attributes of a product by which demand is also added up."""
 
 
 class Buckets:
-    """The grid of buckets: numbered from the one that begins at the origin, times in epoch microseconds."""
+    """The grid of time buckets.
+
+    Buckets are numbered from the one that begins at the configured origin. Times are epoch microseconds.
+    """
 
     def __init__(self, settings: TrendSettings) -> None:
         self.length = settings.bucket // settings.bucket.resolution
         self.origin = midnight(settings.origin)
 
     def number(self, micros: int) -> int:
+        """Return the number of the bucket that contains a time."""
         return (micros - self.origin) // self.length
 
     def start(self, number: int) -> int:
+        """Return the first microsecond of a bucket."""
         return self.origin + number * self.length
 
-    def first_open(self, cut: date) -> int:
-        """The first bucket that all events of itself and of the bucket before it are there for, nothing being older
-        than a cut date. The trends of those before it can't be recomputed any more: they are frozen."""
-        return self.number(midnight(cut) - 1) + 2
+    def first_open(self, retention_cutoff: date) -> int:
+        """Return the number of the first bucket whose trends can still be computed after events have expired.
+
+        The trends of a bucket need all events of that bucket and of the bucket before it. Earlier buckets are frozen,
+        because some of these events are gone.
+
+        Args:
+            retention_cutoff: The date before which events have expired.
+        """
+        return self.number(midnight(retention_cutoff) - 1) + 2
 
     def start_of(self, moment: Column) -> Column:
-        """The first moment of the bucket that a timestamp lies in."""
+        """Return the first moment of the bucket that contains a timestamp."""
         since = F.unix_micros(moment) - F.lit(self.origin)
         return F.timestamp_micros(F.unix_micros(moment) - F.pmod(since, F.lit(self.length)))
 
     def next(self, bucket_start: Column) -> Column:
+        """Return the first moment of the next bucket."""
         return F.timestamp_micros(F.unix_micros(bucket_start) + F.lit(self.length))
 
     def starts(self, numbers: Sequence[int]) -> list[Column]:
+        """Return the first moments of some buckets as timestamps."""
         return [F.timestamp_micros(F.lit(self.start(number))) for number in numbers]
 
 
 def midnight(day: date) -> int:
-    """The first moment of a UTC date in epoch microseconds."""
+    """Return the first moment of a UTC date in epoch microseconds."""
     return int(datetime.combine(day, time(), UTC).timestamp()) * 1_000_000
 
 
 def interactions(events: DataFrame) -> DataFrame:
+    """Keep the events that are views, carts or purchases."""
     return events.where(F.col("event_type").isin(*INTERACTIONS))
 
 
 def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
-    """Interactions counted as finely as any trend needs them, in one pass over the events.
+    """Count interactions in one pass over the events, as finely as any trend needs them.
 
-    Columns: bucket_start, product_id, category_code, brand, last_time (newest interaction of the cell), and a count per
-    signal (view, cart, purchase).
+    Returns:
+        One row per bucket, product, category and brand: bucket_start, product_id, category_code, brand, last_time (the
+        newest interaction of the row), and one count per signal (view, cart, purchase).
     """
     return (
         interactions(events)
@@ -78,43 +93,58 @@ def with_previous(
     signals: Sequence[str] = INTERACTIONS,
     newest: Sequence[str] = (),
 ) -> DataFrame:
-    """Counts added up by bucket and ids, beside those of the bucket before: one exchange, no join.
+    """Add up counts by bucket and ids, and put the sums of the bucket before beside them.
 
-    `counts` has bucket_start, the ids, a count per signal, and with `newest` also `last_time`. Returned are
-    bucket_start, the ids, per signal its count here and that of the bucket before (`previous_…`), and the columns in
-    `newest`, each with its newest value of the two buckets, null where it has none.
+    This takes one exchange and no join, because each count is emitted for its own bucket and for the next bucket.
+
+    Args:
+        counts: Columns bucket_start, the ids and one count per signal; with `newest` also last_time and those columns.
+        ids: Columns to group by, beside the bucket.
+        buckets: The grid of buckets.
+        signals: The columns to add up.
+        newest: Columns of which the newest value is kept.
+
+    Returns:
+        The ids, bucket_start, and for each signal its sum and `previous_<signal>`, its sum in the bucket before. Each
+        column of `newest` follows with its newest non-null value of the two buckets, or null where it has none.
     """
-    start, nothing = F.col("bucket_start"), F.lit(0).cast("bigint")
-    # A bucket's rows, moved on by one bucket, are the next one's previous.
-    here = F.struct(start, *(F.col(name) for name in signals), *(nothing.alias(previous(name)) for name in signals))
-    next_one = F.struct(
+    start, zero = F.col("bucket_start"), F.lit(0).cast("bigint")
+    as_current = F.struct(start, *(F.col(name) for name in signals), *(zero.alias(previous(name)) for name in signals))
+    as_previous = F.struct(
         buckets.next(start).alias("bucket_start"),
-        *(nothing.alias(name) for name in signals),
+        *(zero.alias(name) for name in signals),
         *(F.col(name).alias(previous(name)) for name in signals),
     )
-    called = ["last_time", *newest] if newest else []
-    rows = counts.select(*ids, *called, F.inline(F.array(here, next_one)))
+    dated = ["last_time", *newest] if newest else []
+    rows = counts.select(*ids, *dated, F.inline(F.array(as_current, as_previous)))
     if newest:
-        # The newest of texts is found by sorting: once, where the rows already lie together, and faster by what differs
-        # most (below, the ids first).
+        # Repartition first, because finding the newest text sorts the rows, and rows that lie together are sorted once.
+        # Group by the ids before the bucket, because Spark sorts faster when the first column has the most values.
         rows = rows.repartition("bucket_start", *ids)
     sums = [F.sum(name).alias(name) for signal in signals for name in (signal, previous(signal))]
-    last = [
+    newest_values = [
         F.max(F.when(F.col(name).isNotNull(), F.struct("last_time", F.col(name).alias("value"))))["value"].alias(name)
         for name in newest
     ]
-    return rows.groupBy(*ids, "bucket_start").agg(*sums, *last)
+    return rows.groupBy(*ids, "bucket_start").agg(*sums, *newest_values)
 
 
 def previous(signal: str) -> str:
-    """The column of `with_previous` with a signal's count of the bucket before."""
+    """Return the name of the column in which `with_previous` puts a signal's sum in the bucket before."""
     return f"previous_{signal}"
 
 
 def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
-    """Rows of `with_previous` as one for each signal that has events in either bucket: bucket_start, the other columns
-    asked for, signal, current, previous."""
-    each = F.array(
+    """Turn each row of `with_previous` into one row per signal that has events in either bucket.
+
+    Args:
+        compared: The rows of `with_previous`.
+        others: Columns of `compared` to keep.
+
+    Returns:
+        bucket_start, the columns of `others`, signal, current and previous. The last two are events, not both 0.
+    """
+    signals = F.array(
         *(
             F.struct(
                 F.lit(signal).alias("signal"), F.col(signal).alias("current"), F.col(previous(signal)).alias("previous")
@@ -122,26 +152,43 @@ def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
             for signal in INTERACTIONS
         )
     )
-    rows = compared.select("bucket_start", *others, F.inline(each))
+    rows = compared.select("bucket_start", *others, F.inline(signals))
     return rows.where(F.col("current") + F.col("previous") > 0)
 
 
 def product_demand(compared: DataFrame) -> DataFrame:
-    """Demand per product: bucket_start, signal, product_id, events, the last above 0. `compared` has the columns of
-    `by_signal` and product_id."""
+    """Keep the demand of each product in each bucket that has any.
+
+    Args:
+        compared: The columns of `by_signal`, with product_id.
+
+    Returns:
+        bucket_start, signal, product_id and events (above 0).
+    """
     return compared.where(F.col("current") > 0).select(
         "bucket_start", "signal", "product_id", F.col("current").alias("events")
     )
 
 
 def attribute_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
-    """Demand per category and per brand, with the columns of `by_signal`, `attribute` (the name of one in ATTRIBUTES)
-    and its `value`; a cell without a value forms no row."""
-    each = F.array(*(F.struct(F.lit(name).alias("attribute"), F.col(name).alias("value")) for name in ATTRIBUTES))
-    rows = cells.select("bucket_start", *INTERACTIONS, F.inline(each)).where(F.col("value").isNotNull())
+    """Add up demand per category and per brand.
+
+    Args:
+        cells: The rows of `demand_cells`. A row without a category or brand adds nothing to that attribute.
+        buckets: The grid of buckets.
+
+    Returns:
+        The columns of `by_signal`, with `attribute` (one of ATTRIBUTES) and its `value`.
+    """
+    attributes = F.array(*(F.struct(F.lit(name).alias("attribute"), F.col(name).alias("value")) for name in ATTRIBUTES))
+    rows = cells.select("bucket_start", *INTERACTIONS, F.inline(attributes)).where(F.col("value").isNotNull())
     return by_signal(with_previous(rows, ["attribute", "value"], buckets), ["attribute", "value"])
 
 
 def total_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
-    """All interactions, with the columns of `by_signal`."""
+    """Add up the demand of the whole store.
+
+    Returns:
+        The columns of `by_signal`: bucket_start, signal, current and previous.
+    """
     return by_signal(with_previous(cells, [], buckets))

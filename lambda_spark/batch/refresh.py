@@ -1,7 +1,11 @@
-"""The batch job: brings demand and the four trend tables up to date with `events`, recomputing only what can differ."""
+"""The batch job: bring demand and the four trend tables up to date with `events`.
+
+It recomputes only the buckets whose rows can differ.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,19 +29,23 @@ from lambda_spark.batch.demand import (
 )
 from lambda_spark.batch.trends import trends, user_trends
 from lambda_spark.settings import TrendSettings, recorded
-from lambda_spark.spark import side_by_side
+from lambda_spark.spark import run_concurrently
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import BRAND_TRENDS, CATEGORY_TRENDS, DEMAND, EVENTS, TRENDS, USER_TRENDS, Table
 
-Progress = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 
 TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
-"""The last one is written after all others: its note says that a run is done."""
+"""Tables of the batch layer. The last one is written after all others, because its note says that a run is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """First and newest event of the store, in epoch microseconds."""
+    """Times of the store's first and newest event, in epoch microseconds.
+
+    After events have expired, `first` is midnight of the retention cutoff.
+    """
 
     first: int
     newest: int
@@ -54,103 +62,128 @@ class TrendTables:
     user_trends: DataFrame
 
     def by_table(self) -> list[tuple[Table, DataFrame]]:
+        """Return each table with its DataFrame, in the order of TREND_TABLES."""
         return [(table, getattr(self, table.name)) for table in TREND_TABLES]
 
 
 @dataclass(frozen=True, slots=True)
 class TrendRun:
-    """What a run did."""
+    """Summary of one run of the batch job."""
 
     events_version: int
+    """Version of `events` that was read."""
     buckets: int | None
-    """How many buckets were recomputed; None for all of them."""
+    """Number of buckets that were recomputed; None for all of them."""
     reason: str
+    """Why these buckets were recomputed, or why none was."""
     written: dict[str, int] = field(default_factory=dict)
-    """Table: the version written."""
+    """Version that was written, by name of the table."""
 
 
-def refresh(
-    lake: Lake,
-    settings: TrendSettings,
-    *,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    progress: Progress,
+def update_trends(
+    lake: Lake, settings: TrendSettings, *, start: datetime | None = None, end: datetime | None = None
 ) -> TrendRun:
-    """Bring the tables up to date, or recompute the buckets that touch a span of time (`end` excluded).
+    """Bring the tables of the batch layer up to date with `events`.
 
-    Buckets that a cut date has frozen stay as they are.
+    With `start` or `end`, the buckets that overlap this span are recomputed as well. Frozen buckets stay as they are:
+    their trends can no longer be computed, because some of their events have expired.
+
+    Args:
+        lake: The lake.
+        settings: The settings of trends. If they have changed since the last run, all buckets are recomputed.
+        start: Start of the span to recompute (UTC); None for the first event.
+        end: End of the span to recompute (UTC, excluded); None for the newest event.
+
+    Returns:
+        A summary: the number of recomputed buckets, the reason and the versions.
+
+    Raises:
+        LakeError: The lake has no table `events` yet.
     """
     with lake.locks.reader(), lake.locks.tables(*(table.name for table in TREND_TABLES)):
-        return _refresh(lake, settings, start, end, progress)
+        return _update(lake, settings, start, end)
 
 
-def _refresh(
-    lake: Lake, settings: TrendSettings, start: datetime | None, end: datetime | None, progress: Progress
-) -> TrendRun:
-    version, cut = lake.version(EVENTS), lake.cut()
-    done = lake.last_commit(USER_TRENDS, job="trends") if lake.exists(USER_TRENDS) else None
-    recompute_all = partial(_recompute_all, lake, settings, version, cut, progress)
-    if done is None:
+def _update(lake: Lake, settings: TrendSettings, start: datetime | None, end: datetime | None) -> TrendRun:
+    version, retention_cutoff = lake[EVENTS].version(), lake.retention_cutoff()
+    last_run = lake[USER_TRENDS].last_commit(job="trends") if lake[USER_TRENDS].exists() else None
+    recompute_all = partial(_recompute_all, lake, settings, version, retention_cutoff)
+    if last_run is None:
         return recompute_all("first run")
-    missing = [table.name for table in TREND_TABLES if not lake.exists(table)]
+    missing = [table.name for table in TREND_TABLES if not lake[table].exists()]
     if missing:
         return recompute_all(f"{', '.join(missing)} is missing")
-    # All are asked: a run with other settings may have been stopped after some of them.
-    if not all(lake.has_recorded(table, recorded(settings)) for table in TREND_TABLES):
+    # Check every table, because a run with other settings may have been stopped after it had written some of them.
+    if not all(lake[table].has_settings(recorded(settings)) for table in TREND_TABLES):
         return recompute_all("the settings have changed")
-    if done.note["first_event"] is None:
-        return recompute_all("first events")
-    covered = int(done.note["events_version"])
-    if covered > version:
-        return recompute_all("events is older than what was computed, as from a backup")
-    if not lake.has_log_since(EVENTS, covered):
-        return recompute_all("what came since the last run is no longer in the log of events")
-    before = Extent(done.note["first_event"], done.note["newest_event"])
+    if last_run.note["first_event"] is None:
+        return recompute_all("the first events have arrived")
+    covered_version = int(last_run.note["events_version"])
+    if covered_version > version:
+        return recompute_all("events is older than the trends, as after a restore from a backup")
+    if not lake[EVENTS].has_log_since(covered_version):
+        return recompute_all("the log of events no longer reaches back to the last run")
+    former_extent = Extent(last_run.note["first_event"], last_run.note["newest_event"])
     buckets = Buckets(settings)
     touched: set[int] = set()
-    extent = before
-    reason = "asked for"
-    is_new = lake.newest_alike(EVENTS, covered) < version
+    extent = former_extent
+    reason = "requested span"
+    is_new = lake[EVENTS].latest_version_with_same_rows(covered_version) < version
     if is_new:
-        changes = _changes_by_bucket(lake, covered, version, buckets, cut)
-        after = _extent_after(lake, version, before, changes, cut)
-        if after is None:
-            return recompute_all("all events have been taken out")
-        extent = after
-        touched = _touched(changes, buckets, before, extent)
-        reason = "events have been taken out" if _has_deletes(changes) else "new events"
+        changes = _changes_by_bucket(lake, covered_version, version, buckets, retention_cutoff)
+        new_extent = _extent_after(lake, version, former_extent, changes, retention_cutoff)
+        if new_extent is None:
+            return recompute_all("all events have been deleted")
+        extent = new_extent
+        touched = _touched_buckets(changes, buckets, former_extent, extent)
+        reason = "events have been deleted" if _has_deletes(changes) else "new events"
     if start is not None or end is not None:
-        touched |= _span(start, end, buckets, extent)
-    if cut is not None:
-        touched = {number for number in touched if number >= buckets.first_open(cut)}
+        touched |= _buckets_of_span(start, end, buckets, extent)
+    if retention_cutoff is not None:
+        touched = {number for number in touched if number >= buckets.first_open(retention_cutoff)}
     if not touched:
         if is_new:
-            lake.note(USER_TRENDS, _note(version, extent))
+            lake[USER_TRENDS].note(_commit_note(version, extent))
         return TrendRun(version, 0, "nothing new")
-    progress(f"{len(touched)} buckets to recompute")
-    compared = sorted(touched)
-    needed = sorted({number - back for number in compared for back in (0, 1)})
-    events = lake.read(EVENTS, version).where(
-        F.col("event_date").isin(_dates(needed, buckets))
-        & buckets.start_of(F.col("event_time")).isin(buckets.starts(needed))
+    logger.info(f"recomputing {len(touched)} buckets")
+    recomputed = sorted(touched)
+    bucket_numbers_read = sorted({number - back for number in recomputed for back in (0, 1)})
+    events = (
+        lake[EVENTS]
+        .read(version)
+        .where(
+            F.col("event_date").isin(_dates_of(bucket_numbers_read, buckets))
+            & buckets.start_of(F.col("event_time")).isin(buckets.starts(bucket_numbers_read))
+        )
     )
-    in_span = F.col("bucket_start").isin(buckets.starts(compared))
+    is_recomputed = F.col("bucket_start").isin(buckets.starts(recomputed))
     with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
 
-        def replace_in_span(table: Table, rows: DataFrame) -> None:
-            lake.replace_where(table, _packed(rows.where(in_span)), in_span, note=_note(version, extent))
-            progress(f"{table.name} written")
+        def replace_recomputed(table: Table, rows: DataFrame) -> None:
+            lake[table].replace_where(
+                _one_file_per_bucket(rows.where(is_recomputed)), is_recomputed, note=_commit_note(version, extent)
+            )
+            logger.info(f"{table.name} written")
 
-        _write_all(tables, replace_in_span)
-    return TrendRun(version, len(compared), reason, _versions(lake))
+        _write_all(tables, replace_recomputed)
+    return TrendRun(version, len(recomputed), reason, _table_versions(lake))
 
 
 @contextmanager
 def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_until: Column) -> Iterator[TrendTables]:
-    """The five tables for the buckets of some events; what they share is cached for as long as the context lasts.
+    """Compute the five tables for the buckets of some events.
 
-    Buckets whose predecessor's events are not among `events` are compared with nothing; the caller leaves them out.
+    Intermediate results that the tables share are cached until the context ends. A bucket whose previous bucket has no
+    rows in `events` is compared with 0. So the caller must pass the events of both buckets, or drop that bucket.
+
+    Args:
+        events: Events of the buckets to compute, and of the bucket before each.
+        settings: The settings of trends.
+        extent: Times of the store's first and newest event. They limit the buckets that have trends.
+        known_until: Time up to which events are known. A bucket is complete if it had ended by then.
+
+    Yields:
+        The tables, with the columns of the lake's tables of the same names.
     """
     buckets = Buckets(settings)
     cells = demand_cells(events, buckets).persist(StorageLevel.MEMORY_AND_DISK)
@@ -160,7 +193,7 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     first_bucket, newest_bucket = (
         F.timestamp_micros(F.lit(buckets.start(buckets.number(moment)))) for moment in (extent.first, extent.newest)
     )
-    judge = partial(
+    compare = partial(
         trends,
         totals=totals,
         settings=settings,
@@ -168,14 +201,14 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         newest_bucket=newest_bucket,
         known_until=known_until,
     )
-    product_trends = judge(products, key="product_id", attributes=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
-    # Both in one pass: they are few, and most of the work is to plan and to begin.
-    attribute_trends = judge(attribute_demand(cells, buckets), key="value", within=["attribute"])
+    product_trends = compare(products, key="product_id", attributes=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
+    # Compare categories and brands in one pass. Both have few rows, so planning and starting is most of the work.
+    attribute_trends = compare(attribute_demand(cells, buckets), key="value", within=["attribute"])
     attribute_trends = attribute_trends.persist(StorageLevel.MEMORY_AND_DISK)
 
     def trends_of(attribute: str) -> DataFrame:
-        of_it = attribute_trends.where(F.col("attribute") == attribute)
-        return of_it.drop("attribute").withColumnRenamed("value", attribute)
+        rows = attribute_trends.where(F.col("attribute") == attribute)
+        return rows.drop("attribute").withColumnRenamed("value", attribute)
 
     tables = TrendTables(
         demand=product_demand(products),
@@ -189,62 +222,76 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     try:
         yield tables
     finally:
-        for kept in (attribute_trends, product_trends, counts, cells):
-            kept.unpersist()
+        for cached in (attribute_trends, product_trends, counts, cells):
+            cached.unpersist()
 
 
-def extent_of(events: DataFrame, cut: date | None = None) -> Extent | None:
-    """First and newest event, or None where there are no events. With a cut date the store begins there."""
+def extent_of(events: DataFrame, retention_cutoff: date | None = None) -> Extent | None:
+    """Find the times of the first and newest event.
+
+    Args:
+        events: All events of the store.
+        retention_cutoff: The date before which events have expired. If given, the store begins at its midnight.
+
+    Returns:
+        The extent, or None where there are no events.
+    """
     first, newest = events.agg(F.unix_micros(F.min("event_time")), F.unix_micros(F.max("event_time"))).collect()[0]
     if first is None:
         return None
-    return Extent(first if cut is None else midnight(cut), newest)
+    return Extent(first if retention_cutoff is None else midnight(retention_cutoff), newest)
 
 
 def _recompute_all(
-    lake: Lake, settings: TrendSettings, version: int, cut: date | None, progress: Progress, reason: str
+    lake: Lake, settings: TrendSettings, version: int, retention_cutoff: date | None, reason: str
 ) -> TrendRun:
-    events = lake.read(EVENTS, version)
-    extent = extent_of(events, cut)
-    if extent is None and not lake.exists(USER_TRENDS):
+    events = lake[EVENTS].read(version)
+    extent = extent_of(events, retention_cutoff)
+    if extent is None and not lake[USER_TRENDS].exists():
         lake.create(*TREND_TABLES)
         return TrendRun(version, 0, "there are no events yet")
-    progress(f"all buckets to recompute: {reason}")
-    nothing = Extent(0, 0)
-    with compute(events, settings, extent or nothing, F.timestamp_micros(F.lit((extent or nothing).newest))) as tables:
+    logger.info(f"recomputing all buckets: {reason}")
+    empty = Extent(0, 0)
+    with compute(events, settings, extent or empty, F.timestamp_micros(F.lit((extent or empty).newest))) as tables:
 
         def replace(table: Table, rows: DataFrame) -> None:
-            kept = _with_frozen(lake, table, rows, settings, cut)
-            lake.replace(table, _packed(kept), settings=recorded(settings), note=_note(version, extent))
-            progress(f"{table.name} written")
+            all_rows = _with_frozen_buckets(lake, table, rows, settings, retention_cutoff)
+            lake[table].replace(
+                _one_file_per_bucket(all_rows), settings=recorded(settings), note=_commit_note(version, extent)
+            )
+            logger.info(f"{table.name} written")
 
         _write_all(tables, replace)
-    return TrendRun(version, None, reason, _versions(lake))
+    return TrendRun(version, None, reason, _table_versions(lake))
 
 
 def _write_all(tables: TrendTables, write: Callable[[Table, DataFrame], None]) -> None:
     *others, last = tables.by_table()
-    side_by_side(*(partial(write, table, rows) for table, rows in others))
+    run_concurrently(*(partial(write, table, rows) for table, rows in others))
     write(*last)
 
 
-def _with_frozen(lake: Lake, table: Table, rows: DataFrame, settings: TrendSettings, cut: date | None) -> DataFrame:
-    """All rows of a recompute, and those that a cut date has frozen, where they are of the same settings."""
-    if cut is None:
+def _with_frozen_buckets(
+    lake: Lake, table: Table, rows: DataFrame, settings: TrendSettings, retention_cutoff: date | None
+) -> DataFrame:
+    """Replace rows of frozen buckets by the stored rows, or drop them if the stored rows are of other settings."""
+    if retention_cutoff is None:
         return rows
     buckets = Buckets(settings)
-    is_open = F.col("bucket_start") >= F.timestamp_micros(F.lit(buckets.start(buckets.first_open(cut))))
+    is_open = F.col("bucket_start") >= F.timestamp_micros(F.lit(buckets.start(buckets.first_open(retention_cutoff))))
     rows = rows.select(*table.column_names).where(is_open)
-    if not lake.exists(table) or not lake.has_recorded(table, recorded(settings)):
+    if not lake[table].exists() or not lake[table].has_settings(recorded(settings)):
         return rows
-    return rows.unionByName(lake.read(table, lake.version(table)).where(~is_open))
+    return rows.unionByName(lake[table].read(lake[table].version()).where(~is_open))
 
 
-def _changes_by_bucket(lake: Lake, covered: int, version: int, buckets: Buckets, cut: date | None) -> list[Row]:
-    """What came to `events` and was taken out after a version: per bucket its first and newest event and `deletes`."""
-    changes = lake.changes(EVENTS, covered, version)
-    if cut is not None:
-        changes = changes.where(F.col("event_date") >= F.lit(cut))
+def _changes_by_bucket(
+    lake: Lake, covered: int, version: int, buckets: Buckets, retention_cutoff: date | None
+) -> list[Row]:
+    """Return the changes of `events` between two versions: per bucket the first and newest time, and `deletes`."""
+    changes = lake[EVENTS].changes(covered, version)
+    if retention_cutoff is not None:
+        changes = changes.where(F.col("event_date") >= F.lit(retention_cutoff))
     return (
         changes.groupBy(buckets.start_of(F.col("event_time")).alias("bucket_start"))
         .agg(
@@ -256,10 +303,12 @@ def _changes_by_bucket(lake: Lake, covered: int, version: int, buckets: Buckets,
     )
 
 
-def _extent_after(lake: Lake, version: int, before: Extent, changes: list[Row], cut: date | None) -> Extent | None:
-    """The store's extent after some changes; None where no events are left."""
-    if _has_deletes(changes) or (cut is not None and before.first != midnight(cut)):
-        return extent_of(lake.read(EVENTS, version), cut)
+def _extent_after(
+    lake: Lake, version: int, before: Extent, changes: list[Row], retention_cutoff: date | None
+) -> Extent | None:
+    """Return the store's extent after some changes; None where no events are left."""
+    if _has_deletes(changes) or (retention_cutoff is not None and before.first != midnight(retention_cutoff)):
+        return extent_of(lake[EVENTS].read(version), retention_cutoff)
     first = min([before.first, *(row.first for row in changes)])
     return Extent(first, max([before.newest, *(row.newest for row in changes)]))
 
@@ -268,12 +317,18 @@ def _has_deletes(changes: list[Row]) -> bool:
     return any(row.deletes for row in changes)
 
 
-def _touched(changes: list[Row], buckets: Buckets, before: Extent, extent: Extent) -> set[int]:
-    """The buckets whose rows can differ after some changes.
+def _touched_buckets(changes: list[Row], buckets: Buckets, before: Extent, extent: Extent) -> set[int]:
+    """Return the numbers of the buckets whose rows can differ after some changes.
 
-    Those are the buckets of the changes, the one after each, all from the newest one before to the newest one after and
-    the next (they may be complete now, or no longer), and the first one before and after (it has no rows while nothing
-    precedes it). Buckets without events on either side have no rows.
+    They are:
+
+    - The buckets of the changes, and the bucket after each, because it is compared with the changed one.
+    - The former newest bucket and the one after it, because they may be complete now.
+    - If the newest event was deleted, all buckets from the new to the former newest one, because they may no longer be
+      complete.
+    - If the first event has changed, the former and the new first bucket, because the first bucket has no trends.
+
+    A bucket has no rows where neither it nor the bucket before it has events.
     """
     if not changes and extent == before:
         return set()
@@ -288,7 +343,7 @@ def _touched(changes: list[Row], buckets: Buckets, before: Extent, extent: Exten
     return {number for number in touched if number <= newest[1]}
 
 
-def _span(start: datetime | None, end: datetime | None, buckets: Buckets, extent: Extent) -> set[int]:
+def _buckets_of_span(start: datetime | None, end: datetime | None, buckets: Buckets, extent: Extent) -> set[int]:
     first = extent.first if start is None else max(extent.first, _micros(start))
     last = extent.newest if end is None else min(extent.newest, _micros(end) - 1)
     return set(range(buckets.number(first), buckets.number(last) + 1))
@@ -298,8 +353,8 @@ def _micros(moment: datetime) -> int:
     return int(moment.replace(tzinfo=UTC).timestamp() * 1_000_000)
 
 
-def _dates(numbers: Iterable[int], buckets: Buckets) -> list[date]:
-    """The UTC dates that some buckets lie on, for the events' partitions."""
+def _dates_of(numbers: Iterable[int], buckets: Buckets) -> list[date]:
+    """Return the UTC dates that some buckets overlap, to select the partitions of `events`."""
     dates = set()
     for number in numbers:
         day = datetime.fromtimestamp(buckets.start(number) / 1_000_000, UTC).date()
@@ -310,15 +365,15 @@ def _dates(numbers: Iterable[int], buckets: Buckets) -> list[date]:
     return sorted(dates)
 
 
-def _packed(rows: DataFrame) -> DataFrame:
-    """One file per bucket, sorted as it is asked for."""
+def _one_file_per_bucket(rows: DataFrame) -> DataFrame:
+    """Partition rows by bucket, so that each bucket becomes one file."""
     return rows.repartition("bucket_start")
 
 
-def _note(version: int, extent: Extent | None) -> dict[str, object]:
+def _commit_note(version: int, extent: Extent | None) -> dict[str, object]:
     first, newest = (None, None) if extent is None else (extent.first, extent.newest)
     return {"job": "trends", "events_version": version, "first_event": first, "newest_event": newest}
 
 
-def _versions(lake: Lake) -> dict[str, int]:
+def _table_versions(lake: Lake) -> dict[str, int]:
     return lake.versions(*TREND_TABLES)

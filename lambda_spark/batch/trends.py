@@ -1,4 +1,4 @@
-"""Trends: each bucket's demand against the bucket before it. Pure."""
+"""Trends: the demand of each bucket compared with the bucket before it. Pure functions of DataFrames and columns."""
 
 from __future__ import annotations
 
@@ -13,21 +13,40 @@ from lambda_spark.settings import TrendSettings
 from lambda_spark.storage.tables import STEADY
 
 MIN_PEERS = 10
-"""With fewer keys than this in a bucket and signal nothing can be said about how counts there spread."""
-"""The direction of what is no trend."""
+"""Fewest tested keys of a group from which overdispersion is estimated. Fewer keys say too little about it."""
 
 
 def growth(current: Column, previous: Column) -> Column:
-    """Damped relative change, in (-1, 1): (c - p) / (c + p + 1). The trend value of the original project."""
+    """Return the damped relative change, in (-1, 1): (c - p) / (c + p + 1).
+
+    Args:
+        current: Events in the bucket, c.
+        previous: Events in the bucket before it, p.
+
+    Source:
+        The trend value of the original project.
+    """
     return (current - previous) / (current + previous + F.lit(1))
 
 
 def z_score(current: Column, previous: Column, total: Column, previous_total: Column) -> Column:
-    """Change of a share in standard deviations: (c - n·p) / √(n·p·(1 - p)), n = c + previous, p = T / (T + T_previous).
+    """Return the change of a key's share of all demand, in standard deviations.
 
-    Given n events of a product in two buckets and no change of its share, the number that falls into the second is
-    binomial (n, p): the normal approximation of the conditional test of two Poisson counts (Przyborowski and Wilenski,
-    Biometrika 31, 1940). 0 where a total is 0.
+    The formula is z = (c - n·p) / √(n·p·(1 - p)), with n = c + `previous` and p = T / (T + T_previous). Suppose that a
+    key has n events in two buckets and that its share has not changed. Then its number of events in the second bucket
+    is binomial (n, p). z is the normal approximation of the conditional test of two Poisson counts.
+
+    Args:
+        current: Events of the key in the bucket, c.
+        previous: Events of the key in the bucket before it; not 0 where `current` is 0.
+        total: Events of all keys in the bucket, T.
+        previous_total: Events of all keys in the bucket before it, T_previous.
+
+    Returns:
+        Any real number, above 0 where the share has grown; 0 where a total is 0.
+
+    Source:
+        Przyborowski and Wilenski, Biometrika 31, 1940.
     """
     n = current + previous
     p = F.try_divide(total, total + previous_total)
@@ -36,10 +55,15 @@ def z_score(current: Column, previous: Column, total: Column, previous_total: Co
 
 
 def peers(tested: DataFrame, group: Sequence[str]) -> DataFrame:
-    """What the tested keys of a group have in common: its columns, `tested` and `tested_up`, the number of all and of
-    those that gained a share, and the medians `median_z2` of z² and `median_size` of the events.
+    """Count the tested keys of each group, and take the medians of their figures.
 
-    `tested` has the columns of the group, as bucket_start and signal, and z_score and size.
+    Args:
+        tested: One row per tested key, with the columns of the group, z_score and size (events in both buckets).
+        group: The columns of a group, for example bucket_start and signal.
+
+    Returns:
+        The columns of the group, `tested` (its number of keys), `tested_up` (its number of keys whose share has grown),
+        `median_z2` (median of z²) and `median_size` (median of the sizes).
     """
     return tested.groupBy(*group).agg(
         F.count("*").alias("tested"),
@@ -50,13 +74,25 @@ def peers(tested: DataFrame, group: Sequence[str]) -> DataFrame:
 
 
 def overdispersion(size: Column, tested: Column, median_z2: Column, median_size: Column) -> Column:
-    """How much more counts vary than independent events would, as a factor on their variance, at least 1.
+    """Return the factor by which the variance of counts exceeds that of independent events.
 
-    Events come in sessions and from regulars, so a product that nothing happened to moves by more than chance. Most
-    keys of a bucket and signal are steady, so their median tells: median(z²) / 0.4549, the median of χ² with 1 degree
-    of freedom ("genomic control", Devlin and Roeder, Biometrics 55, 1999). It grows with demand by a power of it
-    (Taylor, Nature 189, 1961), here times (size / median size)^¼ above the median size: ¼ fits the made-up store and
-    REES46. 1 where fewer than MIN_PEERS are tested.
+    The formula is max(1, median(z²) / 0.4549) · max(1, size / median size)^¼. Events come in sessions and from regular
+    visitors, so the count of a steady product varies more than independent events would. Most keys of a bucket and
+    signal are steady, so the median of z² shows how much more. 0.4549 is the median of χ² with 1 degree of freedom.
+    Overdispersion grows with a power of demand. The power ¼ fits the synthetic store and REES46.
+
+    Args:
+        size: Events of the key in both buckets.
+        tested: Number of tested keys in the group.
+        median_z2: Median of their z².
+        median_size: Median of their sizes.
+
+    Returns:
+        A factor, at least 1; exactly 1 where fewer than MIN_PEERS keys are tested.
+
+    Source:
+        Median of z²: "genomic control", Devlin and Roeder, Biometrics 55, 1999. Power of demand: Taylor, Nature 189,
+        1961.
     """
     relative_size = F.greatest(size / median_size, F.lit(1.0))
     factor = F.greatest(median_z2 / F.lit(0.4549), F.lit(1.0)) * F.sqrt(F.sqrt(relative_size))
@@ -64,16 +100,32 @@ def overdispersion(size: Column, tested: Column, median_z2: Column, median_size:
 
 
 def p_value(current: Column, previous: Column, total: Column, previous_total: Column, dispersion: Column) -> Column:
-    """The chance of a change of share at least as strong, that way, if only chance moved it, in [0, 0.5].
+    """Return the probability that chance alone moves a share at least this far in this direction.
 
-    The binomial tail of `z_score` as the normal tail beyond the root of the deviance of c from the n·p expected,
-    √(2·(c·ln(c / (n·p)) + b·ln(b / (n·(1 - p))))), b = n - c (McCullagh and Nelder, Generalized Linear Models, 1989),
-    after c was moved ½ towards n·p as counts are whole: 0.7 to 1.2 times the exact tail down to 1e-7, where that of z
-    is 0.001 to 50 times. The deviance is divided by the overdispersion, as if there were so many times fewer events
-    (Rao and Scott, Biometrics 48, 1992). 0.5 where a total is 0.
+    The binomial tail of `z_score` is approximated by the normal tail beyond the root of the deviance. The formula is
+    normal_tail(√(D / dispersion)) with D = 2·(c·ln(c / (n·p)) + b·ln(b / (n·(1 - p)))) and b = n - c. First c is moved
+    by ½ towards the expected n·p, because counts are whole. Dividing the deviance by the overdispersion treats the
+    counts as if there were that many times fewer events.
+
+    The result is 0.7 to 1.2 times the exact tail, for tails down to 1e-7. The normal tail of z itself is 0.001 to 50
+    times the exact tail.
+
+    Args:
+        current: Events of the key in the bucket, c.
+        previous: Events of the key in the bucket before it.
+        total: Events of all keys in the bucket.
+        previous_total: Events of all keys in the bucket before it.
+        dispersion: The factor of `overdispersion`.
+
+    Returns:
+        A probability in [0, 0.5]; 0.5 where a total is 0.
+
+    Source:
+        Deviance: McCullagh and Nelder, Generalized Linear Models, 1989. Division by the overdispersion: Rao and Scott,
+        Biometrics 48, 1992.
     """
-    # Nothing here is evaluated on a condition: what stands below one Spark does not look through for what is asked for
-    # more than once, and the code of all of it would be too long for Java to compile.
+    # Do not wrap these expressions in `when`: Spark does not eliminate common subexpressions inside conditionals. The
+    # generated code would then be too long for Java to compile.
     n = current + previous
     p = F.try_divide(total, total + previous_total)
     expected = n * p
@@ -84,39 +136,58 @@ def p_value(current: Column, previous: Column, total: Column, previous_total: Co
         return F.coalesce(count * F.ln(F.try_divide(count, mean)), F.lit(0.0))
 
     deviance = F.lit(2) * (term(c, expected) + term(n - c, n - expected))
-    # Where nothing has changed, rounding may put the deviance just below 0.
+    # Bound the deviance, because rounding may put it just below 0 where nothing has changed.
     return normal_tail(F.sqrt(F.greatest(deviance, F.lit(0.0)) / dispersion))
 
 
 def normal_tail(x: Column) -> Column:
-    """The chance that a standard normal variable exceeds x ≥ 0, to 0.3 percent of it, in [0, 0.5].
+    """Return the probability that a standard normal variable exceeds x.
 
-    exp(-x²/2) / √(2π) / (0.661·x + 0.339·√(x² + 5.51)): Börjesson and Sundberg, IEEE Transactions on Communications
-    27, 1979.
+    The formula is exp(-x²/2) / √(2π) / (0.661·x + 0.339·√(x² + 5.51)). Its relative error is at most 0.3 percent.
+
+    Args:
+        x: A number, at least 0.
+
+    Returns:
+        A probability in [0, 0.5].
+
+    Source:
+        Börjesson and Sundberg, IEEE Transactions on Communications 27, 1979.
     """
     density = F.exp(-x * x / F.lit(2)) / F.lit(math.sqrt(2 * math.pi))
     return F.least(density / (F.lit(0.661) * x + F.lit(0.339) * F.sqrt(x * x + F.lit(5.51))), F.lit(0.5))
 
 
 def with_q_values(rows: DataFrame, group: Sequence[str]) -> DataFrame:
-    """Rows with `q_value`, the expected share of chance among the keys that moved the same way with at most this p.
+    """Add `q_value`, the false discovery rate among keys that moved in the same direction with at most this p-value.
 
-    The least of p·m / k over this p and the greater ones, in [0, 1]; m counts the `tested` keys of the group, those
-    that have a `p_value`, and k is its place among those that moved the same way. Those with q ≤ s are what the step-up
-    procedure finds at level s (Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995), each
-    direction by itself. Null where `p_value` is.
+    The formula is the minimum of 1 and of p·m / k over this p-value and all greater ones. m is the number of tested
+    keys in the group. k is the rank of a p-value, smallest first, among the keys that moved in the same direction. The
+    keys with q ≤ s are those that the step-up procedure finds at level s, applied to each direction separately.
+
+    Args:
+        rows: The columns of the group, z_score, p_value (null where a key is not tested), and the columns `tested` and
+            `tested_up` of `peers`.
+        group: The columns of a group, for example bucket_start and signal.
+
+    Returns:
+        The rows with `q_value`, in [0, 1]; null where `p_value` is null.
+
+    Source:
+        Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995.
     """
     is_up = F.col("is_up")
-    greatest_first = Window.partitionBy(*group, "is_up").orderBy(F.desc_nulls_last("p_value"))
-    tested_alike = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
-    place = tested_alike - F.row_number().over(greatest_first) + F.lit(1)
-    # Of equal p-values too the one in the first place, whichever that is, has the least share.
-    least = F.least(F.min("share").over(greatest_first), F.lit(1.0))
+    largest_first = Window.partitionBy(*group, "is_up").orderBy(F.desc_nulls_last("p_value"))
+    tested_in_direction = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
+    rank = tested_in_direction - F.row_number().over(largest_first) + F.lit(1)
+    # Equal p-values get the same minimum, because the window's default frame includes ties. The tied row that comes
+    # first, whichever it is, has the largest rank and so the smallest p·m / k.
+    smallest = F.least(F.min("share").over(largest_first), F.lit(1.0))
     is_tested = F.col("p_value").isNotNull()
     return (
         rows.withColumn("is_up", F.col("z_score") > 0)
-        .withColumn("share", F.when(is_tested, F.col("p_value") * F.col("tested") / place))
-        .withColumn("q_value", F.when(is_tested, least))
+        .withColumn("share", F.when(is_tested, F.col("p_value") * F.col("tested") / rank))
+        .withColumn("q_value", F.when(is_tested, smallest))
         .drop("is_up", "share")
     )
 
@@ -133,13 +204,23 @@ def trends(
     newest_bucket: Column,
     known_until: Column,
 ) -> DataFrame:
-    """Judge each bucket's demand by that of the one before; a key missing from either counts 0 there.
+    """Compare the demand of each key in each bucket with the bucket before it, and find the trends.
 
-    `compared` has bucket_start, signal, the key, current and previous, not both 0, and maybe attributes of the key, and
-    columns `within`, among each value of which keys are judged by themselves; `totals` has bucket_start, signal,
-    current and previous of all keys. Buckets after `first_bucket` and up to `newest_bucket` get rows; a bucket is
-    complete when it had ended at `known_until`. Returned are bucket_start, signal, the columns `within`, the key, its
-    attributes, and the figures of the `trends` table.
+    A key that is missing from one of the two buckets counts 0 there.
+
+    Args:
+        compared: Columns bucket_start, signal, the key, current and previous (not both 0), `within` and `attributes`.
+        totals: Columns bucket_start, signal, current and previous, summed over all keys.
+        key: The column to compare, for example product_id.
+        settings: The length and origin of the buckets, and the thresholds of a trend.
+        within: Further columns of a group. Keys are tested and ranked separately for each of their values.
+        attributes: Columns of `compared` to keep.
+        first_bucket: Start of the store's first bucket, which has no trends because nothing precedes it.
+        newest_bucket: Start of the store's newest bucket, the last one that has trends.
+        known_until: Time up to which events are known. A bucket is complete if it had ended by then.
+
+    Returns:
+        bucket_start, signal, the columns of `within`, the key, its attributes, and the figures of the `trends` table.
     """
     group = ["bucket_start", "signal", *within]
     compared = compared.where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket)).join(
@@ -156,11 +237,11 @@ def trends(
     scored = compared.withColumns(
         {"size": current + previous, "z_score": z_score(current, previous, total, previous_total)}
     )
-    # What has too few events for `min_change` is no trend anyhow: to test it would only raise the bar for the others.
-    # It is by far the most, and goes around all that sorts.
+    # Do not test keys with fewer events than `min_change`. They cannot be trends, and testing them would only raise the
+    # threshold for the others. They are by far the most rows, so they also bypass everything that sorts.
     is_tested = F.col("size") >= settings.min_change
-    judged = _judged(scored.where(is_tested), settings, group, key)
-    figures = judged.unionByName(scored.where(~is_tested), allowMissingColumns=True)
+    tested = _test_and_rank(scored.where(is_tested), settings, group, key)
+    figures = tested.unionByName(scored.where(~is_tested), allowMissingColumns=True)
     change = current - previous
     return figures.select(
         *group,
@@ -182,32 +263,33 @@ def trends(
     )
 
 
-def _judged(tested: DataFrame, settings: TrendSettings, group: list[str], key: str) -> DataFrame:
-    """Tested keys with overdispersion, p_value, q_value, direction, trend_pct and rank."""
-    in_common = F.broadcast(peers(tested, group))
+def _test_and_rank(tested: DataFrame, settings: TrendSettings, group: list[str], key: str) -> DataFrame:
+    """Add overdispersion, p_value, q_value, direction, trend_pct and rank to the tested keys."""
+    group_figures = F.broadcast(peers(tested, group))
     dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
     current, previous, total, previous_total = (
         F.col(name) for name in ("current", "previous", "total", "previous_total")
     )
     change = F.abs(current - previous)
     is_large = (change >= settings.min_change) & (F.abs("z_score") >= settings.min_z)
-    is_trend = is_large & (F.col("q_value") <= settings.max_false_share)
+    is_trend = is_large & (F.col("q_value") <= settings.max_fdr)
     direction = (
         F.when(is_trend & (F.col("z_score") > 0), "rising").when(is_trend & (F.col("z_score") < 0), "waning")
     ).otherwise(STEADY)
-    same = Window.partitionBy(*group, "direction")
-    strongest_first = same.orderBy(F.desc(F.abs("z_score")), F.desc(change), F.asc(key))
-    moves = F.col("direction") != STEADY
+    by_direction = Window.partitionBy(*group, "direction")
+    strongest_first = by_direction.orderBy(F.desc(F.abs("z_score")), F.desc(change), F.asc(key))
+    is_moving = F.col("direction") != STEADY
     return (
-        tested.join(in_common, on=group, how="inner")
+        tested.join(group_figures, on=group, how="inner")
         .withColumn("overdispersion", dispersion)
         .withColumn("p_value", p_value(current, previous, total, previous_total, F.col("overdispersion")))
-        # One exchange for all that is ordered within a group, and the finer order first.
+        # Repartition once, so that all windows within a group share this exchange. Compute `rank` before `trend_pct`,
+        # because the finer order of its rows also serves the window of `trend_pct`.
         .repartition(*group)
         .transform(with_q_values, group)
         .withColumn("direction", direction)
-        .withColumn("rank", F.when(moves, F.row_number().over(strongest_first)))
-        .withColumn("trend_pct", F.when(moves, F.try_divide(F.lit(100) * change, F.sum(change).over(same))))
+        .withColumn("rank", F.when(is_moving, F.row_number().over(strongest_first)))
+        .withColumn("trend_pct", F.when(is_moving, F.try_divide(F.lit(100) * change, F.sum(change).over(by_direction))))
         .drop("tested", "tested_up", "median_z2", "median_size")
     )
 
@@ -220,10 +302,19 @@ def user_trends(
     first_bucket: Column,
     newest_bucket: Column,
 ) -> DataFrame:
-    """Per bucket and user the percent of interactions with products that were rising, and waning, by the
-    interaction's signal.
+    """Compute what percentage of each user's interactions was with rising products, and with waning ones.
 
-    Columns as in `user_trends`, for the buckets that `trends` has: after `first_bucket` and up to `newest_bucket`.
+    Each interaction counts by the product's trend in the interaction's own signal.
+
+    Args:
+        events: Events of the buckets to compute.
+        product_trends: The result of `trends` for products.
+        settings: The length and origin of the buckets.
+        first_bucket: Start of the store's first bucket, which has no trends because nothing precedes it.
+        newest_bucket: Start of the store's newest bucket, the last one that has trends.
+
+    Returns:
+        bucket_start, user_id, interactions, rising_pct and waning_pct (both 0 to 100).
     """
     trending = product_trends.where(F.col("direction") != STEADY).select(
         "bucket_start", "signal", "product_id", "direction"

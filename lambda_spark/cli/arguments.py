@@ -1,68 +1,92 @@
-"""The command line of every job. Free of Spark, so that `--help` and a wrong option answer at once."""
+"""The command line of every job.
+
+This module does not import Spark, so that `--help` and a wrong option are answered at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from lambda_spark.cli.argument_types import checked, count, moment, positive, share, share_or_none, user_id
 from lambda_spark.errors import UsageError
 from lambda_spark.settings import AVAILABLE_NOW, check_trigger
 
 PROGRAM = "./spark-submit.sh"
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 SOURCES = ("files", "kafka")
 PROTOCOLS = ("next-item", "second-half", "future")
 
 JOBS = {
-    "demo": "the whole chain on a small store (or on your files) into a fresh lake, and its result",
-    "run": "the whole chain once, incrementally: ingest, trends, similarity, recommend; for a scheduler",
-    "ingest": "read event files or a Kafka topic into events, products and rejected_events",
-    "trends": "batch layer: which demand rises and which wanes, per time bucket",
-    "similarity": "speed layer: keep item co-interaction and similar_items up to date",
-    "recommend": "serving layer: the list of every active user, or of one",
-    "lookup": "the list that is written for a user, at once and without Spark",
-    "verify": "recompute every table from events and compare; exit code 1 where they differ",
-    "status": "rows, size, newest event and lag of every table, and what streams and jobs did last",
+    "demo": "run all steps on a small store (or on your files) into a fresh lake, and print the result",
+    "run": "run all steps once on what is new: ingest, trends, similarity, recommend; for a scheduler",
+    "ingest": "read event files or a Kafka topic into the tables events, products and rejected_events",
+    "trends": "batch layer: compute which demand rises and which wanes, per time bucket",
+    "similarity": "speed layer: bring the counts of item co-interaction and similar_items up to date",
+    "recommend": "serving layer: write the list of every active user, or print the list of one user",
+    "lookup": "print the list that `recommend` wrote for a user, at once and without Spark",
+    "verify": "recompute every table from events and compare; exit code 1 if a table differs",
+    "status": "print rows, size and newest event of every table, the lag of every step, and the last runs",
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
-    "maintain": "keep the lake small: put small files together, delete what nobody needs",
-    "forget": "take users out of every table, as if they had never come",
-    "restore": "undo a bad feed: take the lake back to a time, and read the files again without those it excludes",
-    "history": "what each job wrote, when, and from which versions",
-    "sql": "run a Spark SQL query; every table of the lake is a view by its name",
-    "shell": "a PySpark shell; every table of the lake is a view by its name",
+    "maintain": "keep the lake small: compact small files, delete unneeded files, and expire old events",
+    "forget": "remove users from every table, as if they had never visited the store",
+    "restore": "undo a bad feed: take the lake back to a time, and read all files again but those in ingest.exclude",
+    "migrate": "rename the tables of a lake from an earlier version to the names of this version",
+    "history": "list what each job wrote, when, and from which versions of which tables",
+    "sql": "run a Spark SQL query; every table of the lake is a view of the same name",
+    "shell": "open a PySpark shell; every table of the lake is a view of the same name",
     "replay": "play event files as a live feed into a folder or a Kafka topic, at a chosen pace",
     "generate": "write the event log of a made-up store, for trials and benchmarks",
-    "benchmark": "measure every layer beside what one would otherwise use, on one machine",
+    "benchmark": "measure every layer beside other libraries for the same work, on one machine",
     "test": "install the development packages and run the tests",
 }
+"""Every job, with the sentence that describes it in the help."""
 
 _WITHOUT_LAKE = {"replay"}
 _WITHOUT_SPARK = {"replay", "lookup"}
 
 
+Value = TypeVar("Value")
+
+
 class _Parser(argparse.ArgumentParser):
+    """A parser that raises UsageError for a wrong command line."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def overview() -> str:
-    """What `./spark-submit.sh --help` prints."""
+    """Return the text that `./spark-submit.sh --help` prints."""
     width = max(map(len, JOBS))
     lines = [f"  {name:<{width}}  {text}" for name, text in JOBS.items()]
-    return "\n".join([f"Usage: {PROGRAM} JOB [options]", "", *lines, "", f"{PROGRAM} JOB --help tells more."])
+    return "\n".join(
+        [f"Usage: {PROGRAM} JOB [options]", "", *lines, "", f"{PROGRAM} JOB --help lists the options of a job."]
+    )
 
 
 def parse(job: str, arguments: list[str]) -> argparse.Namespace:
-    """The arguments of a job. Raises UsageError for wrong ones; `--help` prints and leaves with code 0."""
+    """Parse the command line of a job. `--help` prints the help and ends the process with code 0.
+
+    Args:
+        job: Name of the job, a key of JOBS.
+        arguments: The words after the job's name.
+
+    Returns:
+        The options. `assignments` lists the settings to override, each as `section.key=value`.
+
+    Raises:
+        UsageError: An option or a value is wrong, or two options exclude each other.
+    """
     parser = _Parser(
         prog=f"{PROGRAM} {job}",
         description=JOBS[job][0].upper() + JOBS[job][1:] + ".",
         epilog="Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use, "
-        "75 another process is at it (try later).",
+        "75 another process is working on the lake (try again later).",
         allow_abbrev=False,
     )
     if job in _OPTIONS:
@@ -77,7 +101,7 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
         type=Path,
         default=PROJECT / "conf" / "lambda.toml" if (PROJECT / "conf" / "lambda.toml").exists() else None,
         metavar="FILE",
-        help="settings (default: conf/lambda.toml)",
+        help="settings file (default: conf/lambda.toml)",
     )
     common.add_argument(
         "--set",
@@ -85,20 +109,21 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="override one setting, like --set trends.bucket='30 minutes'; may be given again",
+        help="override one setting, like --set trends.bucket='30 minutes'; may be repeated",
     )
     parsed = parser.parse_args(arguments)
     if reads_kafka(parsed) and parsed.sources:
-        parser.error(f"--source kafka reads a topic, not '{parsed.sources[0]}'")
+        parser.error(f"--source kafka reads a topic, not files: leave out '{parsed.sources[0]}'")
     start, end = getattr(parsed, "start", None), getattr(parsed, "end", None)
     if start is not None and end is not None and end <= start:
         parser.error(f"--to {end} is not after --from {start}")
     if getattr(parsed, "as_of", None) is not None and (start is not None or end is not None):
-        parser.error("--as-of stores nothing, so there is nothing to recompute by --from and --to")
+        parser.error("--as-of stores nothing, so --from and --to cannot recompute anything: leave out one or the other")
     return parsed
 
 
 def reads_kafka(parsed: argparse.Namespace) -> bool:
+    """Whether the command line asks to read a Kafka topic."""
     return getattr(parsed, "source", None) == "kafka"
 
 
@@ -124,7 +149,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from-start",
         action="store_true",
-        help="kafka: read the topic from its earliest offset again; what is known is dropped as a repeat",
+        help="kafka: read the topic from its earliest offset again; events that are known are dropped as repeats",
     )
 
 
@@ -134,10 +159,14 @@ def _topic(parser: argparse.ArgumentParser) -> None:
         action=_Setting,
         const="kafka.bootstrap_servers",
         metavar="HOST:PORT",
-        help="Kafka brokers to ask first (default: the setting kafka.bootstrap_servers)",
+        help="Kafka brokers to connect to first (default: the setting kafka.bootstrap_servers)",
     )
     parser.add_argument(
-        "--topic", action=_Setting, const="kafka.topic", metavar="NAME", help="topic (default: the setting kafka.topic)"
+        "--topic",
+        action=_Setting,
+        const="kafka.topic",
+        metavar="NAME",
+        help="Kafka topic (default: the setting kafka.topic)",
     )
 
 
@@ -154,21 +183,22 @@ def _trigger(parser: argparse.ArgumentParser) -> None:
         type=checked(check_trigger),
         default=AVAILABLE_NOW,
         metavar="WHEN",
-        help=f"'{AVAILABLE_NOW}': take what is there and end (default); or an interval like '10 seconds', to stay up",
+        help=f"'{AVAILABLE_NOW}': process the new data, then end (default); an interval like '10 seconds': stay up and "
+        "start a micro-batch that often",
     )
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="*", metavar="FILE", help="event files (default: the store in data/store)")
-    _user(parser, "whose view to show (default: one with a rich history)")
+    _user(parser, "user to show (default: the user with the most distinct products)")
 
 
-def _user(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--user", type=user_id, metavar="ID", help=text)
+def _user(parser: argparse.ArgumentParser, description: str) -> None:
+    parser.add_argument("--user", type=user_id, metavar="ID", help=description)
 
 
 def _lookup(parser: argparse.ArgumentParser) -> None:
-    _user(parser, "whose list")
+    _user(parser, "user whose list to print")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -183,7 +213,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="wait for a run that is at work on this lake (default: leave at once with exit code 75)",
+        help="wait for another run on this lake to end (default: end at once with exit code 75)",
     )
 
 
@@ -193,7 +223,7 @@ def _trends(parser: argparse.ArgumentParser) -> None:
         "--as-of",
         type=moment,
         metavar="TIME",
-        help="print the trends of the events before this time (late arrivals included); store nothing",
+        help="print the trends of the events before this time (UTC), late arrivals included; store nothing",
     )
 
 
@@ -206,7 +236,7 @@ def _span(parser: argparse.ArgumentParser) -> None:
 
 def _similarity(parser: argparse.ArgumentParser) -> None:
     _trigger(parser)
-    parser.add_argument("--rebuild", action="store_true", help="empty the tables and start over from the first event")
+    parser.add_argument("--rebuild", action="store_true", help="empty the tables and count again from the first event")
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
@@ -215,100 +245,99 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=PROTOCOLS,
         default=PROTOCOLS[0],
-        help="next-item: the next interaction of a session; second-half: the rest of a session; "
-        "future: what users do later, from lists of before (default: next-item)",
+        help="what to predict; next-item: the next interaction of a session; second-half: the rest of a session; "
+        "future: what users do after the split, from all that they did before it (default: next-item)",
     )
     parser.add_argument(
         "--split",
         type=share,
         default=0.8,
         metavar="SHARE",
-        help="share of the sessions, by time, that is learnt from (default: 0.8)",
+        help="share of the sessions, in order of time, to learn from (default: 0.8)",
     )
     parser.add_argument(
         "--max-queries",
         type=count,
         default=20_000,
         metavar="N",
-        help="ask at most so many questions, a sample by hash (default: 20000)",
+        help="largest number of queries; of more, a sample by hash is taken (default: 20000)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object per method, repeats and slice")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per method and slice, with and without repeats"
+    )
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="search the settings on an inner split of the lake's events; where it stops, the next start goes on",
+        help="search for better settings on an inner split of the lake's events; the next start continues where this "
+        "one stopped",
     )
     parser.add_argument(
         "--budget",
         type=count,
         default=30,
         metavar="MINUTES",
-        help="tune: begin no trial after (default: 30)",
+        help="tune: begin no new trial after this many minutes (default: 30)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("tuned.toml"),
         metavar="FILE",
-        help="tune: where to write the chosen settings with the evidence, for --conf-file (default: tuned.toml)",
+        help="tune: file to write the chosen settings and the evidence to, for --conf-file (default: tuned.toml)",
     )
 
 
 def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="event files, or folders of them")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="play into a folder: a file every --slice seconds")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="play into a folder: one file every --slice seconds")
     _topic(parser)
     pace = parser.add_mutually_exclusive_group(required=True)
-    pace.add_argument("--rate", type=positive, metavar="N", help="so many events a second")
-    pace.add_argument("--speed", type=positive, metavar="X", help="X times as fast as they happened")
+    pace.add_argument("--rate", type=positive, metavar="N", help="play N events a second")
+    pace.add_argument("--speed", type=positive, metavar="X", help="play X times as fast as the events happened")
     parser.add_argument("--slice", type=positive, default=1.0, metavar="S", help="deliver every S seconds (default: 1)")
-    for name, text in (
-        ("repeats", "deliver this share of the lines twice, within an hour of the feed's clock"),
-        ("disorder", "deliver this share up to a minute late"),
-        ("lateness", "deliver this share an hour to two days late"),
-    ):
-        parser.add_argument(f"--{name}", type=share_or_none, default=0.0, metavar="SHARE", help=f"{text} (default: 0)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which lines these are (default: 0)")
     parser.add_argument(
         "--position",
         type=Path,
         metavar="FILE",
-        help="where the position is kept, for the next start (default: FOLDER/_replay.json, or replay-TOPIC.json here)",
+        help="file that keeps the position for the next start (default: FOLDER/_replay.json, or replay-TOPIC.json in "
+        "the working folder)",
     )
     parser.add_argument("--restart", action="store_true", help="play from the beginning again")
 
 
 def _dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what the job would do, and change nothing")
 
 
 def _forget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--user", type=user_id, metavar="ID", nargs="+", action="extend", default=[], help="users by id"
+        "--user", type=user_id, metavar="ID", nargs="+", action="extend", default=[], help="ids of the users to forget"
     )
-    parser.add_argument("--users-file", type=Path, metavar="FILE", help="a text file with one user id in a line")
-    parser.add_argument("--refuse", action="store_true", help="take in no more events of these users")
+    parser.add_argument("--users-file", type=Path, metavar="FILE", help="text file of users to forget, one id per line")
+    parser.add_argument("--refuse", action="store_true", help="also reject every later event of these users")
     parser.add_argument(
         "--vacuum",
         action="store_true",
-        help="delete the files of older versions at once (no table can be read as it was before, then)",
+        help="delete the files of older versions at once (no table can then be read as of an earlier time)",
     )
     _dry_run(parser)
 
 
 def _restore(parser: argparse.ArgumentParser) -> None:
     _sources(parser)
-    parser.add_argument("--to", type=moment, metavar="TIME", required=True, help="the time to go back to (UTC)")
+    parser.add_argument("--to", type=moment, metavar="TIME", required=True, help="time to go back to (UTC)")
     _dry_run(parser)
 
 
 def _history(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=count, default=20, metavar="N", help="show so many versions (default: 20)")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="number of versions to show (default: 20)")
 
 
 def _sql(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("query", help="like \"select * from trends where direction = 'rising'\"")
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="print at most so many rows (default: 100)")
+    parser.add_argument("query", help="SQL query, like \"select * from trends where direction = 'rising'\"")
+    parser.add_argument(
+        "--limit", type=int, default=100, metavar="N", help="largest number of rows to print (default: 100)"
+    )
 
 
 def _status(parser: argparse.ArgumentParser) -> None:
@@ -317,7 +346,8 @@ def _status(parser: argparse.ArgumentParser) -> None:
         "--prometheus",
         type=Path,
         metavar="FILE",
-        help="also write the figures for the node exporter's textfile collector, like /var/lib/…/lambda_spark.prom",
+        help="also write the figures to a file for the textfile collector of Prometheus's node exporter, like "
+        "/var/lib/…/lambda_spark.prom",
     )
 
 
@@ -333,8 +363,72 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "status": _status,
     "replay": _replay,
     "maintain": _dry_run,
+    "migrate": _dry_run,
     "forget": _forget,
     "restore": _restore,
     "history": _history,
     "sql": _sql,
 }
+
+
+def checked(convert: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Return a conversion for argparse, which shows the text of the UsageError that the given conversion raises."""
+
+    @wraps(convert)
+    def converted(text: str) -> Value:
+        try:
+            return convert(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return converted
+
+
+@checked
+def user_id(text: str) -> int:
+    """Read a user id, a whole number above 0 that fits into 64 bits."""
+    if not text.isdigit() or not 0 < int(text) < 2**63:
+        raise UsageError(f"a user id is a whole number above 0, not '{text}'")
+    return int(text)
+
+
+@checked
+def share(text: str) -> float:
+    """Read a number between 0 and 1, both excluded."""
+    return _number_below(1, text, "a share is a number between 0 and 1")
+
+
+@checked
+def positive(text: str) -> float:
+    """Read a finite number above 0."""
+    return _number_below(float("inf"), text, "the value must be a number above 0")
+
+
+def _number_below(limit: float, text: str, rule: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < limit:
+        raise UsageError(f"{rule}, not '{text}'")
+    return number
+
+
+@checked
+def count(text: str) -> int:
+    """Read a whole number above 0."""
+    if not text.isdigit() or int(text) == 0:
+        raise UsageError(f"the value must be a whole number above 0, not '{text}'")
+    return int(text)
+
+
+@checked
+def moment(text: str) -> datetime:
+    """Read a time in ISO 8601. It has no zone, because every time on the command line is UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"a time is written 2019-11-01 or 2019-11-01T12:30:00, not '{text}'") from None
+    if time.tzinfo is not None:
+        raise UsageError(f"times are UTC: write '{text}' without a zone")
+    return time

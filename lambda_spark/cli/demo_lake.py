@@ -9,26 +9,39 @@ from pyspark.sql import SparkSession
 
 from lambda_spark.errors import UsageError
 from lambda_spark.storage.delta_log import first_properties
-from lambda_spark.storage.lake import PROPERTY_PREFIX, Lake
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.table_handle import PROPERTY_PREFIX
 from lambda_spark.storage.tables import EVENTS, TABLES
 
 MADE_BY_DEMO = {"made_by": "demo"}
+"""Property of `events` that marks a lake as made by a demo."""
 
 
 def clear_demo_lake(spark: SparkSession, path: str, locks: ExitStack, jobs: Iterable[str]) -> bool:
-    """Delete the tables and checkpoints of a lake that a demo made; False where there is nothing yet.
+    """Delete the tables and checkpoints of a lake that a demo made.
 
-    Raises UsageError for a lake that was made otherwise, and JobRunningError where a job is at work on it.
+    Args:
+        spark: The session.
+        path: Folder of the lake.
+        locks: Receives the locks of the jobs. They are held until it closes.
+        jobs: Names of the jobs that must not run meanwhile.
+
+    Returns:
+        Whether there was a lake.
+
+    Raises:
+        UsageError: No demo made the lake.
+        JobRunningError: One of the jobs is running on the lake.
     """
     lake = Lake(spark, path)
-    if not lake.exists(EVENTS):
+    if not lake[EVENTS].exists():
         return False
-    # Read from the log's files: Delta would remember the table that is about to go.
+    # Read the property from the log's files, because Delta would cache the table that is about to be deleted.
     if first_properties(lake.files, EVENTS.name).get(f"{PROPERTY_PREFIX}made_by") != "demo":
-        raise UsageError(f"{lake.path} is a lake that no demo made, and stays as it is; name another --lake")
+        raise UsageError(f"{lake.path} was not made by a demo, so it stays as it is; name another --lake")
     for job in jobs:
         locks.enter_context(lake.locks.job(job))
-    # `events` says whose lake it is: last, so that the next demo goes on with what this one leaves when interrupted.
+    # Delete `events` last, because it holds the mark. If this is interrupted, the next demo can then clear the rest.
     for name in (*(name for name in TABLES if name != EVENTS.name), "_checkpoints", EVENTS.name):
         lake.files.delete(name)
     return True

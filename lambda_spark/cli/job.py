@@ -1,8 +1,9 @@
-"""The frame of every job: arguments → settings → session → one call → a summary, or one line about a failure."""
+"""The frame of every job: arguments, settings, session, one call, then a summary or one line about a failure."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -17,67 +18,84 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.sql import SparkSession
 
 from lambda_spark.cli.arguments import parse, reads_kafka
+from lambda_spark.cli.progress import show_progress
 from lambda_spark.cli.run_log import RunLog
-from lambda_spark.errors import JobRunningError, LambdaSparkError, reason_of, way_out
+from lambda_spark.errors import JobRunningError, LambdaSparkError, advice_for, root_cause
 from lambda_spark.settings import Settings, load_settings
 from lambda_spark.spark import fit_partitions, open_session
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVENTS
-from lambda_spark.text import clean
+from lambda_spark.text import strip_control_characters
 
-# They have no class in common.
+logger = logging.getLogger(__name__)
+
+# List Delta's conflict errors one by one, because they have no class in common.
 _CONFLICTS = tuple(getattr(delta_exceptions, name) for name in delta_exceptions.__all__)
-_STARTS = 3
+_MAX_STARTS = 3
+"""How often a job is started before a commit that Delta refuses ends it."""
 
 
 @dataclass(slots=True)
 class Job:
-    """What a job's one call gets."""
+    """A running job: its command line, its settings and its session."""
 
     name: str
     arguments: argparse.Namespace
     settings: Settings
     spark: SparkSession
     started: float
+    """Value of `time.monotonic()` when the job started."""
     is_process: bool = False
-    """Whether it is a process of its own, whose runs are noted, and not a part of another one."""
+    """Whether the job is a process of its own and not a part of another one. Only then are its runs recorded."""
     runs: RunLog | None = None
-    told: list[str] = field(default_factory=list)
-    """The lines of its summary."""
+    summary_lines: list[str] = field(default_factory=list)
+    """The job's own lines of its summary."""
 
     def lake(self, *, create: bool = False) -> Lake:
+        """Open the lake that the command line names, and fit the shuffle partitions to the size of its events.
+
+        Args:
+            create: Whether to begin a lake if there is none.
+
+        Raises:
+            UsageError: The folder holds something else, or no lake.
+            LakeError: A table is missing or damaged.
+        """
         lake = Lake.open(self.spark, self.arguments.lake, create=create)
-        lake.locks.say = self.say
-        fit_partitions(self.spark, lake.size(EVENTS))
+        fit_partitions(self.spark, lake[EVENTS].size())
         return lake
 
     def record(self, lake: Lake) -> Lake:
-        """Have what this process does from now on noted in the lake's `job_runs`."""
+        """Record this run in the lake's `job_runs` from now on, when the job is a process of its own.
+
+        Returns:
+            The same lake.
+        """
         if self.is_process and self.runs is None:
             self.runs = RunLog(lake, self.name)
         return lake
 
     def sources(self) -> list[str]:
+        """Return the folders and files that the command line names, else the setting `ingest.source`."""
         named: list[str] = self.arguments.sources
         return named or ([self.settings.ingest.source] if self.settings.ingest.source else [])
 
     @property
     def reads_kafka(self) -> bool:
+        """Whether the command line asks to read a Kafka topic."""
         return reads_kafka(self.arguments)
 
-    def say(self, text: str) -> None:
-        """A line of progress."""
-        print(f"[{time.monotonic() - self.started:6.1f} s] {clean(text)}", flush=True)
-
-    def step(self, step: str) -> Callable[[str], None]:
-        """Progress of one step of several."""
-        return lambda text: self.say(f"{step}: {text}")
-
     def summary(self, lines: Iterable[str], *, read: Mapping[str, int], written: Mapping[str, int]) -> None:
-        """What was done: the job's own lines, then the table versions read and written, and the seconds."""
-        self.told = [clean(line) for line in lines]
+        """Print what the job did and how long it took.
+
+        Args:
+            lines: The job's own lines, printed first.
+            read: Table: the version that the job read.
+            written: Table: the newest version that the job wrote.
+        """
+        self.summary_lines = [strip_control_characters(line) for line in lines]
         print()
-        for line in self.told:
+        for line in self.summary_lines:
             print(line)
         print(f"read:    {_versions(read)}")
         print(f"written: {_versions(written)}")
@@ -85,7 +103,12 @@ class Job:
 
 
 def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
-    """Run a job as a process, from its command line to its exit code."""
+    """Run a job as a process, from its command line to its exit code.
+
+    Args:
+        name: Name of the job.
+        call: Does the job's work. It returns the exit code, or None for 0.
+    """
     started = time.monotonic()
     code = 0
     job: Job | None = None
@@ -93,90 +116,107 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
         arguments = parse(name, sys.argv[1:])
         settings = load_settings(arguments.conf_file, arguments.assignments)
         spark = open_session(name)
-        _stop_at_once_when_told(name)
+        install_signal_handlers(name)
+        show_progress(started, to_stderr=getattr(arguments, "json", False))
         job = Job(name, arguments, settings, spark, started, is_process=True)
-        code = call_until_written(call, job)
-        _note(job, "done", "\n".join(job.told))
+        code = call_with_conflict_retry(call, job)
+        _record_outcome(job, "done", "\n".join(job.summary_lines))
     except LambdaSparkError as error:
         code = error.exit_code
-        _fail(f"{name}: {error}")
+        _report_failure(f"{name}: {error}")
         if not isinstance(error, JobRunningError):
-            _note(job, "failed", str(error))
+            _record_outcome(job, "failed", str(error))
     except KeyboardInterrupt:
         code = 130
-        _fail(f"{name}: stopped")
+        _report_failure(f"{name}: stopped")
     except (Exception, Py4JError) as error:
         code = 1
-        line = _in_one_line(error)
-        _fail(f"{name} failed: {line}")
-        _note(job, "failed", line)
-    # Not sys.exit: a stopped stream's callback threads must not hold the process, and all is committed.
+        description = _describe_failure(error)
+        _report_failure(f"{name} failed: {description}")
+        _record_outcome(job, "failed", description)
+    # End without sys.exit, which would wait for the callback threads of a stopped stream. Everything is committed.
     sys.stdout.flush()
     os._exit(code)
 
 
-def call_until_written(call: Callable[[Job], int | None], job: Job) -> int:
-    """A job's exit code. Where another writer (a shell, say: the jobs hold locks) has changed what it had read, and
-    Delta refused its commit, it starts again, as it does when it was killed."""
-    for left in reversed(range(_STARTS)):
+def call_with_conflict_retry(call: Callable[[Job], int | None], job: Job) -> int:
+    """Do a job's work, and start it again when another writer has changed the tables that it read.
+
+    Delta then refuses the job's commit. The jobs hold locks, so the other writer is something else, such as a shell.
+    A second start is safe, because a job that was killed is started again in the same way.
+
+    Args:
+        call: Does the job's work. It returns the exit code, or None for 0.
+        job: The argument of the call.
+
+    Returns:
+        The exit code.
+    """
+    for starts_left in reversed(range(_MAX_STARTS)):
         try:
             return call(job) or 0
         except _CONFLICTS:
-            if not left:
+            if not starts_left:
                 raise
-            job.say("something else has written to these tables meanwhile; starting again")
+            logger.info("another writer changed these tables meanwhile; starting again")
     raise AssertionError("unreachable")
 
 
-def _in_one_line(error: Exception) -> str:
-    """What failed: the cause and the way out where that is known, else the first line of what was said."""
-    cause = reason_of(error)
-    advice = way_out(f"{cause}\n{error}")
+def _describe_failure(error: Exception) -> str:
+    """Describe an unexpected error in one line, with advice if the cause is a known one."""
+    cause = root_cause(error)
+    advice = advice_for(f"{cause}\n{error}")
     if advice:
         return f"{cause}; {advice}"
     if isinstance(error, Py4JJavaError):
-        # Its own text begins with the call that failed, which says nothing.
+        # Do not use the error's own text, because it begins with the name of the Java call, which explains nothing.
         return cause
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _note(job: Job | None, outcome: str, detail: str) -> None:
-    """Note how a run ended; that this failed is no failure of the job."""
+def _record_outcome(job: Job | None, outcome: str, detail: str) -> None:
+    """Record how the run ended. If that fails, print it and do not raise, so that the job keeps its exit code."""
     if job is None or job.runs is None:
         return
     try:
         job.runs.finish(outcome, detail)
     except (Exception, Py4JError) as error:
-        print(clean(f"{job.name}: this run is not in job_runs: {reason_of(error)}"), file=sys.stderr)
+        print(
+            strip_control_characters(f"{job.name}: this run is not recorded in job_runs: {root_cause(error)}"),
+            file=sys.stderr,
+        )
 
 
-def _stop_at_once_when_told(name: str) -> None:
-    """Ctrl-C is how a job that stays up ends.
+def install_signal_handlers(name: str) -> None:
+    """End the process at once on SIGINT and SIGTERM. Ctrl-C is the usual way to end a job that stays up.
 
-    The terminal stops Spark at the same moment, so there is no session left to close; all that is committed stays.
+    The session is not closed, because the terminal interrupts Spark at the same moment. All commits stay.
+
+    Args:
+        name: Name of the job, for the message.
     """
 
     def stop(number: int, frame: object) -> None:
-        print(f"\n{name}: stopped; what is committed stays, and the next start goes on from there", flush=True)
+        print(f"\n{name}: stopped; what is committed stays, and the next start continues from there", flush=True)
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
 
 
-def _fail(line: str) -> None:
-    """One line for the user; the trace goes to the log."""
-    line = clean(line)
+def _report_failure(line: str) -> None:
+    """Print one line for the user, and write the stack trace to the job's log."""
+    line = strip_control_characters(line)
     log = os.environ.get("LAMBDA_SPARK_LOG")
     if log:
         try:
             os.makedirs(os.path.dirname(log), exist_ok=True)
             with open(log, "a", encoding="utf-8") as file:
-                trace = "\n".join(map(clean, traceback.format_exc().splitlines()))
+                trace = "\n".join(map(strip_control_characters, traceback.format_exc().splitlines()))
                 file.write(f"{line}\n{trace}\n")
-            line = f"{line}\n(details: {clean(log)})"
+            line = f"{line}\n(details: {strip_control_characters(log)})"
         except OSError as error:
-            line = f"{line}\n(no details: {clean(log)}: {error.strerror})"
+            line = f"{line}\n(no details could be written to {strip_control_characters(log)}: {error.strerror})"
     print(line, file=sys.stderr, flush=True)
 
 

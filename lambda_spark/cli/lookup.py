@@ -1,7 +1,7 @@
-"""`lookup`: the list that is written for a user, read with delta-rs, without starting Spark.
+"""`lookup`: read a user's written list with delta-rs, without starting Spark.
 
-For whoever shows lists (a page, a mail): `recommend` writes them, this reads the newest version in a fraction of a
-second, also while Spark writes the next.
+Web pages and mails can show lists with it. It reads the newest version that `recommend` wrote in a fraction of a
+second, also while Spark writes the next version.
 """
 
 from __future__ import annotations
@@ -17,15 +17,23 @@ from deltalake.exceptions import TableNotFoundError
 from lambda_spark.cli.arguments import parse
 from lambda_spark.errors import LakeError, LambdaSparkError, UsageError
 from lambda_spark.storage.tables import RECOMMENDATIONS
-from lambda_spark.text import clean, table
+from lambda_spark.text import strip_control_characters, table
 
-_SHOWN = ("rank", "product_id", "category_code", "brand", "price", "score", "reason")
+_COLUMNS = ("rank", "product_id", "category_code", "brand", "price", "score", "reason")
 
 
 def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
-    """A user's list as it is written, by rank, with the columns of `recommendations`; empty where there is none.
+    """Read a user's list from `recommendations`.
 
-    Raises LakeError where no lists have been written, or where they can't be read.
+    Args:
+        lake: Path of the lake.
+        user_id: The user.
+
+    Returns:
+        The rows by rank, each with the columns of `recommendations`. They are empty for a user without a list.
+
+    Raises:
+        LakeError: No lists have been written, or they can't be read.
     """
     location = f"{lake}/{RECOMMENDATIONS.name}"
     failure = ""
@@ -34,9 +42,10 @@ def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
             return _read(location, user_id)
         except TableNotFoundError:
             raise LakeError(f"{lake} has no lists: run `recommend` first (or `run`, or `demo`)") from None
-        # A query that fails raises a plain Exception.
+        # Catch every exception, because delta-rs raises a plain Exception for a failed query.
         except Exception as error:
-            # It holds no lock: the version that it had opened may be replaced, and its files deleted, meanwhile.
+            # Try once more, because this reader holds no lock. The version that it opened may have been replaced and
+            # its files deleted meanwhile.
             failure = str(error).splitlines()[0]
     raise LakeError(f"{location} can't be read: {failure}")
 
@@ -48,24 +57,32 @@ def _read(location: str, user_id: int) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> int:
+    """Print a user's list as a table or as JSON.
+
+    Args:
+        arguments: The options of the command line.
+
+    Returns:
+        The exit code.
+    """
     try:
         parsed = parse("lookup", arguments)
         if parsed.user is None:
-            raise UsageError("whose list? name a --user")
+            raise UsageError("no user is named: name a --user ID")
         if ":/" not in parsed.lake and not os.path.isdir(parsed.lake):
             raise UsageError(f"{parsed.lake} is no lake yet: run `ingest` (or `run`, or `demo`) first")
         rows = look_up(parsed.lake, parsed.user)
     except LambdaSparkError as error:
-        print(clean(f"lookup: {error}"), file=sys.stderr)
+        print(strip_control_characters(f"lookup: {error}"), file=sys.stderr)
         return error.exit_code
     if parsed.json:
         print(json.dumps({"user_id": parsed.user, "recommendations": rows}, default=float))
     elif rows:
-        print(table([{name: row[name] for name in _SHOWN} for row in rows], {"score": ".4f", "price": ".2f"}))
+        print(table([{name: row[name] for name in _COLUMNS} for row in rows], {"score": ".4f", "price": ".2f"}))
     else:
         print(
-            f"no list is written for user {parsed.user}: never seen, or not in the last recommendations.active_days; "
-            f"`recommend --user {parsed.user}` makes one"
+            f"no list is written for user {parsed.user}: the store never saw this user, or not in the last "
+            f"recommendations.active_days; `recommend --user {parsed.user}` computes and prints one"
         )
     return 0
 

@@ -1,4 +1,7 @@
-"""What jobs did, for `job_runs`: their runs, and their streams' micro-batches by Spark's own progress events."""
+"""The log of jobs in the table `job_runs`: their runs, and the micro-batches of their streams.
+
+The micro-batches come from Spark's own progress events.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,16 @@ from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVENTS, JOB_RUNS
 
 _WRITE_EVERY = 60.0
-"""Seconds between two appends of a job that stays up: each costs about a micro-batch's time."""
-_HEARD_WITHIN_MS = 10_000
+"""Seconds between two appends of a job that stays up. They are rare, because each costs about as much time as a
+micro-batch."""
+_EVENTS_WITHIN_MS = 10_000
+"""Milliseconds to wait for Spark's last progress events."""
 
 
 class RunLog(StreamingQueryListener):
-    """Gathers what one process does on a lake and appends it to `job_runs`, at its end and every minute until then.
+    """The run and the micro-batches of one process, appended to `job_runs` every minute and at the end.
 
-    It is a log, not an account: what a killed process had not appended yet is missing, and nothing depends on it.
+    Nothing depends on this log, because it may have gaps. The rows that a killed process had not appended are missing.
     """
 
     def __init__(self, lake: Lake, job: str) -> None:
@@ -45,41 +50,48 @@ class RunLog(StreamingQueryListener):
         threading.Thread(target=self._append_regularly, daemon=True).start()
 
     def finish(self, outcome: str, detail: str) -> None:
-        """Add the run itself and append what has gathered."""
-        # Progress is told by another thread of Spark's; what it has still to say belongs to this run.
-        self._lake.spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty(_HEARD_WITHIN_MS)
+        """Add the row of the run itself and append all rows that are waiting.
+
+        Args:
+            outcome: `done` or `failed`.
+            detail: The lines of the summary, or the error.
+        """
+        # Wait for Spark's listener thread, because progress events that it has not delivered yet belong to this run.
+        self._lake.spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty(_EVENTS_WITHIN_MS)
         self._lake.spark.streams.removeListener(self)
         self._ended.set()
         seconds = (datetime.now(UTC) - self._started_at).total_seconds()
         run = {"job": self._job, "started_at": self._started_at, "seconds": seconds}
-        self._note({**run, "outcome": outcome, "detail": detail})
+        self._add({**run, "outcome": outcome, "detail": detail})
         self.append()
 
     def append(self) -> None:
+        """Append the waiting rows to `job_runs`. After a failure they keep waiting for the next call."""
         with self._lock:
-            # A first run that fails at once leaves no table behind: a lake begins with its events.
-            if not self._waiting or not self._lake.exists(EVENTS):
+            # Do not create the table before `events`, because a lake begins with its events. A first run that fails at
+            # once then leaves no table.
+            if not self._waiting or not self._lake[EVENTS].exists():
                 return
             self._lake.create(JOB_RUNS)
             schema = ", ".join(f"{column.name}: {column.type}" for column in JOB_RUNS.columns)
             table = literal_rows(self._lake.spark, self._waiting, schema)
-            self._lake.append(JOB_RUNS, table, note={"job": self._job})
+            self._lake[JOB_RUNS].append(table, note={"job": self._job})
             self._waiting = []
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
-        """Spark's name; nothing to note yet."""
+        """Ignore the start of a query. Spark prescribes the method's name."""
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
-        """Spark's name; nothing has happened."""
+        """Ignore an idle query. Spark prescribes the method's name."""
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
-        """Spark's name; the run's own row says how it ended."""
+        """Ignore the end of a query, because the run's own row records it. Spark prescribes the method's name."""
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        """Spark's name; after every micro-batch."""
+        """Add the row of a micro-batch. Spark prescribes the method's name."""
         progress = event.progress
         [source] = progress.sources
-        self._note(
+        self._add(
             {
                 "job": progress.name,
                 "batch_id": progress.batchId,
@@ -92,24 +104,32 @@ class RunLog(StreamingQueryListener):
             }
         )
 
-    def _note(self, row: Mapping[str, Any]) -> None:
+    def _add(self, row: Mapping[str, Any]) -> None:
         with self._lock:
             self._waiting.append({"run_id": self._run_id, **row})
 
     def _append_regularly(self) -> None:
         while not self._ended.wait(_WRITE_EVERY):
-            # What cannot be appended now waits for the next time: a stream outlives a disk that is full for a while.
+            # Ignore a failure, because a stream should outlive a disk that is full for a while. The rows keep waiting.
             with suppress(Exception):
                 self.append()
 
 
 def messages_behind(end: str | None, latest: str | None) -> int | None:
-    """How many messages of a topic lie after what was read; None where the offsets are not Kafka's."""
+    """Count the messages of a topic that a stream has not read yet.
+
+    Args:
+        end: Spark's JSON of the offset after the last message read of each partition.
+        latest: Spark's JSON of the offset after the last message that Kafka has of each partition.
+
+    Returns:
+        The number of messages, or None when the offsets are not Kafka's.
+    """
     try:
-        read, there = json.loads(end or ""), json.loads(latest or "")
+        read, available = json.loads(end or ""), json.loads(latest or "")
         return sum(
             int(offset) - int(read[topic][partition])
-            for topic, partitions in there.items()
+            for topic, partitions in available.items()
             for partition, offset in partitions.items()
         )
     except (ValueError, KeyError, TypeError, AttributeError):

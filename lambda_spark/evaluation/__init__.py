@@ -1,4 +1,4 @@
-"""How good recommendations are: protocols, methods, baselines, metrics, tuning.
+"""Measuring recommendations: protocols, methods, baselines, metrics and the search for settings.
 
 May import: the layers, storage, synthetic and the ground modules.
 """

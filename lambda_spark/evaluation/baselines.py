@@ -1,7 +1,7 @@
-"""What recommendations are held against: published methods in their plain form, each from its paper's formula. Pure.
+"""Published methods in their plain form, as baselines for the recommender. Pure.
 
-Every method takes a task and returns candidates: query_id, product_id, score, the more the better; what was revealed
-may be among them. `best_of` makes lists of candidates.
+Each method follows its paper's formula. It takes a task and returns candidates: query_id, product_id and score, where a
+higher score is better. Revealed items may be among the candidates. `best_of` turns candidates into lists.
 """
 
 from __future__ import annotations
@@ -14,17 +14,31 @@ from pyspark.sql import functions as F
 from lambda_spark.evaluation.protocols import SESSION, Task, in_sessions
 
 LONGEST_SESSION = 50
-"""Distinct items of a session, the latest, that count in pairs of all with all: a crawler's would be millions."""
+"""Largest number of a session's distinct items to pair with one another; the latest are kept.
+
+Without this limit the session of one crawler would give millions of pairs.
+"""
 LAST_ITEMS = 5
-"""Of how many last items the original project's method took the neighbours."""
+"""Number of last items whose neighbours the original project's method used."""
 SAMPLED_SESSIONS, NEIGHBOUR_SESSIONS = 1000, 100
-"""Session-kNN: the most recent sessions with a common item, and how many of the most similar among them vote."""
+"""Session-kNN: number of most recent sessions with a common item, and number of the most similar of these that vote."""
 
 Method = Callable[[Task], DataFrame]
+"""Function that takes a task and returns its candidates: query_id, product_id, score."""
 
 
 def best_of(candidates: DataFrame, task: Task, *, k: int, repeats: bool) -> DataFrame:
-    """Each query's `k` best candidates: query_id, product_id, rank. Without repeats, none that was revealed."""
+    """Rank the best candidates of each query.
+
+    Args:
+        candidates: query_id, product_id, score. Only a candidate with a score above 0 is listed.
+        task: The task that the candidates were made for.
+        k: Largest length of a list.
+        repeats: Whether a list may hold items that the query reveals.
+
+    Returns:
+        query_id, product_id, rank (from 1): by score, highest first, then by product_id.
+    """
     if not repeats:
         revealed = task.known.select("query_id", "product_id").distinct()
         candidates = candidates.join(revealed, on=["query_id", "product_id"], how="left_anti")
@@ -34,7 +48,15 @@ def best_of(candidates: DataFrame, task: Task, *, k: int, repeats: bool) -> Data
 
 
 def popularity(counts: DataFrame, *, depth: int) -> Method:
-    """The same products for everyone: those with the highest `score` in `counts` (product_id, score), so many."""
+    """Make a method that gives every query the same products.
+
+    Args:
+        counts: product_id, score.
+        depth: Number of products to give: those with the highest scores.
+
+    Returns:
+        The method.
+    """
 
     def candidates(task: Task) -> DataFrame:
         first = counts.orderBy(F.desc("score"), "product_id").limit(depth)
@@ -44,27 +66,59 @@ def popularity(counts: DataFrame, *, depth: int) -> Method:
 
 
 def association_rules(task: Task) -> DataFrame:
-    """Sessions with both the last item and the other (rules of size two; Agrawal et al., SIGMOD 1993)."""
+    """Score a product by the number of sessions that hold both it and the query's last item.
+
+    Returns:
+        query_id, product_id, score (sessions, at least 1).
+
+    Source:
+        Association rules of size two, Agrawal et al., SIGMOD 1993.
+    """
     return _from_neighbours(task, pair_counts(task.train), F.col("both").cast("double"), last_items=1)
 
 
 def cosine(task: Task) -> DataFrame:
-    """Σ over the revealed items of both/√(n_i·n_j) (item-item of Sarwar et al., WWW 2001, on sessions)."""
+    """Score a product j by Σ both/√(n_i·n_j) over the revealed items i.
+
+    `both` is the number of sessions with i and j, n_i and n_j the numbers of sessions with each of them.
+
+    Returns:
+        query_id, product_id, score (above 0).
+
+    Source:
+        Item-item similarity of Sarwar et al., WWW 2001, here on sessions.
+    """
     return _from_neighbours(task, pair_counts(task.train), F.col("both") / F.sqrt(F.col("n_i") * F.col("n_j")))
 
 
 def jaccard(task: Task) -> DataFrame:
-    """Σ over the last five items of both/(n_i + n_j - both): what the original project did."""
+    """Score a product j by Σ both/(n_i + n_j - both) over the last five revealed items i.
+
+    `both` is the number of sessions with i and j, n_i and n_j the numbers of sessions with each of them.
+
+    Returns:
+        query_id, product_id, score (above 0).
+
+    Source:
+        The method of the original project.
+    """
     score = F.col("both") / (F.col("n_i") + F.col("n_j") - F.col("both"))
     return _from_neighbours(task, pair_counts(task.train), score, last_items=LAST_ITEMS)
 
 
 def session_knn(task: Task) -> DataFrame:
-    """VSKNN: similar sessions vote (Ludewig & Jannach, User Modeling and User-Adapted Interaction 28, 2018).
+    """Score a product by the votes of similar sessions (VSKNN).
 
-    Revealed interactions 1 … n weigh i/n, an item as its last one; a session's similarity is the sum over common items
-    by n. An item's score is the sum of the similarities of the voting sessions that have it, each divided by how many
-    interactions ago the latest common item was (1: the last).
+    The i-th of n revealed interactions weighs i/n. An item weighs as much as its last interaction. The similarity of a
+    session is the sum of the weights of its items that the query reveals, divided by n. A session's vote is its
+    similarity divided by the steps back to the latest common item, where the last interaction is 1 step back. The
+    score of a product is the sum of the votes of the sessions that hold it.
+
+    Returns:
+        query_id, product_id, score (above 0).
+
+    Source:
+        Ludewig & Jannach, User Modeling and User-Adapted Interaction 28, 2018.
     """
     order = Window.partitionBy("query_id").orderBy("event_time", "product_id")
     numbered = task.known.select(
@@ -101,7 +155,12 @@ def session_knn(task: Task) -> DataFrame:
 
 
 def session_items(train: DataFrame) -> DataFrame:
-    """Distinct items of the sessions: user_id, session, product_id, session_time (its last interaction)."""
+    """List the distinct items of each session.
+
+    Returns:
+        user_id, session, product_id, item_time (last interaction with the item) and session_time (last interaction of
+        the session).
+    """
     last = F.max(F.max("event_time")).over(Window.partitionBy(*SESSION))
     return (
         in_sessions(train)
@@ -111,8 +170,12 @@ def session_items(train: DataFrame) -> DataFrame:
 
 
 def pair_counts(train: DataFrame) -> DataFrame:
-    """Sessions of every two items: item_i, item_j, both, n_i, n_j; every pair in both directions, and every item with
-    itself, so that where repeats count these methods repeat too."""
+    """Count the sessions that hold two items.
+
+    Returns:
+        item_i, item_j, both (sessions with both items), n_i and n_j (sessions with each). Each pair is there in both
+        directions. Each item is also paired with itself, so that methods can repeat items where repeats count.
+    """
     latest = Window.partitionBy(*SESSION).orderBy(F.desc("item_time"), "product_id")
     items = session_items(train).withColumn("place", F.row_number().over(latest))
     items = items.where(F.col("place") <= LONGEST_SESSION).select(*SESSION, "product_id")
@@ -129,7 +192,7 @@ def pair_counts(train: DataFrame) -> DataFrame:
 
 
 def _from_neighbours(task: Task, pairs: DataFrame, score: Column, last_items: int | None = None) -> DataFrame:
-    """The sum of a score over the revealed items, or over the last ones of them."""
+    """Sum a score over the revealed items, or over the last few of them."""
     items = task.known.groupBy("query_id", "product_id").agg(F.max("event_time").alias("latest"))
     if last_items is not None:
         latest = Window.partitionBy("query_id").orderBy(F.desc("latest"), "product_id")

@@ -1,8 +1,9 @@
-"""Every method on one task: lists, hits, metrics by slice, and how sure the differences are."""
+"""Evaluation of every method on one task: lists, hits, metrics by slice, and confidence intervals of differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,51 +16,62 @@ from lambda_spark.errors import LeakError, UsageError
 from lambda_spark.evaluation import metrics
 from lambda_spark.evaluation.methods import RECOMMEND, all_methods, learnt_views
 from lambda_spark.evaluation.protocols import Task, make_task, split_time
-from lambda_spark.serving.catalogue import moving_products
+from lambda_spark.serving.catalogue import trending_products
 from lambda_spark.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 CUTS = (5, 10, 20)
 DEPTH = max(CUTS)
 COMPARED = ("hr", "mrr", "ndcg")
-"""The metrics whose difference from the recommender's gets an interval."""
-
-Progress = Callable[[str], None]
+"""Metrics whose difference from the recommender's metric gets a confidence interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The lists of one method, as far as metrics need them: by driver-side tables."""
+    """Lists of one method, reduced on the driver to what the metrics need."""
 
     method: str
     repeats: bool
+    """Whether repeats count: whether revealed items may be in the lists and among the targets."""
     hits: pd.DataFrame
-    """query_id, product_id, rank: the targets that lists hold."""
+    """query_id, product_id, rank: the targets that the lists hold."""
     recommended: pd.Series
-    """Lists by product_id."""
+    """Number of lists that hold a product, by product_id."""
     diversity: float
-    """Mean share of the pairs of a list that are of two categories."""
+    """Mean share of the product pairs of a list that belong to two different categories."""
 
 
-def evaluate(
-    events: DataFrame, settings: Settings, protocol: str, *, share: float, max_queries: int, progress: Progress
-) -> pd.DataFrame:
-    """All methods on a protocol, with and without repeats, all and by slice.
+def evaluate(events: DataFrame, settings: Settings, protocol: str, *, share: float, max_queries: int) -> pd.DataFrame:
+    """Measure every method on a protocol, with and without repeats, on all targets and by slice.
 
-    Columns: method, protocol, repeats, slice, queries, targets, metric (like `hr@20`), value, difference (from the
-    recommender's), low and high (its 95 % interval).
+    Args:
+        events: The columns of the table `events`.
+        settings: Settings of the trends, the similarity and the recommendations.
+        protocol: `next-item`, `second-half` or `future`; see `make_task`.
+        share: Share of the sessions that begin before the split.
+        max_queries: Largest number of queries.
 
-    Raises UsageError where the split leaves nothing to learn from or nothing to ask for.
+    Returns:
+        method, protocol, repeats, slice, queries, targets, metric (like `hr@20`), value, difference (from the
+        recommender's value), low and high (95 % interval of the difference). The last three are null except for
+        COMPARED metrics of the other methods on all targets.
+
+    Raises:
+        UsageError: There are no sessions, or the split leaves nothing to learn from or nothing to predict.
+        LeakError: The training data reaches the split.
     """
-    with asked(protocol, events, share, max_queries) as task:
+    with evaluation_task(protocol, events, share, max_queries) as task:
         targets = _targets(task)
         train_counts = _counts(task.train)
         if targets.empty or train_counts.empty:
             raise UsageError(
-                f"the split at {task.split:%Y-%m-%d %H:%M:%S} leaves nothing to learn from or nothing to ask for"
+                f"the split at {task.split:%Y-%m-%d %H:%M:%S} leaves nothing to learn from before it or nothing to "
+                "predict after it; choose another --split"
             )
-        progress(
+        logger.info(
             f"{protocol}: {targets['query_id'].nunique():,} queries with {len(targets):,} targets after "
-            f"{task.split:%Y-%m-%d %H:%M:%S}, {int(train_counts.sum()):,} interactions before"
+            f"{task.split:%Y-%m-%d %H:%M:%S}, {int(train_counts.sum()):,} interactions before it"
         )
         outcomes = []
         with learnt_views(task.train, settings) as views:
@@ -68,21 +80,32 @@ def evaluate(
             for name, lists in all_methods(task, views, settings, k=DEPTH):
                 for repeats in (False, True):
                     outcomes.append(_outcome(name, repeats, lists(repeats), task, categories))
-                progress(f"{protocol}: {name}")
+                logger.info(f"{protocol}: measured {name}")
         rows = pd.concat(list(_measured(outcomes, targets, train_counts, rising)), ignore_index=True)
     rows.insert(1, "protocol", protocol)
     return rows
 
 
 @contextmanager
-def asked(protocol: str, events: DataFrame, share: float, max_queries: int) -> Iterator[Task]:
-    """A protocol's questions after that share of the sessions, cached for as long as the context lasts.
+def evaluation_task(protocol: str, events: DataFrame, share: float, max_queries: int) -> Iterator[Task]:
+    """Make the task of a protocol and keep it cached for as long as the context lasts.
 
-    Raises UsageError where there are no sessions, LeakError where `check_no_leak` does.
+    Args:
+        protocol: `next-item`, `second-half` or `future`; see `make_task`.
+        events: The columns of the table `events`.
+        share: Share of the sessions that begin before the split.
+        max_queries: Largest number of queries.
+
+    Yields:
+        The task.
+
+    Raises:
+        UsageError: There are no sessions.
+        LeakError: The training data reaches the split.
     """
     split = split_time(events, share)
     if split is None:
-        raise UsageError("there are no sessions to evaluate on")
+        raise UsageError("there are no sessions (views, carts or purchases) to evaluate on; ingest event files first")
     task = make_task(protocol, events, split, max_queries=max_queries)
     parts = [
         rows.persist(StorageLevel.MEMORY_AND_DISK) for rows in (task.train, task.queries, task.known, task.targets)
@@ -96,10 +119,17 @@ def asked(protocol: str, events: DataFrame, share: float, max_queries: int) -> I
 
 
 def check_no_leak(task: Task) -> None:
-    """Raises LeakError where something that a method learns from happened at the split or after it."""
+    """Check that everything a method learns from happened before the split.
+
+    Raises:
+        LeakError: A training event happened at the split or after it.
+    """
     newest = task.train.agg(F.max("event_time")).collect()[0][0]
     if newest is not None and newest >= task.split:
-        raise LeakError(f"the training data reaches {newest}, beyond the split at {task.split}")
+        raise LeakError(
+            f"the training data reaches {newest}, beyond the split at {task.split}, so that methods would learn what "
+            "they have to predict; report this as a bug of the protocol"
+        )
 
 
 def _pandas(rows: DataFrame) -> pd.DataFrame:
@@ -107,20 +137,25 @@ def _pandas(rows: DataFrame) -> pd.DataFrame:
 
 
 def _counts(rows: DataFrame) -> pd.Series:
-    """Rows by product_id."""
+    """Count rows by product_id."""
     return _pandas(rows.groupBy("product_id").count()).set_index("product_id")["count"]
 
 
 def _targets(task: Task) -> pd.DataFrame:
-    """query_id, product_id, event_type, is_repeat, popularity (popular, tail or cold), history (known items).
+    """Collect the targets with the columns that slices are made by.
 
-    Popular are the most touched products which together have half of what was touched before the split; cold is what
-    nobody had touched (`warm`, as a slice, is all the rest).
+    A product without an interaction before the split is cold. The popular products are the fewest products that
+    together have half of the interactions before the split. All others are the tail. The slice `warm` is all that is
+    not cold.
+
+    Returns:
+        query_id, product_id, event_type, is_repeat, popularity (popular, tail or cold), history (number of distinct
+        revealed items: 0, 1, 2-4 or 5+).
     """
     counts = task.train.groupBy("product_id").agg(F.count("*").alias("count"))
-    so_far = Window.orderBy(F.desc("count"), "product_id").rowsBetween(Window.unboundedPreceding, -1)
+    more_popular = Window.orderBy(F.desc("count"), "product_id").rowsBetween(Window.unboundedPreceding, -1)
     everything = Window.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
-    is_popular = F.coalesce(F.sum("count").over(so_far), F.lit(0)) * 2 < F.sum("count").over(everything)
+    is_popular = F.coalesce(F.sum("count").over(more_popular), F.lit(0)) * 2 < F.sum("count").over(everything)
     classes = counts.select("product_id", F.when(is_popular, "popular").otherwise("tail").alias("popularity"))
     n = F.col("known_items")
     history = F.when(n == 0, "0").when(n == 1, "1").when(n <= 4, "2-4").otherwise("5+")
@@ -139,7 +174,7 @@ def _targets(task: Task) -> pd.DataFrame:
 
 
 def _rising(trends: DataFrame) -> pd.Index:
-    rows = moving_products(trends).where(F.col("direction") == "rising").select("product_id")
+    rows = trending_products(trends).where(F.col("direction") == "rising").select("product_id")
     return pd.Index(_pandas(rows)["product_id"])
 
 
@@ -173,17 +208,19 @@ def _measured(
     outcomes: list[Outcome], targets: pd.DataFrame, train_counts: pd.Series, rising: pd.Index
 ) -> Iterator[pd.DataFrame]:
     for repeats in (False, True):
-        asked = targets if repeats else targets[~targets["is_repeat"]]
-        ours = next(one for one in outcomes if one.method == RECOMMEND and one.repeats == repeats)
-        for name, part in _slices(asked):
+        counted_targets = targets if repeats else targets[~targets["is_repeat"]]
+        recommender = next(
+            outcome for outcome in outcomes if outcome.method == RECOMMEND and outcome.repeats == repeats
+        )
+        for name, part in _slices(counted_targets):
             counts = part.groupby("query_id").size()
             if counts.empty:
                 continue
-            own = _by_query(ours, part, counts)
+            reference = _by_query(recommender, part, counts)
             for outcome in outcomes:
                 if outcome.repeats == repeats:
-                    measured = own if outcome is ours else _by_query(outcome, part, counts)
-                    rows = _rows(measured, own if name == "all" and outcome is not ours else None)
+                    measured = reference if outcome is recommender else _by_query(outcome, part, counts)
+                    rows = _rows(measured, reference if name == "all" and outcome is not recommender else None)
                     if name == "all":
                         rows += _beyond_accuracy(outcome, train_counts, rising)
                     figures = ["value", "difference", "low", "high"]
@@ -210,15 +247,16 @@ def _by_query(outcome: Outcome, targets: pd.DataFrame, counts: pd.Series) -> dic
 
 
 Row = tuple[str, float, float | None, float | None, float | None]
+"""metric, value, difference, low, high."""
 
 
-def _rows(measured: dict[int, pd.DataFrame], ours: dict[int, pd.DataFrame] | None) -> list[Row]:
+def _rows(measured: dict[int, pd.DataFrame], reference: dict[int, pd.DataFrame] | None) -> list[Row]:
     rows: list[Row] = []
     for k, by_query in measured.items():
         for metric in metrics.RANKING:
             interval: tuple[float | None, ...] = (None, None, None)
-            if ours is not None and metric in COMPARED:
-                interval = metrics.mean_difference(by_query[metric].to_numpy(), ours[k][metric].to_numpy())
+            if reference is not None and metric in COMPARED:
+                interval = metrics.mean_difference(by_query[metric].to_numpy(), reference[k][metric].to_numpy())
             rows.append((f"{metric}@{k}", float(by_query[metric].mean()), *interval))  # type: ignore[arg-type]
     return rows
 

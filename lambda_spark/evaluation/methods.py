@@ -1,4 +1,4 @@
-"""The methods that are compared: the recommender as it serves, and the baselines. Each gives lists for a task."""
+"""Methods to compare: the recommender as in production, and the baselines. Each makes lists for a task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lambda_spark.batch.refresh import compute, extent_of
 from lambda_spark.evaluation import baselines
 from lambda_spark.evaluation.protocols import Task
 from lambda_spark.ingestion.products import product_attributes
-from lambda_spark.serving.catalogue import moving_products
+from lambda_spark.serving.catalogue import trending_products
 from lambda_spark.serving.inputs import Views, newest_views
 from lambda_spark.serving.profiles import profiles
 from lambda_spark.serving.refresh import lists_for
@@ -24,18 +24,26 @@ from lambda_spark.speed.co_interactions import all_contributions
 from lambda_spark.speed.scores import similar_items
 
 RECOMMEND = "recommend"
-"""The recommender itself: what every other method is compared with."""
+"""Name of the recommender itself, which every other method is compared with."""
 
 Lists = Callable[[bool], DataFrame]
-"""With or without repeats → query_id, product_id, rank."""
+"""Function that takes whether repeats count, and returns lists: query_id, product_id, rank."""
 
 
 @contextmanager
 def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
-    """What serving would read had the layers run on these events and no others."""
+    """Compute the tables that serving would read if the layers had run on these events and no others.
+
+    Args:
+        train: Interactions, with the columns of the table `events`.
+        settings: Settings of the trends and the similarity.
+
+    Yields:
+        The views. Their tables are cached for as long as the context lasts.
+    """
     with ExitStack() as stack:
 
-        def kept(rows: DataFrame) -> DataFrame:
+        def cached(rows: DataFrame) -> DataFrame:
             stack.callback(rows.persist(StorageLevel.MEMORY_AND_DISK).unpersist)
             return rows
 
@@ -46,50 +54,78 @@ def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
         yield newest_views(
             dict.fromkeys(("events", "products", "similar_items", "trends"), 0),
             events=train,
-            products=kept(product_attributes(train)),
-            similar_items=kept(learnt_similar_items(train, settings.similarity)),
+            products=cached(product_attributes(train)),
+            similar_items=cached(learnt_similar_items(train, settings.similarity)),
             trends=tables.trends,
-            demand=kept(tables.demand.select("bucket_start", "signal", "product_id", "events")),
+            demand=cached(tables.demand.select("bucket_start", "signal", "product_id", "events")),
             bucket_length=recorded(settings.trends)["bucket"],
         )
 
 
 def learnt_similar_items(train: DataFrame, settings: SimilaritySettings) -> DataFrame:
-    """What the speed layer would have made of these events."""
+    """Compute what the speed layer would write to `similar_items` for these events.
+
+    Args:
+        train: Interactions, with the columns of the table `events`.
+        settings: Settings of the similarity.
+
+    Returns:
+        The columns of the table `similar_items`.
+    """
     newest = train.agg(F.max("event_date")).collect()[0][0]
     return similar_items(all_contributions(basket_items(train), window=settings.window), settings, newest=newest)
 
 
 def served_lists(task: Task, views: Views, settings: RecommendationSettings, *, k: int, repeat: Repeat) -> DataFrame:
-    """What `recommend` would serve each query's visitor: query_id, product_id, rank.
+    """Make the lists that `recommend` would serve to the visitor of each query.
 
-    A visitor's purchases are left out as in production, whatever `repeat` says of the rest. What is revealed is among
-    the products, as in production too, where it would have been ingested: nothing else is known of it.
+    A visitor's purchases are left out as in production, whatever `repeat` says about other items. Revealed items that
+    the training data lacks are added to the products without attributes, because production would have ingested them.
+
+    Args:
+        task: The task.
+        views: The views learnt from the task's training data.
+        settings: Settings of the recommendations; `list_length` and `repeat` are replaced by the arguments below.
+        k: Length of a list.
+        repeat: Whether a list may hold the items of the visitor's profile.
+
+    Returns:
+        query_id, product_id, rank (from 1).
     """
-    serving = replace(settings, k=k, repeat=repeat)
+    serving = replace(settings, list_length=k, repeat=repeat)
     revealed = task.known.select("product_id").distinct()
     unknown = revealed.join(views.products.select("product_id"), on="product_id", how="left_anti")
     views = replace(views, products=views.products.unionByName(unknown, allowMissingColumns=True))
     visitors = task.known.withColumn("user_id", F.col("query_id"))
-    asked = task.queries.select(F.col("query_id").alias("user_id"))
-    users = asked.join(profiles(visitors, serving), on="user_id", how="left")
+    query_users = task.queries.select(F.col("query_id").alias("user_id"))
+    users = query_users.join(profiles(visitors, serving), on="user_id", how="left")
     return lists_for(users, views, serving).select(F.col("user_id").alias("query_id"), "product_id", "rank")
 
 
 def all_methods(task: Task, views: Views, settings: Settings, *, k: int) -> Iterator[tuple[str, Lists]]:
-    """Every method with its name; the recommender first."""
+    """Go through every method, the recommender first.
+
+    Args:
+        task: The task.
+        views: The views learnt from the task's training data.
+        settings: Settings of the recommender.
+        k: Length of a list.
+
+    Yields:
+        The name of a method and its lists. Use the lists before the next step, which frees the method's cached rows.
+    """
     plain = replace(settings, recommendations=replace(settings.recommendations, trend_weight=0.0))
     for name, chosen in ((RECOMMEND, settings), ("recommend without trends", plain)):
         yield (
             name,
             lambda repeats, chosen=chosen.recommendations: served_lists(  # type: ignore[misc]
-                task, views, chosen, k=k, repeat="own-row" if repeats else "exclude"
+                task, views, chosen, k=k, repeat="boost" if repeats else "exclude"
             ),
         )
     views_ever = task.train.groupBy("product_id").agg(F.count("*").alias("score"))
     in_bucket = views.demand.where((F.col("signal") == "view") & (F.col("bucket_start") == views.bucket))
     in_bucket = in_bucket.select("product_id", F.col("events").alias("score"))
-    rising = moving_products(views.trends).where(F.col("direction") == "rising")
+    rising = trending_products(views.trends).where(F.col("direction") == "rising")
     depth = k + baselines.LONGEST_SESSION
     for name, method in (
         ("session-knn", baselines.session_knn),
@@ -104,5 +140,10 @@ def all_methods(task: Task, views: Views, settings: Settings, *, k: int) -> Iter
         ),
     ):
         candidates = method(task).persist(StorageLevel.MEMORY_AND_DISK)
-        yield name, lambda repeats, found=candidates: baselines.best_of(found, task, k=k, repeats=repeats)  # type: ignore[misc]
+        yield (
+            name,
+            lambda repeats, candidates=candidates: baselines.best_of(  # type: ignore[misc]
+                candidates, task, k=k, repeats=repeats
+            ),
+        )
         candidates.unpersist()

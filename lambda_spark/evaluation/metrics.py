@@ -1,6 +1,6 @@
-"""How good lists are: metrics of ranked lists and of what they do to a catalogue. Pure pandas, on the driver.
+"""Metrics of ranked lists and of their spread over the catalogue. Pure pandas, on the driver.
 
-Lists are judged by their hits: one row for each target that a list holds, with its rank from 1.
+Lists are judged by their hits. A hit is a target that the list holds, with its rank in the list, from 1.
 """
 
 from __future__ import annotations
@@ -14,23 +14,38 @@ Floats = npt.NDArray[np.float64]
 
 
 def ranking_metrics(targets: pd.Series, hits: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Each query's metrics at `k`, in [0, 1]; the index is that of `targets`.
+    """Compute the ranking metrics of each query at a cut.
 
-    `targets` is the number of targets by query_id, at least 1; `hits` has query_id and rank. With T targets and hits
-    at the ranks r ≤ k: hr 1 where there is a hit; mrr 1/first r; recall hits/T; precision hits/k; ndcg
-    Σ 1/log₂(r+1) by that of a list with min(T, k) hits in front (Järvelin & Kekäläinen, TOIS 20, 2002; binary); map
-    Σ hits up to r / r, by T.
+    T is the number of targets of a query, and r ≤ k are the ranks of its hits:
+
+    - hr: 1 where there is a hit, else 0.
+    - mrr: 1/r of the first hit, 0 without a hit.
+    - recall: number of hits / T.
+    - precision: number of hits / k.
+    - ndcg: Σ 1/log₂(r+1), divided by the same sum for a list that begins with min(T, k) hits.
+    - map: Σ (number of hits up to rank r) / r, divided by T.
+
+    Args:
+        targets: Number of targets (at least 1) by query_id.
+        hits: query_id and rank. Hits of queries that are not in `targets` do not count.
+        k: The cut: number of places of a list that count.
+
+    Returns:
+        A column for each metric, in [0, 1], with the index of `targets`.
+
+    Source:
+        ndcg: Järvelin & Kekäläinen, TOIS 20, 2002, with binary relevance.
     """
-    found = hits[hits["rank"] <= k].sort_values(["query_id", "rank"])
-    found = found[found["query_id"].isin(targets.index)]
-    nth = found.groupby("query_id").cumcount() + 1
+    hits_at_k = hits[hits["rank"] <= k].sort_values(["query_id", "rank"])
+    hits_at_k = hits_at_k[hits_at_k["query_id"].isin(targets.index)]
+    nth = hits_at_k.groupby("query_id").cumcount() + 1
     by_query = pd.DataFrame(
         {
-            "query_id": found["query_id"],
+            "query_id": hits_at_k["query_id"],
             "hits": 1.0,
-            "mrr": np.where(nth == 1, 1.0 / found["rank"], 0.0),
-            "ndcg": 1.0 / np.log2(found["rank"] + 1.0),
-            "map": nth / found["rank"],
+            "mrr": np.where(nth == 1, 1.0 / hits_at_k["rank"], 0.0),
+            "ndcg": 1.0 / np.log2(hits_at_k["rank"] + 1.0),
+            "map": nth / hits_at_k["rank"],
         }
     )
     sums = by_query.groupby("query_id").sum().reindex(targets.index, fill_value=0.0)
@@ -49,25 +64,56 @@ def ranking_metrics(targets: pd.Series, hits: pd.DataFrame, k: int) -> pd.DataFr
     )
 
 
-def mean_difference(ours: Floats, theirs: Floats, *, samples: int = 1000, seed: int = 7) -> tuple[float, float, float]:
-    """Mean of the paired differences and its 95 % interval by the percentile bootstrap over queries (Efron, 1979)."""
-    difference = ours - theirs
-    # A query's weight in a resample is Poisson(1) in the limit: no resample has to be drawn as an index.
-    values, counts = np.unique(difference, return_counts=True)
+def mean_difference(
+    values: Floats, reference: Floats, *, samples: int = 1000, seed: int = 7
+) -> tuple[float, float, float]:
+    """Estimate by how much a metric differs between two methods.
+
+    Args:
+        values: The metric of one method, by query.
+        reference: The metric of the other method for the same queries, in the same order.
+        samples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Mean of `values - reference`, and the lower and the upper end of its 95 % interval.
+
+    Source:
+        Percentile bootstrap over queries, Efron, 1979.
+    """
+    difference = values - reference
+    # Draw a weight for each query instead of an index, because its weight in a resample is Poisson(1) in the limit.
+    distinct, counts = np.unique(difference, return_counts=True)
     rng = np.random.default_rng(seed)
     weights = rng.poisson(counts, size=(samples, len(counts)))
-    means = weights @ values / np.maximum(weights.sum(axis=1), 1)
+    means = weights @ distinct / np.maximum(weights.sum(axis=1), 1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(difference.mean()), float(low), float(high)
 
 
 def catalogue_coverage(recommended: pd.Series, catalogue_size: int) -> float:
-    """Share of the catalogue that stands in some list. `recommended`: lists by product."""
+    """Compute the share of the catalogue that is in at least one list.
+
+    Args:
+        recommended: Number of lists that hold a product, by product.
+        catalogue_size: Number of products in the catalogue.
+
+    Returns:
+        A share in [0, 1].
+    """
     return float((recommended > 0).sum() / catalogue_size)
 
 
 def gini_index(recommended: pd.Series, catalogue_size: int) -> float:
-    """How unequally lists are shared out over the catalogue: 0 all products alike, near 1 all lists the same few."""
+    """Compute how unequally the places in lists are distributed over the catalogue.
+
+    Args:
+        recommended: Number of lists that hold a product, by product.
+        catalogue_size: Number of products in the catalogue.
+
+    Returns:
+        The Gini index: 0 where all products are recommended equally often, near 1 where all lists hold the same few.
+    """
     counts = np.zeros(catalogue_size)
     counts[: len(recommended)] = recommended.to_numpy()
     counts.sort()
@@ -76,7 +122,21 @@ def gini_index(recommended: pd.Series, catalogue_size: int) -> float:
 
 
 def novelty(recommended: pd.Series, interactions: pd.Series) -> float:
-    """Mean of -log₂ of the products' share of all interactions, in bits (Zhou et al., PNAS 107, 2010)."""
-    known = interactions.reindex(recommended.index).fillna(0.5)
-    information = -np.log2(known / interactions.sum())
+    """Compute the mean surprise of the recommended products.
+
+    The surprise of a product is -log₂ of its share of all interactions. A product without interactions counts as one
+    with half an interaction.
+
+    Args:
+        recommended: Number of lists that hold a product, by product.
+        interactions: Number of interactions, by product.
+
+    Returns:
+        The mean over all places of all lists, in bits.
+
+    Source:
+        Zhou et al., PNAS 107, 2010.
+    """
+    counts = interactions.reindex(recommended.index).fillna(0.5)
+    information = -np.log2(counts / interactions.sum())
     return float((information * recommended).sum() / recommended.sum())

@@ -1,4 +1,4 @@
-"""What is asked and what would have been right: events split by time into knowledge, queries and targets. Pure."""
+"""Protocols: events split by time into training data, queries, revealed interactions and targets. Pure."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from datetime import datetime
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from lambda_spark.serving.profiles import DEEDS, strength
+from lambda_spark.serving.profiles import interest_level
+from lambda_spark.serving.reasons import INTERACTION_WORDS
 
 SESSION = ["user_id", "session"]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A protocol's questions. Everything that a method may learn from is in `train` and `known`.
-
-    `train`: the interactions before the split, with the columns of `events`. `queries`: query_id, known_items (distinct
-    items revealed). `known`: query_id, user_id, product_id, event_type, event_time, what is revealed of each query;
-    none for a cold user. `targets`: query_id, product_id, event_type (the strongest), is_repeat (it was revealed).
-    """
+    """Queries and targets of a protocol. A method may use `train` and `known` only."""
 
     split: datetime
     train: DataFrame
+    """Interactions before the split, with the columns of the table `events`."""
     queries: DataFrame
+    """query_id, known_items (number of distinct revealed items)."""
     known: DataFrame
+    """query_id, user_id, product_id, event_type, event_time: the revealed interactions, none for a cold user."""
     targets: DataFrame
+    """query_id, product_id, event_type (strongest of the held-out interactions), is_repeat (also revealed)."""
 
 
 def split_time(events: DataFrame, share: float) -> datetime | None:
-    """The moment before which that share of the sessions begins; None where there are none."""
+    """Find the moment before which a share of the sessions begins; None without sessions."""
     starts = in_sessions(events).groupBy(*SESSION).agg(F.unix_micros(F.min("event_time")).alias("start"))
     split: datetime | None = starts.agg(
         F.timestamp_micros(F.percentile("start", F.lit(share)).cast("bigint"))
@@ -39,41 +39,70 @@ def split_time(events: DataFrame, share: float) -> datetime | None:
 
 
 def make_task(protocol: str, events: DataFrame, split: datetime, *, max_queries: int) -> Task:
-    """The questions of a protocol, at most so many (of more, those with the smallest hash).
+    """Make the task of a protocol.
 
-    Next item: each session that begins at or after the split is revealed interaction by interaction, and the next one
-    is asked for (Hidasi et al., ICLR 2016). Second half: of the distinct items of such a session the first half, by
-    their first interaction, is revealed, and what follows is asked for. Future: what each user who comes back, or comes
-    first, after the split interacts with then, from all that the user did before. Interactions after the split of
-    sessions that began before it are neither learnt from nor asked for, but in the future protocol.
+    The protocols differ in what is a query, what it reveals, and what is held out as its targets:
+
+    - `next-item`: A query is a place in a session that begins at or after the split. It reveals the interactions before
+      this place. The next interaction is the target.
+    - `second-half`: A query is a session that begins at or after the split. The distinct items are ordered by their
+      first interaction. All interactions before the first one of the second half are revealed, the others are held out.
+    - `future`: A query is a user with interactions after the split, known before or not. All interactions before the
+      split are revealed, and those after it are held out.
+
+    A session may begin before the split and go beyond it. Its interactions after the split are not used, except in
+    `future`, where they are held out.
+
+    Args:
+        protocol: `next-item`, `second-half` or `future`.
+        events: The columns of the table `events`.
+        split: The moment that divides the events.
+        max_queries: Largest number of queries. Of more queries, those with the smallest hash are taken.
+
+    Returns:
+        The task.
+
+    Source:
+        `next-item`: Hidasi et al., ICLR 2016.
     """
     interactions = in_sessions(events)
     train = interactions.where(F.col("event_time") < F.lit(split))
     if protocol == "future":
         known = train.select("user_id", "product_id", "event_type", "event_time")
-        asked = interactions.where(F.col("event_time") >= F.lit(split)).withColumn("query_id", F.col("user_id"))
-        chosen = _sample(asked.select("query_id").distinct(), max_queries)
+        held_out = interactions.where(F.col("event_time") >= F.lit(split)).withColumn("query_id", F.col("user_id"))
+        chosen = _sample(held_out.select("query_id").distinct(), max_queries)
         known = known.join(chosen.select(F.col("query_id").alias("user_id")), on="user_id", how="left_semi")
         known = known.withColumn("query_id", F.col("user_id"))
-        asked = asked.join(chosen, on="query_id", how="left_semi")
+        held_out = held_out.join(chosen, on="query_id", how="left_semi")
     else:
         steps = _steps(interactions, split)
-        known, asked, chosen = (_next_item if protocol == "next-item" else _second_half)(steps, max_queries)
-    return _task(split, train.drop("session"), known, asked, chosen)
+        known, held_out, chosen = (_next_item if protocol == "next-item" else _second_half)(steps, max_queries)
+    return _task(split, train.drop("session"), known, held_out, chosen)
 
 
 def in_sessions(events: DataFrame) -> DataFrame:
-    """Interactions with their session; without a session id, a user's date is one."""
+    """Keep the interactions and name the session of each.
+
+    Args:
+        events: The columns of the table `events`.
+
+    Returns:
+        The same columns and session: the session's id, or the date where the id is null or empty.
+    """
     session = F.coalesce(F.nullif("user_session", F.lit("")), F.col("event_date").cast("string"))
-    return events.where(F.col("event_type").isin(*DEEDS)).withColumn("session", session)
+    return events.where(F.col("event_type").isin(*INTERACTION_WORDS)).withColumn("session", session)
 
 
 def _steps(interactions: DataFrame, split: datetime) -> DataFrame:
-    """The sessions that begin at or after the split, each interaction numbered from 1, with a hash of its session."""
-    whole = Window.partitionBy(*SESSION)
-    in_order = whole.orderBy("event_time", "product_id", strength(F.col("event_type")))
+    """Number the interactions of each session that begins at or after the split, and add a hash of the session.
+
+    Returns:
+        user_id, session, session_hash, product_id, event_type, event_time, step (from 1).
+    """
+    by_session = Window.partitionBy(*SESSION)
+    in_order = by_session.orderBy("event_time", "product_id", interest_level(F.col("event_type")))
     return (
-        interactions.withColumn("start", F.min("event_time").over(whole))
+        interactions.withColumn("start", F.min("event_time").over(by_session))
         .where(F.col("start") >= F.lit(split))
         .select(
             *SESSION,
@@ -87,15 +116,17 @@ def _steps(interactions: DataFrame, split: datetime) -> DataFrame:
 
 
 def _next_item(steps: DataFrame, max_queries: int) -> tuple[DataFrame, DataFrame, DataFrame]:
-    asked = steps.where(F.col("step") > 1).withColumn("query_id", F.xxhash64("session_hash", "step"))
-    chosen = _sample(asked.select("query_id"), max_queries)
-    asked = asked.join(chosen, on="query_id", how="left_semi")
-    revealed = asked.select("query_id", *SESSION, F.col("step").alias("until"))
-    known = revealed.join(steps, on=SESSION, how="inner").where(F.col("step") < F.col("until"))
-    return known, asked, chosen
+    """Return the revealed interactions, the held-out ones and the query ids of `next-item`."""
+    held_out = steps.where(F.col("step") > 1).withColumn("query_id", F.xxhash64("session_hash", "step"))
+    chosen = _sample(held_out.select("query_id"), max_queries)
+    held_out = held_out.join(chosen, on="query_id", how="left_semi")
+    ends = held_out.select("query_id", *SESSION, F.col("step").alias("end"))
+    known = ends.join(steps, on=SESSION, how="inner").where(F.col("step") < F.col("end"))
+    return known, held_out, chosen
 
 
 def _second_half(steps: DataFrame, max_queries: int) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """Return the revealed interactions, the held-out ones and the query ids of `second-half`."""
     first = steps.groupBy(*SESSION, "session_hash", "product_id").agg(F.min("step").alias("first_step"))
     by_step = Window.partitionBy(*SESSION).orderBy("first_step")
     numbered = first.select(
@@ -105,24 +136,24 @@ def _second_half(steps: DataFrame, max_queries: int) -> tuple[DataFrame, DataFra
         F.row_number().over(by_step).alias("nth"),
         F.count("*").over(Window.partitionBy(*SESSION)).alias("items"),
     )
-    # With an odd number of items the middle one is asked for.
+    # With an odd number of items, the middle one belongs to the second half.
     cuts = numbered.where((F.col("nth") == F.floor(F.col("items") / 2) + 1) & (F.col("items") > 1))
     cuts = cuts.select("query_id", *SESSION, F.col("first_step").alias("cut"))
     chosen = _sample(cuts.select("query_id"), max_queries)
-    parted = cuts.join(chosen, on="query_id", how="left_semi").join(steps, on=SESSION, how="inner")
-    return parted.where(F.col("step") < F.col("cut")), parted.where(F.col("step") >= F.col("cut")), chosen
+    halves = cuts.join(chosen, on="query_id", how="left_semi").join(steps, on=SESSION, how="inner")
+    return halves.where(F.col("step") < F.col("cut")), halves.where(F.col("step") >= F.col("cut")), chosen
 
 
 def _sample(queries: DataFrame, max_queries: int) -> DataFrame:
     return queries.orderBy(F.xxhash64("query_id"), "query_id").limit(max_queries)
 
 
-def _task(split: datetime, train: DataFrame, known: DataFrame, asked: DataFrame, chosen: DataFrame) -> Task:
+def _task(split: datetime, train: DataFrame, known: DataFrame, held_out: DataFrame, chosen: DataFrame) -> Task:
     known = known.select("query_id", "user_id", "product_id", "event_type", "event_time")
     revealed = known.select("query_id", "product_id").distinct()
     targets = (
-        asked.groupBy("query_id", "product_id")
-        .agg(F.max_by("event_type", strength(F.col("event_type"))).alias("event_type"))
+        held_out.groupBy("query_id", "product_id")
+        .agg(F.max_by("event_type", interest_level(F.col("event_type"))).alias("event_type"))
         .join(revealed.withColumn("is_repeat", F.lit(True)), on=["query_id", "product_id"], how="left")
         .withColumn("is_repeat", F.coalesce("is_repeat", F.lit(False)))
     )

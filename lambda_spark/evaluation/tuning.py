@@ -1,11 +1,12 @@
-"""Which settings the evidence speaks for: one setting after another, on an inner split in time, within a budget.
+"""Search for better settings: one setting after another, on an inner split in time, within a time budget.
 
-A setting leaves its value only where the gain is sure, so that a small store keeps what it has. The search takes the
-same way every time, and each trial is kept: one that was stopped goes on where it was.
+A setting changes only where the gain is statistically sure, so that a small store keeps its settings. The order of the
+trials is always the same, and each trial is recorded, so that an interrupted search can continue.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,65 +19,71 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.evaluation import metrics
-from lambda_spark.evaluation.evaluate import DEPTH, asked
+from lambda_spark.evaluation.evaluate import DEPTH, evaluation_task
 from lambda_spark.evaluation.methods import learnt_similar_items, learnt_views, served_lists
 from lambda_spark.evaluation.protocols import Task
 from lambda_spark.serving.inputs import Views
 from lambda_spark.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 METRIC = "ndcg"
-"""What is to be high, at the deepest cut: it rewards a hit, and the more the nearer it is to the top."""
+"""The metric to maximise, at the deepest cut. The nearer a hit is to the top of a list, the more it counts."""
 
 CANDIDATES: dict[str, tuple[Any, ...]] = {
     "similarity.measure": ("confidence", "cosine", "jaccard", "llr"),
     "similarity.window": (1, 3, 5, 6),
     "similarity.half_life_days": (0.0, 7.0, 30.0, 90.0),
     "similarity.min_baskets": (1, 2, 3),
-    "similarity.k": (10, 20, 50),
+    "similarity.max_neighbours": (10, 20, 50),
     "recommendations.profile_items": (3, 5, 10, 20),
     "recommendations.profile_decay": (0.3, 0.5, 0.7, 1.0),
     "recommendations.cart_weight": (1.0, 2.0, 4.0),
     "recommendations.purchase_weight": (1.0, 3.0, 6.0),
     "recommendations.trend_weight": (0.0, 0.2, 0.5, 1.0),
-    "recommendations.repeat": ("exclude", "allow", "own-row"),
-    "recommendations.own_weight": (0.3, 0.6, 1.0, 2.0),
+    "recommendations.repeat": ("exclude", "allow", "boost"),
+    "recommendations.repeat_weight": (0.3, 0.6, 1.0, 2.0),
 }
-"""The values that are tried, in this order; the last two are judged where repeats count."""
-REPEAT, OWN_WEIGHT = "recommendations.repeat", "recommendations.own_weight"
+"""The values to try, in this order. The last two settings are judged where repeats count, the others without them."""
+REPEAT, REPEAT_WEIGHT = "recommendations.repeat", "recommendations.repeat_weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One value of one setting: the metric with it, and its difference from the best so far with its 95 % interval."""
+    """The result of one value of one setting."""
 
     setting: str
     candidate: Any
     value: float
+    """Mean of the metric with this value."""
     difference: float
+    """Mean difference from the metric of the same queries without the change."""
     low: float
+    """Lower end of the difference's 95 % interval."""
     high: float
+    """Upper end of the difference's 95 % interval."""
     queries: int
 
 
 @dataclass(slots=True)
 class Tuning:
-    """What a search found."""
+    """The result of a search."""
 
     protocol: str
     begun_with: Settings
     chosen: Settings
     split: datetime
-    """The inner split; what came after the outer one took no part in the search."""
+    """The inner split. The search never uses the events after the outer split."""
     finished: bool = False
     trials: list[Trial] = field(default_factory=list)
     outcome: dict[bool, Trial] = field(default_factory=dict)
-    """Without and with repeats: the chosen settings against those it began with, on what came after the outer split."""
+    """Chosen settings against the first ones after the outer split, by whether repeats count; empty if unchanged."""
 
 
-Progress = Callable[[str], None]
 Recall = Callable[[Settings, str, Any], Trial | None]
-"""Settings, setting and candidate → the trial of an earlier start, or None."""
+"""Function that takes settings, a setting's name and its candidate, and returns an earlier start's trial, or None."""
 Keep = Callable[[Settings, Trial], None]
+"""Function that records a trial of these settings."""
 
 
 def tune(
@@ -89,22 +96,37 @@ def tune(
     minutes: float,
     recall: Recall,
     keep: Keep,
-    progress: Progress,
 ) -> Tuning:
-    """Try the candidates of each setting in turn, the others as they are best so far, until the time is over.
+    """Try the candidates of each setting in turn, with the best values so far of the other settings.
 
-    The events before the outer split are split again at the same share; each candidate is judged on the questions after
-    this inner split. At the end the chosen settings are held against the first ones on those after the outer split.
+    The events before the outer split are split again at the same share. Each candidate is judged on the queries after
+    this inner split. At the end the chosen settings are compared with the first ones on the queries after the outer
+    split, which took no part in the choice.
 
-    Raises UsageError where a split leaves nothing to ask for.
+    Args:
+        events: The columns of the table `events`.
+        settings: The settings to begin with.
+        protocol: `next-item`, `second-half` or `future`; see `make_task`.
+        share: Share of the sessions that begin before a split.
+        max_queries: Largest number of queries after a split.
+        minutes: Time budget. A trial that has begun is finished.
+        recall: Finds the trial of an earlier start.
+        keep: Records a trial, for later starts.
+
+    Returns:
+        The trials and the chosen settings. `finished` is false where the budget ended the search.
+
+    Raises:
+        UsageError: There are no sessions before a split.
+        LeakError: The training data reaches a split.
     """
     deadline = time.monotonic() + 60 * minutes
-    with asked(protocol, events, share, max_queries) as outer:
-        with asked(protocol, outer.train, share, max_queries) as inner, _bench(inner, settings) as bench:
+    with evaluation_task(protocol, events, share, max_queries) as outer:
+        with evaluation_task(protocol, outer.train, share, max_queries) as inner, _bench(inner, settings) as bench:
             tuning = Tuning(protocol, settings, settings, inner.split)
-            tuning.finished = _search(tuning, bench, deadline, recall, keep, progress)
+            tuning.finished = _search(tuning, bench, deadline, recall, keep)
         if tuning.finished and tuning.chosen != settings:
-            progress("the chosen settings on what came after the outer split")
+            logger.info("measuring the chosen settings on the events after the outer split")
             with _bench(outer, settings) as bench:
                 for repeats in (False, True):
                     first, chosen = bench(settings, repeats), bench(tuning.chosen, repeats)
@@ -113,67 +135,74 @@ def tune(
 
 
 def with_value(settings: Settings, name: str, value: Any) -> Settings:
-    """Settings in which one, named `section.key`, has another value."""
+    """Return the settings with another value for the setting named `section.key`."""
     section, key = name.split(".")
     return replace(settings, **{section: replace(getattr(settings, section), **{key: value})})
 
 
 def value_of(settings: Settings, name: str) -> Any:
+    """Return the value of the setting named `section.key`."""
     section, key = name.split(".")
     return getattr(getattr(settings, section), key)
 
 
-def _search(tuning: Tuning, bench: Bench, deadline: float, recall: Recall, keep: Keep, progress: Progress) -> bool:
-    """Fill in trials and the chosen settings; False where the time was over first."""
+def _search(tuning: Tuning, bench: Bench, deadline: float, recall: Recall, keep: Keep) -> bool:
+    """Fill in the trials and the chosen settings; return False where the time was over first."""
     for name, candidates in CANDIDATES.items():
-        base = with_value(tuning.chosen, REPEAT, "own-row") if name == OWN_WEIGHT else tuning.chosen
-        repeats = name in (REPEAT, OWN_WEIGHT)
+        base = with_value(tuning.chosen, REPEAT, "boost") if name == REPEAT_WEIGHT else tuning.chosen
+        repeats = name in (REPEAT, REPEAT_WEIGHT)
         best: Trial | None = None
         for candidate in candidates:
             if candidate == value_of(base, name):
                 continue
-            tried = with_value(base, name, candidate)
-            trial = recall(tried, name, candidate)
+            settings = with_value(base, name, candidate)
+            trial = recall(settings, name, candidate)
             if trial is None:
                 if time.monotonic() > deadline:
                     return False
-                trial = _trial(name, candidate, bench(tried, repeats), bench(base, repeats))
-                keep(tried, trial)
+                trial = _trial(name, candidate, bench(settings, repeats), bench(base, repeats))
+                keep(settings, trial)
             tuning.trials.append(trial)
-            progress(f"{name} = {candidate}: {trial.value:.4f} ({trial.low:+.4f} to {trial.high:+.4f})")
+            logger.info(
+                f"{name} = {candidate}: {METRIC}@{DEPTH} {trial.value:.4f}, "
+                f"difference {trial.low:+.4f} to {trial.high:+.4f}"
+            )
             if trial.low > 0 and (best is None or trial.value > best.value):
                 best = trial
-        # Whether to offer again what was just looked at is the store's to decide: the evidence is shown, no more.
+        # Never change `repeat`, only show the evidence: the store decides whether to offer seen products again.
         if best is not None and name != REPEAT:
             tuning.chosen = with_value(tuning.chosen, name, best.candidate)
     return True
 
 
-def _trial(name: str, candidate: Any, tried: pd.Series, best: pd.Series) -> Trial:
-    difference, low, high = metrics.mean_difference(tried.to_numpy(), best.to_numpy())
-    return Trial(name, candidate, float(tried.mean()), difference, low, high, len(tried))
+def _trial(name: str, candidate: Any, values: pd.Series, reference: pd.Series) -> Trial:
+    difference, low, high = metrics.mean_difference(values.to_numpy(), reference.to_numpy())
+    return Trial(name, candidate, float(values.mean()), difference, low, high, len(values))
 
 
 Bench = Callable[[Settings, bool], pd.Series]
-"""Settings, and whether repeats count → the metric by query_id."""
+"""Function that takes settings and whether repeats count, and returns the metric by query_id."""
 
 
 @contextmanager
 def _bench(task: Task, settings: Settings) -> Iterator[Bench]:
-    """Measures settings on a task. Trends are learnt once: no candidate changes them."""
+    """Make a function that measures settings on a task.
+
+    Trends are learnt once, because no candidate changes them.
+    """
     targets = pd.DataFrame(task.targets.select("query_id", "product_id", "is_repeat").toPandas())
     measured: dict[tuple[Settings, bool], pd.Series] = {}
     with learnt_views(task.train, settings) as learnt:
 
-        def measure(tried: Settings, repeats: bool) -> pd.Series:
-            if (tried, repeats) not in measured:
-                measured[tried, repeats] = _by_query(task, targets, _views_for(tried), tried, repeats)
-            return measured[tried, repeats]
+        def measure(candidate: Settings, repeats: bool) -> pd.Series:
+            if (candidate, repeats) not in measured:
+                measured[candidate, repeats] = _by_query(task, targets, _views_for(candidate), candidate, repeats)
+            return measured[candidate, repeats]
 
-        def _views_for(tried: Settings) -> Views:
-            if tried.similarity == settings.similarity:
+        def _views_for(candidate: Settings) -> Views:
+            if candidate.similarity == settings.similarity:
                 return learnt
-            return replace(learnt, similar_items=learnt_similar_items(task.train, tried.similarity))
+            return replace(learnt, similar_items=learnt_similar_items(task.train, candidate.similarity))
 
         yield measure
 
@@ -185,6 +214,6 @@ def _by_query(task: Task, targets: pd.DataFrame, views: Views, settings: Setting
     if not repeats:
         hits = hits.where(~F.col("is_repeat"))
         targets = targets[~targets["is_repeat"]]
-    found = pd.DataFrame(hits.select("query_id", "product_id", "rank").toPandas())
+    collected_hits = pd.DataFrame(hits.select("query_id", "product_id", "rank").toPandas())
     counts = targets.groupby("query_id").size()
-    return metrics.ranking_metrics(counts, found, DEPTH)[METRIC]
+    return metrics.ranking_metrics(counts, collected_hits, DEPTH)[METRIC]

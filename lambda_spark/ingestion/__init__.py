@@ -1,4 +1,4 @@
-"""Files or a Kafka topic in, one validated and deduplicated event each out.
+"""Ingestion: event files or a Kafka topic become validated events, each stored once.
 
 May import: storage and the ground modules.
 """

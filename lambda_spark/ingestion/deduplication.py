@@ -1,4 +1,4 @@
-"""Which events are new: each once, and none that is known. Pure: DataFrames in, a DataFrame out."""
+"""Deduplication of events, as pure functions: DataFrames in, a DataFrame out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from pyspark.sql import functions as F
 
 
 def twice_seen(valid: DataFrame, known: DataFrame) -> DataFrame:
-    """The 64-bit hashes (`key`) of event ids that come more than once among the valid events and the known ones.
+    """Find the event ids that occur more than once, as 64-bit hashes.
 
-    An event whose hash is not among them is new for sure. Only numbers are exchanged.
+    An event whose hash is not in the result is certainly new. Only the hashes are shuffled, because numbers are small.
+
+    Args:
+        valid: Valid events of the micro-batch, with `event_id`.
+        known: Stored events that they may repeat, with `event_id`.
+
+    Returns:
+        The column `key`: the hash of each id that occurs at least twice in both inputs together, once.
     """
     return (
         valid.select(F.xxhash64("event_id").alias("key"))
@@ -22,10 +29,18 @@ def twice_seen(valid: DataFrame, known: DataFrame) -> DataFrame:
 
 
 def distinct_new(valid: DataFrame, known: DataFrame, twice: DataFrame) -> DataFrame:
-    """The valid events that are not known, each once; `twice` is what `twice_seen` returns, and small.
+    """Select the valid events that are not known yet, each once.
 
-    Most events are passed through where they are; those few alone are exchanged and compared by their whole ids, and
-    then lie together by date, so that they make few files.
+    Most events pass through without a shuffle. Only the events whose hash is in `twice` are shuffled and compared by
+    their whole ids. They are then repartitioned by date, so that they make few files.
+
+    Args:
+        valid: Valid events of the micro-batch, with `event_id` and `event_date`.
+        known: Stored events that they may repeat, with `event_id`.
+        twice: The result of `twice_seen`. It is broadcast, so it must be small.
+
+    Returns:
+        The new events, with the columns of `valid`.
     """
     keyed, known = valid.withColumn("key", F.xxhash64("event_id")), known.withColumn("key", F.xxhash64("event_id"))
     twice = F.broadcast(twice)

@@ -1,4 +1,7 @@
-"""Event files as rows of raw fields, by format. Reading is Spark's; what a line lacks is named, never dropped."""
+"""Event files as rows of raw fields, for each file format.
+
+Spark reads the files. No faulty line is dropped: the column `flaw` names its fault.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from lambda_spark.errors import LambdaSparkError, may_pass, reason_of
+from lambda_spark.errors import LambdaSparkError, is_transient, root_cause
 from lambda_spark.event_format import FIELDS, REQUIRED
 from lambda_spark.ingestion.validation import MAX_LINE_LENGTH
 from lambda_spark.storage.file_system import escape_glob
@@ -19,45 +22,65 @@ from lambda_spark.storage.file_system import escape_glob
 FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
 MAX_COLUMNS = 1000
 BLOCK_BYTES = 16 * 2**20
-"""A text file has a line end in each block of so many bytes: no line is then longer than two, and none fills the
-memory."""
+"""A text file must have a line end in each block of this many bytes.
+
+No line is then longer than two blocks, so that no line can fill the memory.
+"""
 
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 class UnreadableFileError(LambdaSparkError):
-    """A whole file that cannot be read as events; the text is its reason for rejection."""
+    """A file that cannot be read as events at all. The error's text becomes the reason for its rejection."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What files must share to be read in one go: the format and the columns, for CSV also the header line, for Parquet
-    the types."""
+    """Properties that files must share to be read together.
+
+    All files share the format and the columns. CSV files also share the header line, and Parquet files the types.
+    """
 
     format: str
     columns: tuple[str, ...]
     header: str | None = None
     types: str | None = None
+    """Schema of a Parquet file, as JSON."""
 
 
 @dataclass
 class FileGroup:
-    """Files of one layout, by their paths."""
+    """Paths of the files that share a layout."""
 
     layout: Layout
     paths: list[str] = field(default_factory=list)
 
 
 def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
-    """How a file is to be read. Raises UnreadableFileError with the reason where it cannot be."""
+    """Find out how a file must be read.
+
+    Args:
+        spark: The session.
+        path: Path of the file. The end of its name says which format it has.
+        header: Whether a CSV file begins with a header line.
+
+    Returns:
+        The layout. Files with equal layouts can be read together.
+
+    Raises:
+        UnreadableFileError: The file can never be read. The text says why.
+        LambdaSparkError: Reading failed for a reason that may pass, such as a lost connection.
+    """
     name = path.rsplit("/", 1)[-1].lower()
     name = name.removesuffix(".gz")
     kind = FORMATS.get(name.rsplit(".", 1)[-1])
     if kind is None:
-        raise UnreadableFileError(f"unknown kind of file; known are .{', .'.join(FORMATS)}, each also with .gz")
+        raise UnreadableFileError(
+            f"unknown kind of file: the known kinds are .{', .'.join(FORMATS)}, each also with .gz"
+        )
     if kind == "parquet":
         schema = _parquet_schema(spark, path)
-        columns = _required(tuple(column.lower() for column in schema.names))
+        columns = _checked_columns(tuple(column.lower() for column in schema.names))
         return Layout(kind, columns, types=schema.json())
     line = _first_line(spark, path)
     if kind == "json":
@@ -66,16 +89,24 @@ def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
         return Layout(kind, FIELDS)
     if len(line) > MAX_LINE_LENGTH:
         raise UnreadableFileError(f"the header line is longer than {MAX_LINE_LENGTH} characters")
-    columns = _required(tuple(_csv_fields(line)))
-    # Spark takes the mark off a file's first line where it has one.
+    columns = _checked_columns(tuple(_header_columns(line)))
+    # Remove the byte order mark, because Spark removes it from a file's first line too.
     return Layout(kind, columns, header=line.removeprefix(_BYTE_ORDER_MARK))
 
 
 def read_group(spark: SparkSession, group: FileGroup) -> DataFrame:
-    """All lines of a group of files as `RAW_COLUMNS`."""
+    """Read all lines of a group of files.
+
+    Args:
+        spark: The session.
+        group: Files of one layout.
+
+    Returns:
+        One row per line, or per row of a Parquet file, with `RAW_COLUMNS`.
+    """
     paths = [escape_glob(path) for path in group.paths]
     if group.layout.format == "parquet":
-        # As it was read for the layout: to ask a file once more for it takes a job.
+        # Use the schema that the layout holds, because reading it from a file again would take a Spark job.
         schema = StructType.fromJson(json.loads(group.layout.types or ""))
         return _parquet_fields(spark.read.schema(schema).parquet(*paths))
     lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("source"))
@@ -89,23 +120,28 @@ def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
     schema = ", ".join([*(f"c{at} string" for at in range(len(columns))), "_corrupt string"])
     options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}
     usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
-    # Of almost all lines, which have no quote, the fields are what lies between commas: to parse them takes twice as
-    # long (measured).
+    # Split lines without a quote at their commas, because parsing them takes twice as long (measured). Almost all lines
+    # have no quote.
     has_quote = F.contains("raw", F.lit('"'))
-    cut, parsed = F.when(~has_quote, F.split(usable, ",", -1)), F.from_csv(F.when(has_quote, usable), schema, options)
+    split_fields, parsed = (
+        F.when(~has_quote, F.split(usable, ",", -1)),
+        F.from_csv(F.when(has_quote, usable), schema, options),
+    )
     separators = F.length(F.regexp_replace(F.regexp_replace("raw", '"[^"]*"', ""), "[^,]", ""))
     wrong_count = (
         F.when(separators < len(columns) - 1, "too few fields")
         .when(separators > len(columns) - 1, "too many fields")
         .otherwise("quotes are not balanced")
     )
-    is_unfit = F.col("parsed._corrupt").isNotNull() | (F.col("cut").isNotNull() & (F.size("cut") != len(columns)))
+    is_unfit = F.col("parsed._corrupt").isNotNull() | (
+        F.col("split_fields").isNotNull() & (F.size("split_fields") != len(columns))
+    )
     flaw = F.coalesce("raw_flaw", F.when(is_unfit, wrong_count))
-    fields = F.coalesce("cut", F.array(*(F.col(f"parsed.c{at}") for at in range(len(columns)))))
+    fields = F.coalesce("split_fields", F.array(*(F.col(f"parsed.c{at}") for at in range(len(columns)))))
     at = {name: F.get("fields", F.lit(position)) for position, name in enumerate(columns)}
     return (
         lines.withColumn("raw_flaw", _raw_flaw())
-        .withColumns({"cut": cut, "parsed": parsed})
+        .withColumns({"split_fields": split_fields, "parsed": parsed})
         .withColumn("fields", fields)
         .select(
             "source",
@@ -118,7 +154,15 @@ def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
 
 
 def json_lines(lines: DataFrame, *others: str) -> DataFrame:
-    """Lines (`source`, `raw`, `is_header`) that should be a JSON object each, as `RAW_COLUMNS` and the others named."""
+    """Parse lines that should each be a JSON object.
+
+    Args:
+        lines: Lines with the columns `source`, `raw` and `is_header`.
+        *others: Names of further columns to keep.
+
+    Returns:
+        One row per line, with `RAW_COLUMNS` and the further columns.
+    """
     schema = ", ".join(f"{name} string" for name in (*FIELDS, "_corrupt"))
     usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
     flaw = F.coalesce(
@@ -161,7 +205,7 @@ def _parquet_fields(rows: DataFrame) -> DataFrame:
 
 
 def _raw_flaw() -> Column:
-    """What makes a line unfit for a parser; null where nothing does."""
+    """Name the reason why a line must not reach a parser; null where there is none."""
     return (
         F.when(~F.is_valid_utf8("raw"), "not valid UTF-8")
         .when(_is_too_long(F.col("raw")), f"line longer than {MAX_LINE_LENGTH} characters")
@@ -171,13 +215,15 @@ def _raw_flaw() -> Column:
 
 
 def _is_too_long(text: Column) -> Column:
-    # The bytes are known, the characters have to be counted.
+    # Compare the bytes first, because their number is stored, while characters must be counted.
     return (F.octet_length(text) > MAX_LINE_LENGTH) & (F.length(text) > MAX_LINE_LENGTH)
 
 
 def _field_flaw(fields: Sequence[Column]) -> Column:
-    """What makes fields unfit for an event where the line itself does not show it, as an escape in JSON or a value in
-    Parquet does not; null where nothing does."""
+    """Name the reason why parsed fields are unfit for an event; null where there is none.
+
+    The raw line may hide such a fault, for example behind an escape in JSON or in a value of a Parquet file.
+    """
     joined = F.concat_ws(",", *fields)
     return (
         F.when(~F.is_valid_utf8(joined), "not valid UTF-8")
@@ -186,24 +232,25 @@ def _field_flaw(fields: Sequence[Column]) -> Column:
     )
 
 
-def _required(columns: tuple[str, ...]) -> tuple[str, ...]:
+def _checked_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        # Where there is no header line an event stands here: whose it is has no place in a reason.
+        # Quote only names that consist of letters. A file without a header line has an event in this place, and the
+        # reason must not reveal that event's user.
         named = ", ".join(name for name in columns if name.replace("_", "").isalpha())[:200]
         raise UnreadableFileError(
-            f"no column {', '.join(missing)} among its {len(columns)}{f' ({named})' if named else ''}; "
-            "a CSV file without a header line is read with --set ingest.header=false"
+            f"no column {', '.join(missing)} among its {len(columns)} columns{f' ({named})' if named else ''}. "
+            "If the file is CSV without a header line, add --set ingest.header=false"
         )
     if len(columns) > MAX_COLUMNS:
-        raise UnreadableFileError(f"{len(columns):,} columns; at most {MAX_COLUMNS:,} are read")
-    twice = sorted({name for name in columns if name in FIELDS and columns.count(name) > 1})
-    if twice:
-        raise UnreadableFileError(f"column {', '.join(twice)} stands twice in the header")
+        raise UnreadableFileError(f"the file has {len(columns):,} columns, but at most {MAX_COLUMNS:,} can be read")
+    repeated = sorted({name for name in columns if name in FIELDS and columns.count(name) > 1})
+    if repeated:
+        raise UnreadableFileError(f"column {', '.join(repeated)} appears more than once")
     return columns
 
 
-def _csv_fields(line: str) -> list[str]:
+def _header_columns(line: str) -> list[str]:
     return [name.strip().strip('"').strip().lower() for name in line.removeprefix(_BYTE_ORDER_MARK).split(",")]
 
 
@@ -215,7 +262,12 @@ def _parquet_schema(spark: SparkSession, path: str) -> StructType:
 
 
 def _first_line(spark: SparkSession, path: str) -> str:
-    """The first line of a text file, plain or compressed, after a look whether the file has line ends throughout."""
+    """Return the first line of a text file, plain or compressed.
+
+    Raises:
+        UnreadableFileError: The file is empty, a block of it has no line end, or it can never be read.
+        LambdaSparkError: Reading failed for a reason that may pass.
+    """
     jvm: Any = spark._jvm
     hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
     configuration = spark._jsc.hadoopConfiguration()
@@ -228,22 +280,27 @@ def _first_line(spark: SparkSession, path: str) -> str:
         try:
             if codec is not None:
                 stream = codec.createInputStream(stream)
-            taken = _read_line(jvm, stream, line, MAX_LINE_LENGTH * 4)
-            has_line_ends = taken < BLOCK_BYTES and _has_line_ends(jvm, stream, length if codec is None else None)
+            bytes_read = _read_line(jvm, stream, line, MAX_LINE_LENGTH * 4)
+            has_line_ends = bytes_read < BLOCK_BYTES and _has_line_ends(jvm, stream, length if codec is None else None)
         finally:
             stream.close()
     except Exception as error:
         raise unreadable(path, error) from error
-    if taken == 0:
+    if bytes_read == 0:
         raise UnreadableFileError("the file is empty")
     if not has_line_ends:
-        raise UnreadableFileError(f"no line end in {BLOCK_BYTES // 2**20} MB")
+        raise UnreadableFileError(
+            f"no line end in {BLOCK_BYTES // 2**20} MB of the file, so it cannot be read line by line"
+        )
     return str(line.toString())
 
 
 def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:
-    """Whether each block has a line end: of a plain file little but the blocks' beginnings is read, a compressed one
-    (of unknown length) is gone through."""
+    """Whether each block has a line end.
+
+    A plain file is read only from the start of each block to the next line end. A compressed file, whose `length` is
+    None, is read through, because its uncompressed length is unknown.
+    """
     ignored = jvm.org.apache.hadoop.io.Text()
     start = BLOCK_BYTES
     while length is None or start < length:
@@ -258,13 +315,24 @@ def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:
 
 
 def _read_line(jvm: Any, stream: Any, line: Any, most_bytes_kept: int) -> int:
-    """Bytes of the line that begins where the stream is, counted to the end of a block at most."""
+    """Read a line from the stream's position, up to `BLOCK_BYTES`, and return the number of bytes read."""
     return int(jvm.org.apache.hadoop.util.LineReader(stream, 65_536).readLine(line, most_bytes_kept, BLOCK_BYTES))
 
 
 def unreadable(path: str, error: Exception, how: str = "") -> LambdaSparkError:
-    """What became of reading a file: an UnreadableFileError for good, another where it may be read the next time."""
-    reason = reason_of(error)
-    if may_pass(reason):
-        return LambdaSparkError(f"{path} cannot be read now: {reason}; nothing of it is refused: start again")
+    """Turn a failure to read a file into the error to raise.
+
+    Args:
+        path: Path of the file.
+        error: The failure.
+        how: Words that follow "cannot be read", such as " as Parquet".
+
+    Returns:
+        An UnreadableFileError where the file is at fault. Another LambdaSparkError where the next attempt may succeed.
+    """
+    reason = root_cause(error)
+    if is_transient(reason):
+        return LambdaSparkError(
+            f"{path} cannot be read now: {reason}. The failure may pass, so the file was not rejected: start again"
+        )
     return UnreadableFileError(f"cannot be read{how}: {reason}")

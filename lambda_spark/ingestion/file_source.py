@@ -1,6 +1,6 @@
 """Event files as a source.
 
-Spark's file stream says which files are new and remembers them; the files themselves are read here, grouped by layout.
+Spark's file stream finds the new files and remembers them. This module reads the files, grouped by layout.
 """
 
 from __future__ import annotations
@@ -30,16 +30,23 @@ from lambda_spark.spark import literal_rows
 from lambda_spark.storage.checkpoints import APPLICATION, FILES, PLANNED, Checkpoint, files_planned
 from lambda_spark.storage.file_system import FileSystem, escape_glob
 from lambda_spark.storage.lake import Lake
-from lambda_spark.storage.tables import INGESTED_FILES
+from lambda_spark.storage.tables import INGESTION_LOG
 
 _NEVER_FORGET = "36500d"
-"""Age beyond which Spark's file stream would ignore a file; its default of 7 days is counted from the newest file."""
+"""Age at which Spark's file stream ignores a file, set so high that it ignores none.
+
+The default is 7 days, counted from the newest file. One file with a future modification time would hide all others.
+"""
 
 _FILE_COLUMNS = "path string, modificationTime timestamp, length bigint, content binary"
 
 
 class FileSource:
-    """Folders and files. Raises UsageError for one that does not exist."""
+    """Folders and files as a source of events.
+
+    Raises:
+        UsageError: No source is named, a source does not exist, or the sources cannot be read together.
+    """
 
     name = "ingest"
     application_key = APPLICATION
@@ -52,58 +59,68 @@ class FileSource:
         self._pattern = _source_pattern(lake, sources)
 
     def stream(self) -> DataFrame:
-        most = size_in_bytes(self._settings.max_bytes_per_batch, "ingest.max_bytes_per_batch")
+        """Return the stream of new files: `path`, `modificationTime` and `length`, without their content."""
+        max_bytes = size_in_bytes(self._settings.max_bytes_per_batch, "ingest.max_bytes_per_batch")
         return (
             self._lake.spark.readStream.format("binaryFile")
             .schema(_FILE_COLUMNS)
             .option("recursiveFileLookup", "true")
             .option("maxFileAge", _NEVER_FORGET)
-            .option("maxBytesPerTrigger", most)
+            .option("maxBytesPerTrigger", max_bytes)
             .load(self._pattern)
             .select("path", "modificationTime", "length")
         )
 
     def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
+        """Return the files of one micro-batch, without those that `ingest.exclude` names."""
         files = batch.collect()
         planned = files_planned(self._lake, checkpoint, batch_id)
         if len(planned) > len(files):
-            # Spark leaves out what is empty, or gone since.
-            paths = {file.path for file in files}
-            absent = {self._path(uri): modified_at for uri, modified_at in planned.items()}
+            # Add the planned files that Spark left out: those that are empty, and those that no longer exist.
+            delivered = {file.path for file in files}
+            modified_by_path = {self._path(uri): modified_at for uri, modified_at in planned.items()}
             files += [
                 Row(path=path, modificationTime=modified_at, length=0)
-                for path, modified_at in absent.items()
-                if path not in paths
+                for path, modified_at in modified_by_path.items()
+                if path not in delivered
             ]
-        wanted = [file for file in files if not is_excluded(file.path, self._settings.exclude)]
-        return _FileDelivery(self._lake.spark, wanted, header=self._settings.header)
+        included = [file for file in files if not is_excluded(file.path, self._settings.exclude)]
+        return _FileDelivery(self._lake.spark, included, header=self._settings.header)
 
     def _path(self, uri: str) -> str:
         jvm: Any = self._lake.spark._jvm
         return str(jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(uri)).toString())
 
     def present(self) -> set[str]:
-        """The files that are there now."""
+        """Return the paths of the files that exist now."""
         return {row.path for row in self._present().select("path").collect()}
 
     def not_read_again(self, at_start: Set[str]) -> tuple[str, ...]:
-        """Files that changed after they had been read, or were empty then: Spark reads no file twice under one name.
+        """Find the files whose present content Spark will never read, because it reads no file name twice.
 
-        What was not there at the start of the run is new: the next one reads it.
+        Such a file changed after it was read, or was empty when Spark first saw it. A file that appeared during the run
+        does not count, because the next run reads it.
+
+        Args:
+            at_start: Paths of the files that existed at the start of the run.
+
+        Returns:
+            Paths in sorted order, without `file:` in front, and without those that `ingest.exclude` names.
         """
         present = self._present().select(
             "path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes")
         )
         known = (
-            self._lake.read(INGESTED_FILES)
+            self._lake[INGESTION_LOG]
+            .read()
             .groupBy(_decoded(F.col("source")).alias("path"))
             .agg(F.max("modified_at").alias("modified_at"), F.max_by("bytes", "ingested_at").alias("bytes"))
         )
         changed = (F.col("now_bytes") != F.col("bytes")) | (F.col("now_modified") > F.col("modified_at"))
         was_empty = F.col("bytes").isNull() & (F.col("now_bytes") > 0)
         rows = present.join(known, on="path", how="left").where(changed | was_empty).orderBy("path")
-        found = rows.select("path", F.col("bytes").isNull().alias("is_unread")).collect()
-        paths = (row.path.removeprefix("file:") for row in found if row.path in at_start or not row.is_unread)
+        candidates = rows.select("path", F.col("bytes").isNull().alias("is_unread")).collect()
+        paths = (row.path.removeprefix("file:") for row in candidates if row.path in at_start or not row.is_unread)
         return tuple(path for path in paths if not is_excluded(path, self._settings.exclude))
 
     def _present(self) -> DataFrame:
@@ -111,13 +128,18 @@ class FileSource:
 
 
 def is_excluded(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a file, by its name or its path, is one of `ingest.exclude`."""
+    """Whether a pattern matches the name or the path of a file.
+
+    Args:
+        path: Path of the file, with or without `file:` in front.
+        patterns: Patterns with `*`, `?` and `[…]` as in a shell, such as the patterns in `ingest.exclude`.
+    """
     path = path.removeprefix("file:")
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in (path, path.rsplit("/", 1)[-1]))
 
 
 class _FileDelivery(Delivery):
-    """The new files of one micro-batch, by their URIs."""
+    """New files of one micro-batch, by their URIs."""
 
     def __init__(self, spark: SparkSession, files: list[Row], *, header: bool) -> None:
         super().__init__(bytes=sum(row.length for row in files))
@@ -141,11 +163,11 @@ class _FileDelivery(Delivery):
         return reduce(DataFrame.unionByName, readable)
 
     def refuse_unreadable(self, error: Exception) -> bool:
-        found = False
+        any_refused = False
         for group in self._groups:
             for path in list(group.paths):
                 try:
-                    # Without a shuffle, which would need room elsewhere.
+                    # Read without a shuffle, because a shuffle writes to disk and could fail on a full disk.
                     read_group(self._spark, FileGroup(group.layout, [path])).write.format("noop").mode("append").save()
                 except Exception as alone:
                     reason = unreadable(path, alone)
@@ -153,8 +175,8 @@ class _FileDelivery(Delivery):
                         raise reason from alone
                     group.paths.remove(path)
                     self.refused[self._uri(path)] = str(reason)
-                    found = True
-        return found
+                    any_refused = True
+        return any_refused
 
     def parts(self, inspected: DataFrame) -> dict[str, Part]:
         return {uri: Part(uri, file.path, file.modificationTime, file.length) for uri, file in self._files.items()}
@@ -164,24 +186,29 @@ class _FileDelivery(Delivery):
 
 
 def _source_pattern(lake: Lake, sources: list[str]) -> str:
+    """Return one glob pattern that matches all sources."""
     if not sources:
-        raise UsageError("no source: name folders or files, or set ingest.source in the settings")
+        raise UsageError("no source is named: name folders or files, or set ingest.source in the settings")
     roots = []
     for source in sources:
         files = FileSystem(lake.spark, source)
         if not files.exists():
             raise UsageError(f"{source}: no such file or folder")
         if files.is_local and files.is_folder() and not lake.files.is_local:
-            raise UsageError(f"{source} is a local folder, the lake is not: the workers could not read it")
+            raise UsageError(
+                f"{source} is a local folder, but the lake is not local, so the workers could not read the folder. "
+                "Name a folder that every worker can read"
+            )
         roots.append(files.path().toUri().getPath() if files.is_local else files.root)
     if len(roots) == 1:
         return escape_glob(roots[0])
     if not all(root.startswith("/") for root in roots):
-        raise UsageError("several sources must be on the local file system; name their common folder instead")
-    # Hadoop does not read an escaped brace within braces: there `?` stands for it.
+        raise UsageError("several sources must be on the local file system. Name their common folder instead")
+    # Write `?` for a brace in a path, because Hadoop does not understand an escaped brace within braces.
     parts = [re.sub(r"[{}]", "?", root.lstrip("/")) for root in roots]
     return "file:///{" + ",".join(re.sub(r"([\[\]*\\,])", r"\\\1", part) for part in parts) + "}"
 
 
 def _decoded(uri: Column) -> Column:
+    """Decode a URI; a plus sign stays a plus sign, which `url_decode` would turn into a space."""
     return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B")))

@@ -1,12 +1,14 @@
-"""Files or a Kafka topic into `events`, `rejected_events` and `ingested_files`, each event once; and `products` of it.
+"""Ingestion of files or a Kafka topic into `events`, `rejected_events`, `ingestion_log` and `products`.
 
-The source says what is new and Spark remembers it; what becomes of a line is the same wherever it came from.
+Each event is stored once. The source finds new lines, and Spark's checkpoint remembers them. A line is treated in the
+same way whatever source it came from.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -23,27 +25,38 @@ from lambda_spark.settings import AVAILABLE_NOW, IngestSettings, KafkaSettings
 from lambda_spark.storage.checkpoints import APPLICATION, Checkpoint, new_application, open_checkpoint
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.stream import run_stream
-from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
+from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, PRODUCTS, REJECTED_EVENTS
 
-Progress = Callable[[str], None]
-
-# Unlike counts of pairs, events know their repeats: all may safely be read once more.
-_READ_AGAIN = "all is read again, and what was read before is dropped as a repeat"
-_COME_BACK = "users who were forgotten without --refuse come back with what is read again: forget them once more"
+logger = logging.getLogger(__name__)
 
 
-def ingest(
-    lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trigger: str = AVAILABLE_NOW, progress: Progress
-) -> Account:
-    """Read what is new in the sources (folders or files) and return the account of it.
+# Reading all input again is safe, because repeated events are recognised by their ids. Counts of pairs have no ids.
+_READ_AGAIN = "all input is read again, and lines that the lake already has are dropped as repeats"
+_COME_BACK = (
+    "users who were forgotten without --refuse come back when their events are read again. Run `forget` for them again"
+)
 
-    Raises UsageError for a source that does not exist.
+
+def ingest(lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trigger: str = AVAILABLE_NOW) -> Account:
+    """Ingest the new files of the sources.
+
+    Args:
+        lake: The lake. Missing tables are created.
+        sources: Folders and files.
+        settings: How files are found and read.
+        trigger: `available-now`, or an interval like `10 seconds` for a job that stays up.
+
+    Returns:
+        The account of all lines that were read. It also names unreadable files, and files that were rewritten.
+
+    Raises:
+        UsageError: No source is named, a source does not exist, or the sources cannot be read together.
     """
     files = FileSource(lake, list(sources), settings)
-    _bring_back(lake, progress)
+    _restore_missing_tables(lake)
     create_tables(lake)
     at_start = files.present()
-    account = _take_in(lake, files, settings, trigger, progress)
+    account = _ingest_stream(lake, files, settings, trigger)
     with lake.locks.reader():
         return replace(account, rewritten=files.not_read_again(at_start))
 
@@ -55,72 +68,97 @@ def ingest_topic(
     *,
     from_start: bool = False,
     trigger: str = AVAILABLE_NOW,
-    progress: Progress,
 ) -> Account:
-    """Read what is new in a Kafka topic and return the account of it; with `from_start`, from its earliest offset.
+    """Ingest the new messages of a Kafka topic.
 
-    Raises UsageError for a topic that is not there, KafkaError where no broker answers or messages are gone that had
-    not been read.
+    Args:
+        lake: The lake. Missing tables are created.
+        kafka: The topic and its servers.
+        settings: How lines are validated, and how often `products` is renewed.
+        from_start: Whether to read the topic again from its earliest offset.
+        trigger: `available-now`, or an interval like `10 seconds` for a job that stays up.
+
+    Returns:
+        The account of all messages that were read.
+
+    Raises:
+        UsageError: The topic does not exist or is not named, or the client properties cannot be read.
+        KafkaError: No broker answers, unread messages are gone, or the topic was created again.
     """
     topic = KafkaSource(lake.spark, kafka)
     topic_id = topic.look_up()
-    _bring_back(lake, progress)
+    _restore_missing_tables(lake)
     create_tables(lake)
-    recorded_id = lake.properties(EVENTS).get(topic.id_key)
+    recorded_id = lake[EVENTS].properties().get(topic.id_key)
     if from_start or recorded_id is None:
-        lake.set_properties(EVENTS, {topic.application_key: new_application(), topic.id_key: topic_id})
-        progress(f"reading topic {kafka.topic} from its earliest offset")
+        lake[EVENTS].set_properties({topic.application_key: new_application(), topic.id_key: topic_id})
+        logger.info(f"reading topic {kafka.topic} from its earliest offset")
     elif recorded_id != topic_id:
         raise topic.was_recreated()
     with topic.errors_in_one_line():
-        return _take_in(lake, topic, settings, trigger, progress)
+        return _ingest_stream(lake, topic, settings, trigger)
 
 
 def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> None:
-    """The tables that ingestion writes, where they are missing; the properties go to `events`."""
+    """Create those tables that ingestion writes and that do not exist yet.
+
+    Args:
+        lake: The lake.
+        properties: Properties to record with `events` where that table is created.
+    """
     lake.create(EVENTS, properties={APPLICATION: new_application(), **(properties or {})})
-    lake.create(REJECTED_EVENTS, INGESTED_FILES, PRODUCTS)
+    lake.create(REJECTED_EVENTS, INGESTION_LOG, PRODUCTS)
 
 
-def _bring_back(lake: Lake, progress: Progress) -> None:
-    """See to it that tables which are gone, although events came in, get their rows again."""
-    if not lake.exists(EVENTS) or lake.last_commit(EVENTS, job="ingest") is None:
+def _restore_missing_tables(lake: Lake) -> None:
+    """Give missing tables their rows again: rebuild `products`, and have the other tables' input read again."""
+    if not lake[EVENTS].exists() or lake[EVENTS].last_commit(job="ingest") is None:
         return
-    if not lake.exists(PRODUCTS):
-        progress("products is missing; making it again from events")
+    if not lake[PRODUCTS].exists():
+        logger.info("products is missing. It is rebuilt from events")
         renew_products(lake)
-    missing = [table.name for table in (REJECTED_EVENTS, INGESTED_FILES) if not lake.exists(table)]
+    missing = [table.name for table in (REJECTED_EVENTS, INGESTION_LOG) if not lake[table].exists()]
     if missing:
-        keys = [key for key in lake.properties(EVENTS) if key.partition(".")[0] == APPLICATION]
+        keys = [key for key in lake[EVENTS].properties() if key.partition(".")[0] == APPLICATION]
         each = " (files and topics, each by the next job that reads it)" if len(keys) > 1 else ""
-        _read_again(lake, keys, f"{', '.join(missing)} is missing; {_READ_AGAIN}{each}", progress)
+        _start_over(lake, keys, f"{', '.join(missing)} is missing, so {_READ_AGAIN}{each}")
 
 
-def _read_again(lake: Lake, keys: Sequence[str], why: str, progress: Progress) -> None:
-    """Have streams, named by the properties that hold their application ids, begin anew."""
-    progress(why)
-    if come_back := who_comes_back(lake):
-        progress(come_back)
-    lake.set_properties(EVENTS, {key: new_application() for key in keys})
+def _start_over(lake: Lake, keys: Sequence[str], reason: str) -> None:
+    """Make streams read their input from the start, by giving them new application ids.
+
+    Args:
+        lake: The lake.
+        keys: Properties of `events` that hold the application ids.
+        reason: Line of progress that says why.
+    """
+    logger.info(reason)
+    if warning := who_comes_back(lake):
+        logger.info(warning)
+    lake[EVENTS].set_properties({key: new_application() for key in keys})
 
 
 def who_comes_back(lake: Lake) -> str:
-    """What to know before sources are read again, where users were forgotten; else empty."""
-    return _COME_BACK if FORGETTING in lake.properties(EVENTS) else ""
+    """Return a warning for people who have sources read again.
+
+    Returns:
+        The warning that forgotten users come back; empty where no users were forgotten.
+    """
+    return _COME_BACK if FORGETTING in lake[EVENTS].properties() else ""
 
 
-def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str, progress: Progress) -> Account:
-    checkpoint = _checkpoint(lake, source, progress)
+def _ingest_stream(lake: Lake, source: Source, settings: IngestSettings, trigger: str) -> Account:
+    checkpoint = _open_or_start_over(lake, source)
     total = Account()
 
     def process(batch: DataFrame, batch_id: int) -> None:
         nonlocal total
         started = time.monotonic()
-        # Held as a whole: what a micro-batch found in the tables must still be so when it writes.
+        # Hold the locks for the whole micro-batch, because nothing it reads in the tables may change before it writes.
         with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
             delivery = source.delivery(batch, checkpoint, batch_id)
             account = MicroBatch(lake, checkpoint, settings, batch_id, delivery).write()
-        progress(
+        logger.info(
             f"micro-batch {batch_id}: {account.parts} {source.unit}, {account.lines:,} lines = "
             f"{account.events:,} events + {account.repeats:,} repeats + {account.rejected:,} rejected "
             f"in {time.monotonic() - started:.1f} s"
@@ -141,30 +179,35 @@ def _take_in(lake: Lake, source: Source, settings: IngestSettings, trigger: str,
 
 
 def renew_products(lake: Lake) -> None:
-    """Bring `products` up to date with `events`, from what came since or, where anything was taken out, from all."""
+    """Bring `products` up to date with `events`.
+
+    Only the events since the last renewal are read. All events are read where rows were deleted since then, or where
+    the log of `events` does not hold every commit since then.
+    """
     lake.create(PRODUCTS)
     with lake.locks.reader(), lake.locks.table(PRODUCTS.name):
-        version = lake.version(EVENTS)
-        done = lake.last_commit(PRODUCTS)
-        seen = None if done is None else done.note.get("events_version")
+        version = lake[EVENTS].version()
+        last_commit = lake[PRODUCTS].last_commit()
+        covered = None if last_commit is None else last_commit.note.get("events_version")
         note = {"job": "ingest", "events_version": version}
-        if seen is None or seen > version or not lake.has_log_since(EVENTS, seen):
-            lake.overwrite(PRODUCTS, product_attributes(lake.read(EVENTS, version)), note=note)
+        if covered is None or covered > version or not lake[EVENTS].has_log_since(covered):
+            lake[PRODUCTS].overwrite(product_attributes(lake[EVENTS].read(version)), note=note)
             return
-        if lake.newest_alike(EVENTS, seen) == version:
+        if lake[EVENTS].latest_version_with_same_rows(covered) == version:
             return
-        changes = lake.changes(EVENTS, seen, version)
+        changes = lake[EVENTS].changes(covered, version)
         if changes.where(F.col("_change_type") != "insert").isEmpty():
-            products = newest_products(lake.read(PRODUCTS), product_attributes(changes))
+            products = newest_products(lake[PRODUCTS].read(), product_attributes(changes))
         else:
-            products = product_attributes(lake.read(EVENTS, version))
-        lake.overwrite(PRODUCTS, products, note=note)
+            products = product_attributes(lake[EVENTS].read(version))
+        lake[PRODUCTS].overwrite(products, note=note)
 
 
-def _checkpoint(lake: Lake, source: Source, progress: Progress) -> Checkpoint:
+def _open_or_start_over(lake: Lake, source: Source) -> Checkpoint:
+    """Open the source's checkpoint. Where it is lost or belongs to other tables, read the source from the start."""
     key = source.application_key
     try:
-        return open_checkpoint(lake, source.name, EVENTS, way_out=_READ_AGAIN, key=key, parts=source.checkpoint_parts)
+        return open_checkpoint(lake, source.name, EVENTS, advice=_READ_AGAIN, key=key, parts=source.checkpoint_parts)
     except CheckpointError as error:
-        _read_again(lake, [key], str(error), progress)
-        return open_checkpoint(lake, source.name, EVENTS, way_out="", key=key)
+        _start_over(lake, [key], str(error))
+        return open_checkpoint(lake, source.name, EVENTS, advice="", key=key)

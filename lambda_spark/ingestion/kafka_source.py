@@ -1,8 +1,10 @@
-"""A Kafka topic as a source: each message a JSON object with REES46's names.
+"""A Kafka topic as a source: each message is a JSON object with REES46's field names.
 
-Spark's own connector reads it and remembers the offsets in the stream's checkpoint; no consumer group is committed to
-and no two readers take messages from each other. What a cluster asks of its clients (TLS, SASL) stands in a file of
-Kafka's own client properties; its values go to Kafka and nowhere else: they are neither settings nor ever printed.
+Spark's own connector reads the topic and keeps the offsets in the stream's checkpoint. It commits offsets to no
+consumer group, so that two readers never take messages from each other.
+
+Options that a cluster demands of its clients (TLS, SASL) are in a file of Kafka's own client properties. Their values
+go to Kafka and nowhere else. They are not settings of this project, and they are never printed.
 """
 
 from __future__ import annotations
@@ -15,47 +17,66 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lambda_spark.errors import KafkaError, UsageError, reason_of
+from lambda_spark.errors import KafkaError, UsageError, root_cause
 from lambda_spark.ingestion.file_formats import json_lines
 from lambda_spark.ingestion.source import KAFKA, Delivery, Part, part_of
 from lambda_spark.settings import KafkaSettings
 from lambda_spark.storage.checkpoints import APPLICATION, PLANNED, Checkpoint
 
 _ANSWER_WITHIN_MS = 15_000
-_FROM_START = "`--from-start` reads what there is from its earliest offset, and drops what is known as repeats"
+_FROM_START = (
+    "Add `--from-start` to read the topic from its earliest offset. "
+    "Messages that the lake already has are dropped as repeats"
+)
 _APPLICATIONS = f"{APPLICATION}.kafka."
-"""Properties of `events` that begin with this hold the application ids of topics' streams."""
+"""Prefix of the properties of `events` that hold the application ids of topics' streams."""
 
 
 def stream_name(topic: str) -> str:
-    """The name of a topic's stream, of its checkpoint's folder, and of its lock."""
+    """Return the name of a topic's stream, of its checkpoint's folder, and of its lock."""
     return f"ingest-kafka-{topic}"
 
 
 def topics_read(properties: Iterable[str]) -> list[str]:
-    """The topics whose messages a lake has taken in, by the names of what is recorded with `events`."""
+    """List the topics that a lake has ingested.
+
+    Args:
+        properties: Names of the properties of `events`.
+    """
     return sorted(key.removeprefix(_APPLICATIONS) for key in properties if key.startswith(_APPLICATIONS))
 
 
 class KafkaSource:
-    """The messages of one topic. Raises UsageError for a topic that is not named or options that cannot be read."""
+    """The messages of one topic as a source of events.
+
+    Raises:
+        UsageError: No topic or no server is named, or the file of client properties cannot be read.
+    """
 
     unit = "partitions"
     checkpoint_parts: tuple[str, ...] = (PLANNED,)
 
     def __init__(self, spark: SparkSession, settings: KafkaSettings) -> None:
         if not settings.bootstrap_servers or not settings.topic:
-            raise UsageError("--source kafka needs --bootstrap-servers and --topic (or the settings kafka.…)")
+            raise UsageError(
+                "--source kafka needs --bootstrap-servers and --topic (or the settings "
+                "kafka.bootstrap_servers and kafka.topic)"
+            )
         self._spark = spark
         self._settings = settings
         self._options = {**_client_properties(spark, settings), "bootstrap.servers": settings.bootstrap_servers}
         self.name = stream_name(settings.topic)
         self.application_key = f"{_APPLICATIONS}{settings.topic}"
         self.id_key = f"topic_id.kafka.{settings.topic}"
-        """The property of `events` that holds the id of the topic that was read: a topic made again has another."""
+        """Property of `events` with the id of the topic that was read. A topic that is created again has a new id."""
 
     def look_up(self) -> str:
-        """The topic's id. Raises UsageError for a topic that is not there, KafkaError where no broker answers."""
+        """Ask Kafka for the topic's id.
+
+        Raises:
+            UsageError: The topic does not exist.
+            KafkaError: No broker answers, or Kafka refuses to answer.
+        """
         jvm: Any = self._spark._jvm
         properties = jvm.java.util.Properties()
         limits = {"default.api.timeout.ms": str(_ANSWER_WITHIN_MS), "request.timeout.ms": str(_ANSWER_WITHIN_MS)}
@@ -70,16 +91,17 @@ class KafkaSource:
             finally:
                 admin.close()
         except Py4JJavaError as error:
-            reason = self._without_secrets(reason_of(error))
-            # The chain of causes may quote the options: it is not passed on.
+            reason = self._without_secrets(root_cause(error))
+            # Raise `from None`, because the causes of the error may quote secret options.
             if reason.startswith("UnknownTopicOrPartition"):
-                raise UsageError(f"there is no topic '{topic}' at {servers}; create it, or name another") from None
+                raise UsageError(f"there is no topic '{topic}' at {servers}. Create it, or name another") from None
             raise KafkaError(
-                f"Kafka at {servers} cannot be asked for topic '{topic}' ({reason}); are the servers up and "
-                "reachable, and the client's properties right (kafka.properties_file)?"
+                f"Kafka at {servers} cannot be asked about topic '{topic}' ({reason}). Check that the servers are up "
+                "and reachable, and that the client's properties are right (kafka.properties_file)"
             ) from None
 
     def stream(self) -> DataFrame:
+        """Return the stream of new messages, from the earliest offset on where there is no checkpoint."""
         options = {f"kafka.{key}": value for key, value in self._options.items()}
         return (
             self._spark.readStream.format("kafka")
@@ -92,32 +114,38 @@ class KafkaSource:
         )
 
     def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
+        """Return the messages of one micro-batch."""
         return _MessageDelivery(batch)
 
     def was_recreated(self) -> KafkaError:
+        """Return the error for a topic that is not the topic that the lake has read before."""
         return KafkaError(
             f"topic '{self._settings.topic}' at {self._settings.bootstrap_servers} is not the one that this lake has "
-            f"read: it was created anew, or is another cluster's; {_FROM_START}"
+            f"read. It was deleted and created again, or it belongs to another cluster. {_FROM_START}"
         )
 
     @contextmanager
     def errors_in_one_line(self) -> Iterator[None]:
-        """What Kafka or its connector refuses, as one line that says what to do."""
+        """Turn an error of Kafka or its connector into one line that says what to do.
+
+        Raises:
+            KafkaError: Kafka stopped answering, or unread messages are gone. Any other error is raised as it is.
+        """
         try:
             yield
         except Exception as error:
-            reason = self._without_secrets(reason_of(error))
+            reason = self._without_secrets(root_cause(error))
             text = f"{reason} {error}"
             topic, servers = self._settings.topic, self._settings.bootstrap_servers
             if "OffsetOutOfRange" in text or "data may have been" in text or "KAFKA_DATA_LOSS" in text:
                 raise KafkaError(
-                    f"messages of topic '{topic}' are gone that had not been read yet: Kafka deleted them (retention), "
-                    f"or the topic was created anew ({reason}); {_FROM_START}"
+                    f"unread messages of topic '{topic}' are gone: Kafka deleted them (retention), or the topic was "
+                    f"deleted and created again ({reason}). {_FROM_START}"
                 ) from None
             if "org.apache.kafka" in text or "TimeoutException" in text:
                 raise KafkaError(
-                    f"Kafka at {servers} stopped answering for topic '{topic}' ({reason}); nothing is lost: "
-                    "start this job again once it is back"
+                    f"Kafka at {servers} stopped answering for topic '{topic}' ({reason}). Nothing is lost: "
+                    "start this job again once Kafka is back"
                 ) from None
             raise
 
@@ -136,12 +164,12 @@ class _MessageDelivery(Delivery):
         self._batch = batch
 
     def lines(self) -> DataFrame:
-        # A message without a value is an empty line, and so a rejection like any other.
+        # Treat a message without a value as an empty line, so that it is rejected like any other empty line.
         value = F.coalesce(F.col("value"), F.lit(b""))
         return json_lines(
             self._batch.select(
                 F.concat_ws("/", F.concat(F.lit(KAFKA), F.col("topic")), "partition", "offset").alias("source"),
-                # The bytes as they are, also where they are no UTF-8: that is found out as for a file's line.
+                # Keep all bytes, even invalid UTF-8, because `json_lines` reports it as it does for a file's line.
                 value.cast("string").alias("raw"),
                 F.lit(False).alias("is_header"),
                 F.col("offset").alias("message"),
@@ -168,7 +196,7 @@ class _MessageDelivery(Delivery):
 
 
 def _client_properties(spark: SparkSession, settings: KafkaSettings) -> dict[str, str]:
-    """What stands in the file of client properties, as Java reads such files; empty where there is none."""
+    """Read the file of client properties as Java does; empty where the settings name no file."""
     if not settings.properties_file:
         return {}
     jvm: Any = spark._jvm
@@ -180,5 +208,7 @@ def _client_properties(spark: SparkSession, settings: KafkaSettings) -> dict[str
         finally:
             file.close()
     except Py4JJavaError as error:
-        raise UsageError(f"kafka.properties_file: {reason_of(error)}") from None
+        raise UsageError(
+            f"kafka.properties_file cannot be read: {root_cause(error)}. Correct the path or the file"
+        ) from None
     return {str(key): str(properties.getProperty(key)) for key in properties.stringPropertyNames()}

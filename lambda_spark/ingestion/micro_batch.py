@@ -1,6 +1,6 @@
-"""One micro-batch of lines on its way into `events`, `rejected_events` and `ingested_files`.
+"""One micro-batch of lines, written to `events`, `rejected_events` and `ingestion_log`.
 
-Killed and run again, it finds its own commits by their notes and appends only what is missing.
+A micro-batch that was killed and runs again finds its own commits by their notes. It appends only what is missing.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from lambda_spark.ingestion.refused_users import REFUSING, SALT, Refusals, refus
 from lambda_spark.ingestion.source import Delivery, Part, part_of
 from lambda_spark.ingestion.validation import validate
 from lambda_spark.settings import IngestSettings
-from lambda_spark.spark import dates_with_few, fit_partitions, literal_rows, side_by_side, varying
+from lambda_spark.spark import column_constant, fit_partitions, literal_rows, run_concurrently, smallest_dates_up_to
 from lambda_spark.storage.checkpoints import PLANNED_AT, Checkpoint, batch_time
-from lambda_spark.storage.lake import Lake, cut_in
-from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, REFUSED_USERS, REJECTED_EVENTS, Table
+from lambda_spark.storage.lake import Lake, retention_cutoff_in
+from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, REFUSED_USERS, REJECTED_EVENTS, Table
 
-INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTED_FILES)
-"""What a micro-batch writes."""
+INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTION_LOG)
+"""Tables that a micro-batch writes."""
 
 _FEW_LINES = 100_000
-"""A micro-batch of no more lines is written as one file for each date, no more bad ones as one file; no more are
-broadcast."""
+"""Largest number of lines that are broadcast or put together in one file.
+
+Up to this many events are written as one file per date, and up to this many rejected lines as one file.
+"""
 _SOME_DATES = 50
-"""A condition names the times of so many dates, of more only the dates."""
+"""Largest number of dates for which a filter also names the times. For more dates it names only the dates."""
 _FEW_REPEATS = 2_000_000
-"""So many repeats in a micro-batch can be broadcast."""
+"""Largest number of repeated ids that are broadcast."""
 
 
 @dataclass(slots=True)
 class _Lines:
-    """What was read of a part."""
+    """Numbers of lines read from a part."""
 
     lines: int = 0
     headers: int = 0
@@ -49,7 +51,7 @@ class _Lines:
 
 @dataclass(slots=True)
 class _Span:
-    """What a micro-batch brings to a date: so many valid events, from the first to the last, in epoch microseconds."""
+    """Number of valid events on a date, and the times of the first and the last of them in epoch microseconds."""
 
     valid: int
     first: int
@@ -58,7 +60,7 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What became of the lines: lines = events + repeats + rejected."""
+    """Account of the lines that were read: lines = events + repeats + rejected."""
 
     parts: int = 0
     lines: int = 0
@@ -66,7 +68,9 @@ class Account:
     repeats: int = 0
     rejected: int = 0
     unreadable: tuple[str, ...] = ()
+    """Files that could not be read, each with the reason."""
     rewritten: tuple[str, ...] = ()
+    """Files that changed after they had been seen and are not read again."""
 
     def __add__(self, other: Account) -> Account:
         return Account(
@@ -81,24 +85,35 @@ class Account:
 
 
 def _refusals(lake: Lake, properties: Mapping[str, str]) -> Refusals | None:
-    """Who is refused; None where nobody is. `properties` are those of `events`."""
-    if not lake.exists(REFUSED_USERS):
+    """Return the refused users, or None where nobody is refused.
+
+    Args:
+        lake: The lake.
+        properties: Properties of `events`.
+
+    Raises:
+        LakeError: The table of refused users is lost.
+    """
+    if not lake[REFUSED_USERS].exists():
         if REFUSING in properties:
             raise LakeError(
-                f"{lake.path}: the table refused_users is missing, and with it who is refused: bring it back from a "
-                "backup, or refuse them again with `forget --users-file FILE --refuse`"
+                f"{lake.path}: the table refused_users is missing, so nobody knows which users are refused. Bring the "
+                "table back from a backup, or refuse the users again with `forget --users-file FILE --refuse`"
             )
         return None
-    return Refusals(lake.properties(REFUSED_USERS)[SALT], lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)))
+    return Refusals(lake[REFUSED_USERS].properties()[SALT], lake[REFUSED_USERS].read(lake[REFUSED_USERS].version()))
 
 
 def _is_valid() -> Column:
-    """Whether an inspected line is a valid event."""
+    """Whether a validated line is a valid event."""
     return (F.size("reasons") == 0) & ~F.col("is_header")
 
 
-def _lies_in(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
-    """Whether an event may equal one that came to these dates; by its time, files are skipped within a date."""
+def _may_be_repeated(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
+    """Whether a stored event may equal one of the micro-batch's events on these dates.
+
+    The times are part of the condition because Delta then skips files within a date.
+    """
     on_dates = F.col("event_date").isin(sorted(dates))
     if len(dates) > _SOME_DATES:
         return on_dates
@@ -110,7 +125,7 @@ def _lies_in(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
 
 
 class MicroBatch:
-    """One micro-batch on its way into the tables."""
+    """One micro-batch that is written to the tables of ingestion."""
 
     def __init__(
         self, lake: Lake, checkpoint: Checkpoint, settings: IngestSettings, batch_id: int, delivery: Delivery
@@ -125,6 +140,15 @@ class MicroBatch:
         self.ingested_at: datetime = batch_time(lake, checkpoint, batch_id)
 
     def write(self) -> Account:
+        """Validate the lines of the micro-batch and append them to the tables.
+
+        Returns:
+            The account of the lines.
+
+        Raises:
+            LakeError: The table of refused users is lost.
+            LambdaSparkError: A file could not be read for a reason that may pass.
+        """
         fit_partitions(self.spark, self.delivery.bytes)
         while True:
             inspected = None
@@ -135,7 +159,7 @@ class MicroBatch:
             except Exception as error:
                 if inspected is not None:
                     inspected.unpersist()
-                # One part cannot be read (a cut .gz, say). Find it, refuse it, and read the rest.
+                # Perhaps a part cannot be read, for example a truncated .gz file. Refuse that part and read the others.
                 if not self.delivery.refuse_unreadable(error):
                     raise
         account = self._write(inspected, lines)
@@ -143,12 +167,14 @@ class MicroBatch:
         return account
 
     def _inspect(self) -> DataFrame:
-        """Every line that can be read, typed, with its reasons; kept, since several steps need it."""
-        fields = self.delivery.lines().withColumn("ingested_at", varying(self.ingested_at, "timestamp"))
-        properties = self.lake.properties(EVENTS)
-        validated = validate(fields, earliest=self.settings.earliest, cut=cut_in(properties)).drop("ingested_at")
+        """Validate every line that can be read. The result is cached, because several steps need it."""
+        fields = self.delivery.lines().withColumn("ingested_at", column_constant(self.ingested_at, "timestamp"))
+        properties = self.lake[EVENTS].properties()
+        validated = validate(
+            fields, min_event_date=self.settings.min_event_date, retention_cutoff=retention_cutoff_in(properties)
+        ).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
-        # Only what is rejected needs its line any more.
+        # Keep the raw text of rejected lines only, because no later step needs it for other lines.
         inspected = validated.withColumn("raw", F.when(is_rejected, F.col("raw")))
         refusals = _refusals(self.lake, properties)
         if refusals is None:
@@ -158,7 +184,10 @@ class MicroBatch:
         return inspected.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _count_lines(self, inspected: DataFrame) -> list[Row]:
-        """Per part and date of its valid events (null for other lines): lines, header lines, first and last time."""
+        """Count lines and header lines, and find the first and last event time, per part and date.
+
+        The date is null for lines that are no valid event.
+        """
         date_if_valid = F.when(_is_valid(), F.col("event_date"))
         return (
             inspected.groupBy(part_of(F.col("source")).alias("part"), date_if_valid.alias("date"))
@@ -185,35 +214,37 @@ class MicroBatch:
                 span.first, span.last = min(span.first, row.first), max(span.last, row.last)
         dates = sorted(spans)
         note = {"job": "ingest", PLANNED_AT: self.ingested_at.isoformat()}
-        new, newly_rejected = side_by_side(
+        new, newly_rejected = run_concurrently(
             partial(self._append_events, inspected, spans, note),
             partial(self._append_rejected, inspected, lines, note),
         )
         parts = self.delivery.parts(inspected)
-        events, rejected = side_by_side(
-            partial(self._written, EVENTS, new, parts, dates),
-            partial(self._written, REJECTED_EVENTS, newly_rejected, parts),
+        events, rejected = run_concurrently(
+            partial(self._count_rows, EVENTS, new, parts, dates),
+            partial(self._count_rows, REJECTED_EVENTS, newly_rejected, parts),
         )
         accounts = self._accounts(parts, lines, events, rejected)
         self._append_parts(parts, accounts, note)
         return sum(accounts.values(), Account())
 
     def _append_events(self, inspected: DataFrame, spans: Mapping[date, _Span], note: dict[str, str]) -> int | None:
-        """Returns as `_append` does."""
+        """Append the new events and return what `_append` returns."""
         valid = inspected.where(_is_valid())
-        # At a version: of a table as it is now Spark would plan again, after the append, what is cached of it.
-        events = self.lake.read(EVENTS, self.lake.version(EVENTS))
-        few = dates_with_few({day: span.valid for day, span in spans.items()}, _FEW_LINES)
-        # What came late brings little to many dates: of what is known there, much more than this, nothing is exchanged.
-        brought = F.broadcast(valid.where(F.col("event_date").isin(few)).select("event_id"))
-        known_on_few = events.where(_lies_in(spans, few)).select("event_id")
-        known_on_few = known_on_few.join(brought, on="event_id", how="left_semi")
-        if len(few) == len(spans):
-            # One file for each date.
+        # Pin the version: our own append would otherwise invalidate the cached plan.
+        events = self.lake[EVENTS].read(self.lake[EVENTS].version())
+        small_dates = smallest_dates_up_to({day: span.valid for day, span in spans.items()}, _FEW_LINES)
+        # Late events are few per date but touch many dates. Broadcast their ids, so that stored data is not shuffled.
+        ids_on_small_dates = F.broadcast(valid.where(F.col("event_date").isin(small_dates)).select("event_id"))
+        known_repeats = events.where(_may_be_repeated(spans, small_dates)).select("event_id")
+        known_repeats = known_repeats.join(ids_on_small_dates, on="event_id", how="left_semi")
+        if len(small_dates) == len(spans):
+            # Repartition by date, so that each date gets one file.
             new = valid.repartition("event_date").dropDuplicates(["event_date", "event_id"])
-            return self._append(EVENTS, new.join(F.broadcast(known_on_few), on="event_id", how="left_anti"), note)
-        known_on_few = known_on_few.persist(StorageLevel.MEMORY_AND_DISK)
-        known = events.where(_lies_in(spans, spans.keys() - few)).select("event_id").union(known_on_few)
+            return self._append(EVENTS, new.join(F.broadcast(known_repeats), on="event_id", how="left_anti"), note)
+        known_repeats = known_repeats.persist(StorageLevel.MEMORY_AND_DISK)
+        known = (
+            events.where(_may_be_repeated(spans, spans.keys() - small_dates)).select("event_id").union(known_repeats)
+        )
         twice = twice_seen(valid, known).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             if twice.count() <= _FEW_REPEATS:
@@ -223,10 +254,10 @@ class MicroBatch:
             return self._append(EVENTS, new, note)
         finally:
             twice.unpersist()
-            known_on_few.unpersist()
+            known_repeats.unpersist()
 
     def _append_rejected(self, inspected: DataFrame, lines: Mapping[str, _Lines], note: dict[str, str]) -> int | None:
-        """Returns as `_append` does."""
+        """Append the new rejections and return what `_append` returns."""
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
@@ -236,46 +267,53 @@ class MicroBatch:
             "reasons",
             "source",
         )
-        others = [{"source": part, "reasons": [reason]} for part, reason in self.delivery.refused.items()]
-        others += [
+        rejected_parts = [{"source": part, "reasons": [reason]} for part, reason in self.delivery.refused.items()]
+        rejected_parts += [
             {"source": part, "reasons": ["header line repeated"]} for part, read in lines.items() if read.headers > 1
         ]
         bad = sum(read.lines - read.headers - read.valid for read in lines.values())
-        if not others and not bad:
+        if not rejected_parts and not bad:
             return 0
-        extra = literal_rows(self.spark, others, "source: string, reasons: array<string>").select(
+        part_rows = literal_rows(self.spark, rejected_parts, "source: string, reasons: array<string>").select(
             F.substring(F.sha2(F.concat_ws("|", "source", F.col("reasons")[0]), 256), 1, 32).alias("rejected_id"),
             F.lit(None).cast("string").alias("raw"),
             F.lit(None).cast("binary").alias("raw_bytes"),
             "reasons",
             "source",
         )
-        known = self.lake.read(REJECTED_EVENTS, self.lake.version(REJECTED_EVENTS)).select("rejected_id")
-        rows = bad_lines.unionByName(extra)
+        known = self.lake[REJECTED_EVENTS].read(self.lake[REJECTED_EVENTS].version()).select("rejected_id")
+        rows = bad_lines.unionByName(part_rows)
         if bad <= _FEW_LINES:
-            # One file; and of what is known, maybe much more than this, nothing is exchanged.
+            # Write one file. Broadcast the ids of these rows, so that the known rows, which may be many, stay in place.
             rows = rows.repartition(1)
             known = F.broadcast(known.join(F.broadcast(rows.select("rejected_id")), on="rejected_id", how="left_semi"))
         new = rows.dropDuplicates(["rejected_id"]).join(known, on="rejected_id", how="left_anti")
         return self._append(REJECTED_EVENTS, new, note)
 
     def _append(self, table: Table, rows: DataFrame, note: dict[str, str]) -> int | None:
-        """Append this micro-batch's rows; returns how many, None where that has to be asked for (a replay)."""
-        stamped = rows.withColumns(
-            {"ingested_at": varying(self.ingested_at, "timestamp"), "ingest_batch": F.lit(self.name)}
-        )
-        return self.lake.append_batch(table, stamped, application=self.application, batch_id=self.batch_id, note=note)
+        """Append rows of this micro-batch to a table.
 
-    def _written(
+        Returns:
+            The number of rows; None where only the table can tell it, for example after a replay.
+        """
+        stamped = rows.withColumns(
+            {"ingested_at": column_constant(self.ingested_at, "timestamp"), "ingest_batch": F.lit(self.name)}
+        )
+        return self.lake[table].append_batch(stamped, application=self.application, batch_id=self.batch_id, note=note)
+
+    def _count_rows(
         self, table: Table, appended: int | None, parts: Collection[str], dates: Sequence[date] = ()
     ) -> dict[str, int]:
-        """Rows that this micro-batch has in a table, by part: those just appended where that says it, else read back,
-        so that a replay counts the same."""
+        """Count the rows that this micro-batch has in a table, by part.
+
+        The number of rows just appended is used where it is enough. Otherwise the rows are counted in the table, so
+        that a replay gives the same counts.
+        """
         if appended is not None and (len(parts) == 1 or not appended):
             return dict.fromkeys(parts, appended)
-        # By its time other micro-batches' files are skipped.
+        # Compare `ingested_at` too, because Delta then skips the files of other micro-batches.
         is_own = (F.col("ingested_at") == F.lit(self.ingested_at)) & (F.col("ingest_batch") == self.name)
-        rows = self.lake.read(table).where(is_own)
+        rows = self.lake[table].read().where(is_own)
         if dates:
             rows = rows.where(F.col("event_date").isin(dates))
         part = part_of(F.col("source")).alias("part")
@@ -314,4 +352,4 @@ class MicroBatch:
         counts = ", ".join(f"{name}: bigint" for name in ("bytes", "lines", "events", "repeats", "rejected"))
         schema = f"source: string, modified_at: timestamp, {counts}"
         if rows:
-            self._append(INGESTED_FILES, literal_rows(self.spark, rows, schema), note)
+            self._append(INGESTION_LOG, literal_rows(self.spark, rows, schema), note)

@@ -1,4 +1,4 @@
-"""The newest known attributes of products. Pure: events in, product rows out."""
+"""Newest known attributes of products, as pure functions: events in, product rows out."""
 
 from __future__ import annotations
 
@@ -13,28 +13,46 @@ ATTRIBUTES = {
     "brand": "brand_time",
     "price": "price_time",
 }
-"""Attribute: the column that holds the time of the event it is from."""
+"""Each attribute, with the column that holds the time of the event that the attribute is from."""
 
 
 def product_attributes(events: DataFrame) -> DataFrame:
-    """Per product the newest value of each attribute that is not null, and when it was first and last seen.
+    """Find the newest value of each attribute per product.
 
-    Each value comes with its time; of two equally new ones the greater counts. Columns as in `products`.
+    Null values do not count. Of two equally new values the greater one counts.
+
+    Args:
+        events: Events with `product_id`, `event_time` and the attributes.
+
+    Returns:
+        One row per product, with the columns of `products`. Each attribute has the time of its event beside it;
+        `first_seen` and `last_seen` are the times of the product's first and last event (UTC).
     """
-    # First with the texts as keys, for which Spark has a hash table; a text as an aggregate would sort all events.
-    alike = events.groupBy("product_id", *ATTRIBUTES).agg(
+    # Group by the texts first, because Spark aggregates by keys in a hash table. With a text as the aggregate, Spark
+    # would sort all events.
+    combinations = events.groupBy("product_id", *ATTRIBUTES).agg(
         F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
     )
     newest = [F.max(F.when(F.col(name).isNotNull(), F.struct("last_seen", name))).alias(name) for name in ATTRIBUTES]
     return _columns(
-        alike.groupBy("product_id").agg(
+        combinations.groupBy("product_id").agg(
             *newest, F.min("first_seen").alias("first_seen"), F.max("last_seen").alias("last_seen")
         )
     )
 
 
 def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
-    """Two tables of product attributes as one, in any order and however often. Columns as in `products`."""
+    """Merge two tables of product attributes.
+
+    The result does not depend on the order of merges. To merge the same rows twice changes nothing.
+
+    Args:
+        known: Rows with the columns of `products`.
+        new: Rows that `product_attributes` returned.
+
+    Returns:
+        One row per product of either table, with the columns of `products`.
+    """
     newest = [
         F.max(F.when(F.col(name).isNotNull(), F.struct(F.col(time).alias("last_seen"), name))).alias(name)
         for name, time in ATTRIBUTES.items()
@@ -47,7 +65,7 @@ def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
 
 
 def _columns(grouped: DataFrame) -> DataFrame:
-    """Attributes as structs (last_seen, value) to the columns of `products`."""
+    """Unpack attributes, which are structs of `last_seen` and value, into the columns of `products`."""
 
     def column(name: str) -> Column:
         if name in ATTRIBUTES:

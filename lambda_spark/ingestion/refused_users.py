@@ -1,8 +1,12 @@
-"""Users whose events are refused, kept without their ids. Pure, but for the reading of a users' list.
+"""Users whose events are refused, stored without their ids.
 
-A user is remembered by a pseudonym, SHA-256 over the lake's salt and the id. The salt (16 random bytes, a property of
-`refused_users`) makes pseudonyms of two lakes differ. Ids are numbers and can be tried one after the other, so whoever
-has the lake can find out whether a given user is refused; nobody can do without that who is to refuse.
+The lake stores a pseudonym of each user: SHA-256 over the lake's salt and the id. The salt has 16 random bytes and is a
+property of `refused_users`. It makes the pseudonyms of two lakes differ.
+
+Ids are numbers and can be tried one by one. Anyone who has the lake can therefore test whether a given user is refused.
+Ingestion needs the same test to refuse a user, so the test cannot be prevented.
+
+The functions that work on columns and DataFrames are pure. `user_ids` parses a list of users.
 """
 
 from __future__ import annotations
@@ -17,44 +21,62 @@ from pyspark.sql import functions as F
 from lambda_spark.event_format import FIELDS
 
 REFUSED = "user is refused"
-"""The reason for rejection. The line itself is not kept."""
+"""Reason for the rejection of a refused user's line. The line itself is not stored."""
 
 SALT = "salt"
-"""Property of `refused_users`."""
+"""Property of `refused_users` that holds the salt."""
 REFUSING = "refuses_users"
-"""Property of `events` once a user is refused: without the table nobody would be, in silence."""
+"""Property of `events` that exists once a user is refused.
+
+It reveals the loss of the table `refused_users`. Without that table, ingestion would silently refuse nobody.
+"""
 FORGETTING = "forgetting"
-"""Property of `events` once users were forgotten: what is to be known of that while it is pending, then empty."""
+"""Property of `events` that exists once users were forgotten.
+
+It holds the state of a `forget` that has not finished, and is empty after that.
+"""
 
 _WITH_EXPONENT = r"(\d+(?:\.\d+)?[eE]\+?\d{1,2})(?!\d)"
-"""As JSON and Parquet readers write a whole number that was kept as a floating one."""
+"""Whole number with an exponent, as JSON and Parquet readers write one that was stored as a floating-point number."""
 _NO_WHOLE_NUMBERS = r"\d{4}-\d\d-\d\d(?!\d)|(?<!\d)\d\d:\d\d(:\d\d)?(?!\d)|(?<=\d)\.\d+"
-"""A date, a time of day, and what follows a decimal point."""
+"""Digits that are no whole number: a date, a time of day, or the digits after a decimal point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Who is refused: the salt, and the pseudonyms in the one column `user`."""
+    """Refused users: the salt, and their pseudonyms in the single column `user`."""
 
     salt: str
     users: DataFrame
 
 
 def pseudonym(user_id: int, salt: str) -> str:
-    """Hex of SHA-256 over the salt, a colon and the id in decimal."""
+    """Compute the pseudonym of a user: hex of SHA-256 over the salt, a colon and the decimal id."""
     return hashlib.sha256(f"{salt}:{user_id}".encode()).hexdigest()
 
 
 def pseudonym_of(user_id: Column, salt: str) -> Column:
-    """As `pseudonym`, of a column of ids (numbers, or texts without leading zeros)."""
+    """Compute what `pseudonym` computes, for a column of ids.
+
+    Args:
+        user_id: Ids as numbers, or as texts without leading zeros.
+        salt: The lake's salt.
+    """
     return F.sha2(F.concat(F.lit(f"{salt}:"), user_id.cast("string")).cast("binary"), 256)
 
 
 def users_named(raw: Column, salt: str) -> Column:
-    """The pseudonyms of all whole numbers in a line as delivered, whatever they stand for there, but for the parts of
-    dates and times.
+    """Compute the pseudonym of every whole number in a line, except the parts of dates and times.
 
-    A line that is no event may have its user anywhere. NUL characters are left out, so that UTF-16 is read too.
+    All numbers count, because a line that is no event may have its user's id in any place. NUL characters are removed
+    first, so that numbers in UTF-16 text are found too.
+
+    Args:
+        raw: The line as delivered.
+        salt: The lake's salt.
+
+    Returns:
+        An array of distinct pseudonyms.
     """
     text = F.translate(F.make_valid_utf8(raw), "\0", "")
     floating = F.transform(
@@ -67,18 +89,34 @@ def users_named(raw: Column, salt: str) -> Column:
 
 
 def lines_naming(lines: DataFrame, key: str, users: DataFrame, salt: str) -> DataFrame:
-    """The keys of the lines (column `raw`) that name one of some users (column `user`, pseudonyms)."""
+    """Find the lines that contain the id of one of the given users.
+
+    Args:
+        lines: Lines with the column `raw` and a key.
+        key: Name of the column that identifies a line.
+        users: Pseudonyms of the users in the column `user`. It is broadcast.
+        salt: The salt of these pseudonyms.
+
+    Returns:
+        The distinct keys of these lines, in a column of the key's name.
+    """
     named = lines.select(key, F.explode(users_named(F.col("raw"), salt)).alias("user"))
     return named.join(F.broadcast(users), on="user", how="left_semi").select(key).distinct()
 
 
 def refuse(inspected: DataFrame, refusals: Refusals) -> DataFrame:
-    """Validated lines in which those of refused users are no events: REFUSED is their only reason, and their columns
-    and `raw` are empty.
+    """Reject the lines of refused users and remove their content.
 
-    `inspected` has `reasons`, `user_id`, and `raw` where there are reasons. A valid line is of the user it names as
-    such, another of every number in it. Added is `mark`, hex of SHA-256 over the salt and the line for refused ones,
-    which tells a repeat without telling the line.
+    A valid line belongs to the user in `user_id`. Any other line belongs to every user whose id is a number in it.
+
+    Args:
+        inspected: Validated lines with `reasons`, `user_id`, `event_id`, and `raw` where there are reasons.
+        refusals: The refused users.
+
+    Returns:
+        The same lines with the column `mark`. A refused line has REFUSED as its only reason; its fields and `raw` are
+        null. Its `mark` is hex of SHA-256 over the salt and the line, or over the salt and `event_id` for a valid line.
+        The mark identifies a repeat without revealing the line. It is null for all other lines.
     """
     salt = refusals.salt
     is_valid = F.size("reasons") == 0
@@ -93,20 +131,27 @@ def refuse(inspected: DataFrame, refusals: Refusals) -> DataFrame:
     is_refused = F.coalesce("refused", is_named, F.lit(False))
     line = F.when(is_valid, F.col("event_id").cast("binary")).otherwise(F.col("raw").cast("binary"))
     mark = F.sha2(F.concat(F.lit(f"{salt}:").cast("binary"), line), 256)
-    told = [name for name in inspected.columns if name in (*FIELDS, "event_date", "event_id", "raw")]
-    others = [name for name in inspected.columns if name not in (*told, "reasons")]
+    revealing = [name for name in inspected.columns if name in (*FIELDS, "event_date", "event_id", "raw")]
+    others = [name for name in inspected.columns if name not in (*revealing, "reasons")]
     marked = marked.withColumn("mark", F.when(is_refused, mark))
-    hidden = F.col("mark").isNotNull()
+    is_hidden = F.col("mark").isNotNull()
     return marked.select(
         *others,
-        F.when(hidden, F.array(F.lit(REFUSED))).otherwise(F.col("reasons")).alias("reasons"),
-        *(F.when(~hidden, F.col(name)).alias(name) for name in told),
+        F.when(is_hidden, F.array(F.lit(REFUSED))).otherwise(F.col("reasons")).alias("reasons"),
+        *(F.when(~is_hidden, F.col(name)).alias(name) for name in revealing),
         "mark",
     )
 
 
 def user_ids(lines: Iterable[str]) -> tuple[set[int], list[str]]:
-    """The ids of a users' list, one in a line (a header line and empty ones count for nothing), and what is no id."""
+    """Parse a list of users with one id per line.
+
+    Args:
+        lines: Lines of the list. A header line `user_id` and empty lines are ignored.
+
+    Returns:
+        The ids, and the places of the lines that are no id, like `line 3`.
+    """
     ids: set[int] = set()
     wrong = []
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""What a source owes to ingestion, be it files or a Kafka topic: rows of raw fields, and what they came in."""
+"""Interface of a source of events: it delivers rows of raw fields, and the parts that these rows arrived in."""
 
 from __future__ import annotations
 
@@ -13,64 +13,97 @@ from lambda_spark.event_format import FIELDS
 from lambda_spark.storage.checkpoints import Checkpoint
 
 RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
-"""What every reader returns: where a line came from, it, whether it equals the header, nine texts, its flaw or null."""
+"""Columns that every reader returns.
+
+`source` says where a line came from, `raw` is the line, and `is_header` says whether the line equals its file's header.
+The nine fields are texts. `flaw` names what is wrong with the whole line, or is null.
+"""
 
 KAFKA = "kafka:"
-"""What the source of a message begins with: `kafka:topic/partition/offset`. No file's URI does."""
+"""Prefix of a message's source, `kafka:topic/partition/offset`. No URI of a file begins with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What lines are accounted by, a row of `ingested_files`: a file, or a micro-batch's share of a Kafka partition."""
+    """Unit in which lines are accounted for: a row of `ingestion_log`.
+
+    A part is a file, or the messages of one Kafka partition in one micro-batch.
+    """
 
     source: str
-    """As `ingested_files` names it: a file's URI, or `kafka:topic/partition/first-last` with two offsets."""
+    """Name of the part in `ingestion_log`: a file's URI, or `kafka:topic/partition/first-last` with two offsets."""
     path: str
-    """As a person knows it."""
+    """Name of the part for people: a file's path, or `kafka:topic/partition`."""
     modified_at: datetime
-    """When the file was changed, or the newest of the messages arrived."""
+    """When the file was last changed, or the newest message arrived."""
     bytes: int
+    """Length of the file, or of the messages together, in bytes."""
 
 
 @dataclass
 class Delivery:
-    """One micro-batch of files or messages on its way in."""
+    """One micro-batch of files or messages that is to be ingested."""
 
     refused: dict[str, str] = field(default_factory=dict)
-    """Part: why it could not be read as a whole."""
+    """Parts that could not be read at all, by the URI of the file, each with the reason."""
     bytes: int = 0
-    """Its size, where it is known before it is read."""
+    """Size of the micro-batch; 0 where it is unknown before reading."""
 
     def lines(self) -> DataFrame:
-        """Every line of what is not refused, with at least `RAW_COLUMNS`."""
+        """Return every line of the parts that are not refused.
+
+        Returns:
+            One row per line, with `RAW_COLUMNS` and perhaps further columns.
+        """
         raise NotImplementedError
 
     def refuse_unreadable(self, error: Exception) -> bool:
-        """After reading failed: refuse the parts that fail when read alone. False where it is no part's fault."""
+        """Refuse the parts that fail when they are read alone. Call it after reading all of them failed.
+
+        Args:
+            error: The failure of reading all parts.
+
+        Returns:
+            Whether a part was refused. False means that no part was at fault.
+
+        Raises:
+            LambdaSparkError: A part failed for a reason that may pass, such as a full disk.
+        """
         return False
 
     def parts(self, inspected: DataFrame) -> dict[str, Part]:
-        """The parts by `part_of` their lines' sources; `inspected` has the lines of all that could be read."""
+        """Describe the parts of this micro-batch.
+
+        Args:
+            inspected: The validated lines of all parts that could be read.
+
+        Returns:
+            The parts, by the name that `part_of` gives for their lines.
+        """
         raise NotImplementedError
 
 
 class Source(Protocol):
-    """Where events come from, for good: a stream of its own, with its checkpoint and application id."""
+    """Place that events come from. Each source has a stream, a checkpoint and an application id of its own."""
 
     name: str
-    """The stream's name: that of its checkpoint's folder and of its lock."""
+    """Name of the stream, of its checkpoint's folder and of its lock."""
     application_key: str
-    """The property of `events` that holds the stream's application id."""
+    """Property of `events` that holds the stream's application id."""
     unit: str
-    """What its parts are called."""
+    """Word for the source's parts in a line of progress."""
     checkpoint_parts: tuple[str, ...]
-    """The folders of its checkpoint in which it says what has been read."""
+    """Folders of the checkpoint that record what has been read."""
 
-    def stream(self) -> DataFrame: ...
+    def stream(self) -> DataFrame:
+        """Return the stream of new files or messages."""
+        ...
 
-    def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery: ...
+    def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
+        """Return the files or messages of one micro-batch of the stream."""
+        ...
 
 
 def part_of(source: Column) -> Column:
-    """The part that a line's source lies in: a file is its own, a message's offset is left out."""
+    """Return the part that a line belongs to: its file, or its message's topic and partition without the offset."""
     return F.when(F.startswith(source, F.lit(KAFKA)), F.regexp_replace(source, "/[0-9]+$", "")).otherwise(source)

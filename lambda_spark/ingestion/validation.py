@@ -1,4 +1,7 @@
-"""From raw fields to a valid event, or to the reasons why it is none. Pure: columns in, columns out."""
+"""Validation of raw fields: a line becomes a typed event, or gets the reasons for its rejection.
+
+The functions are pure: columns in, columns out.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,30 @@ from pyspark.sql import functions as F
 from lambda_spark.event_format import EVENT_TYPES, FIELDS, REQUIRED
 
 MAX_LINE_LENGTH = 16_384
-"""Characters of the longest line that is taken for an event; its fields are then fewer than the CSV parser can bear."""
+"""Largest number of characters in a line that can be an event.
+
+A line of this length has fewer fields than the CSV parser's limit.
+"""
 _DAY = 86_400_000_000
-"""In microseconds."""
+"""Microseconds in a day."""
 _SEPARATOR = "\n"
-"""Between reasons while they are one text; no reason has it."""
+"""Separator of reasons while they are joined into one text. No reason contains it."""
 
 
-def validate(fields: DataFrame, *, earliest: date, cut: date | None = None) -> DataFrame:
+def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date | None = None) -> DataFrame:
     """Type the nine fields and name what is wrong with them.
 
-    `fields` has the nine columns as text, `flaw` (what is wrong with the line as a whole, or null) and `ingested_at`
-    (the micro-batch's clock); other columns are kept. Returned are the nine columns typed (null where malformed),
-    `event_date`, `event_id` and `reasons` (array, empty for a valid event); `flaw` is dropped. A line with a flaw has
-    no other reasons, since its fields cannot be trusted. What is older than `cut` has expired.
+    A line with a flaw gets no other reasons, because its fields cannot be trusted.
+
+    Args:
+        fields: Lines with the nine fields as texts, `flaw` and `ingested_at`. `flaw` names what is wrong with the whole
+            line, or is null. `ingested_at` is the micro-batch's clock.
+        min_event_date: Events before this date (UTC) are rejected.
+        retention_cutoff: Events before this date (UTC) have expired and are rejected too; None where nothing expires.
+
+    Returns:
+        The same lines without `flaw`. The nine columns are typed and null where malformed. Added are `event_date`
+        (UTC), `event_id` and `reasons`, an array that is empty for a valid event. Other columns stay.
     """
     text = {name: _trimmed(F.col(name)) for name in FIELDS}
     typed = {
@@ -45,32 +58,39 @@ def validate(fields: DataFrame, *, earliest: date, cut: date | None = None) -> D
         *(typed[name].alias(name) for name in FIELDS),
         *(text[name].isNotNull().alias(_given(name)) for name in FIELDS),
     )
-    # One text, not an array of reasons and nulls to be compacted: Spark interprets functions of arrays row by row. And
-    # made only where there is a reason, which is seldom.
-    reasons = _reasons(earliest, cut)
+    # Join the reasons into one text, because Spark interprets array functions row by row. Compacting an array of
+    # reasons and nulls would be such a function. Build the text only where there is a reason, which is rare.
+    reasons = _reasons(min_event_date, retention_cutoff)
     is_bad = reduce(Column.__or__, reasons.values())
     all_reasons = F.concat_ws(_SEPARATOR, *(F.when(condition, reason) for reason, condition in reasons.items()))
-    found = F.when(F.col("flaw").isNotNull(), F.col("flaw")).when(is_bad, all_reasons).otherwise(F.lit(""))
+    reason_text = F.when(F.col("flaw").isNotNull(), F.col("flaw")).when(is_bad, all_reasons).otherwise(F.lit(""))
     no_reasons = F.array().cast("array<string>")
     return inspected.select(
         *kept,
         *FIELDS,
         F.to_date("event_time").alias("event_date"),
         event_id().alias("event_id"),
-        found.alias("found"),
+        reason_text.alias("reason_text"),
     ).select(
         *kept,
         *FIELDS,
         "event_date",
         "event_id",
-        F.when(F.col("found") == "", no_reasons).otherwise(F.split("found", _SEPARATOR)).alias("reasons"),
+        F.when(F.col("reason_text") == "", no_reasons).otherwise(F.split("reason_text", _SEPARATOR)).alias("reasons"),
     )
 
 
 def event_time(text: Column) -> Column:
-    """The moment of `2019-10-01 00:00:00 UTC`, of ISO 8601, or of epoch seconds; UTC where there is no zone.
+    """Parse a text as a moment in time.
 
-    Null for anything else: Spark's own cast would also take `2019` for a date and `12:30` for today.
+    Only whole dates are accepted, because Spark's own cast would also read `2019` as a date and `12:30` as a time of
+    today.
+
+    Args:
+        text: A time like `2019-10-01 00:00:00 UTC`, in ISO 8601, or in epoch seconds.
+
+    Returns:
+        A timestamp, null for any other text. A text without a time zone is UTC.
     """
     looks_like_a_date = (F.length(text) >= 10) & (F.substring(text, 5, 1) == "-") & (F.substring(text, 8, 1) == "-")
     seconds = _decimal(text, "decimal(17,6)")
@@ -79,36 +99,41 @@ def event_time(text: Column) -> Column:
 
 
 def event_id() -> Column:
-    """Hex of the first 16 bytes of SHA-256 over the nine typed columns.
+    """Compute the id of an event from its nine typed columns.
 
-    Numbers and times are written plainly, texts with their length before them, and null as `~`, so that no two events
-    share one writing.
+    Before hashing, numbers and times are written as they are, texts with their length in front, and null as `~`. Two
+    different events therefore never give the same text to hash.
+
+    Returns:
+        Hex of the first 16 bytes of SHA-256 over that text: 32 characters.
     """
 
     def plain(value: Column) -> Column:
         return F.coalesce(value.cast("string"), F.lit("~"))
 
-    def measured(name: str) -> Column:
+    def with_length(name: str) -> Column:
         return F.coalesce(F.concat(F.length(name).cast("string"), F.lit(":"), F.col(name)), F.lit("~"))
 
-    writing = F.concat_ws(
+    hashed_text = F.concat_ws(
         "|",
         plain(F.unix_micros("event_time")),
-        measured("event_type"),
+        with_length("event_type"),
         plain(F.col("product_id")),
         plain(F.col("category_id")),
-        measured("category_code"),
-        measured("brand"),
+        with_length("category_code"),
+        with_length("brand"),
         plain(F.col("price")),
         plain(F.col("user_id")),
-        measured("user_session"),
+        with_length("user_session"),
     )
-    return F.substring(F.sha2(writing, 256), 1, 32)
+    return F.substring(F.sha2(hashed_text, 256), 1, 32)
 
 
 def _decimal(text: Column, kind: str) -> Column:
-    """A text as a decimal, null where it is none; or where its exponent has more than three digits, whose power of ten
-    Java would compute, for hours."""
+    """Cast a text to a decimal, null where it is none.
+
+    An exponent of more than three digits also gives null, because Java would compute its power of ten for hours.
+    """
     has_exponent = F.contains(text, F.lit("e")) | F.contains(text, F.lit("E"))
     is_short = F.regexp_like(text, F.lit(r"[eE][+-]?\d{1,3}$"))
     return F.when(~has_exponent | is_short, text.try_cast(kind))
@@ -122,17 +147,17 @@ def _trimmed(value: Column) -> Column:
     return F.nullif(F.trim(value), F.lit(""))
 
 
-def _reasons(earliest: date, cut: date | None) -> dict[str, Column]:
-    """Reason: the condition that is true where it holds, in the order in which they are named."""
+def _reasons(min_event_date: date, retention_cutoff: date | None) -> dict[str, Column]:
+    """Return the condition for each reason, in the order in which a rejected line lists its reasons."""
     missing = {f"{name} is missing": ~F.col(_given(name)) for name in REQUIRED}
     malformed = {f"{name} is malformed": F.col(_given(name)) & F.col(name).isNull() for name in FIELDS}
-    expired = F.lit(False) if cut is None else F.to_date("event_time") < F.lit(cut)
+    expired = F.lit(False) if retention_cutoff is None else F.to_date("event_time") < F.lit(retention_cutoff)
     latest = F.timestamp_micros(F.unix_micros("ingested_at") + F.lit(_DAY))
     return {
         **missing,
         **malformed,
-        f"event_time is before {earliest}": F.col("event_time") < F.lit(earliest).cast("timestamp"),
-        f"event_time is before the lake's cut date {cut}": expired,
+        f"event_time is before {min_event_date}": F.col("event_time") < F.lit(min_event_date).cast("timestamp"),
+        f"event_time is before the lake's cut date {retention_cutoff}": expired,
         "event_time is in the future": F.col("event_time") > latest,
         "event_type is unknown": ~F.col("event_type").isin(*EVENT_TYPES),
         "product_id is not above 0": F.col("product_id") <= 0,

@@ -1,17 +1,19 @@
-"""Users leave: every table as if they had never come.
+"""Removal of users from every table, as if they had never come.
 
-What a user did is taken out of `events`; the rest follows from that. Baskets take their counts away with them, by the
-function that had added them; of the trends those buckets are recomputed that the user's events lay in. No id gets into
-a plan, a log or a property: users are looked for by salted hashes, and rows are taken out by joins.
+The users' rows are deleted from `events`, and every other table follows from that. The counts of their baskets are
+subtracted from `co_interactions` by the function that had added them. Trends are recomputed for the buckets that held
+the users' events. No id gets into a plan, a log or a property, because users are found by salted hashes and their rows
+are deleted by joins.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import reduce
@@ -22,12 +24,12 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
 from lambda_spark.ingestion.refused_users import FORGETTING, REFUSING, SALT, lines_naming, pseudonym, pseudonym_of
-from lambda_spark.operations.quiesce import at_rest, cover, renew_views
+from lambda_spark.operations.quiesce import at_rest, mark_events_covered, renew_views
 from lambda_spark.operations.vacuum import Deleted, vacuum
 from lambda_spark.settings import Settings
 from lambda_spark.spark import literal_rows
 from lambda_spark.speed.baskets import BASKET
-from lambda_spark.speed.co_interactions import folded_counts, known_items, withdrawn_contributions
+from lambda_spark.speed.co_interactions import compacted_counts, known_items, withdrawn_contributions
 from lambda_spark.storage.checkpoints import APPLICATION
 from lambda_spark.storage.delta_log import dates_taken_out
 from lambda_spark.storage.lake import Lake
@@ -42,218 +44,250 @@ from lambda_spark.storage.tables import (
     Table,
 )
 
-Progress = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 BY_USER = (EVENTS, USER_TRENDS, BASKETS, RECOMMENDATIONS)
-"""The tables that have a user's id."""
+"""The tables with a column `user_id`."""
 
 
 @dataclass(slots=True)
 class Certificate:
-    """What was, or would be, removed."""
+    """What `forget` removed, or in a dry run would remove."""
 
     users: int
-    """How many users were asked for,"""
+    """Number of users to forget."""
     found: int = 0
-    """and how many of them the lake knew."""
+    """Number of them that the lake knew."""
     rows: dict[str, int] = field(default_factory=dict)
     """Rows removed, by table."""
     before: dict[str, int] = field(default_factory=dict)
-    """The version of each table before,"""
+    """Version of each table before the removal."""
     after: dict[str, int] = field(default_factory=dict)
-    """and after."""
+    """Version of each table after the removal."""
     sources: list[str] = field(default_factory=list)
-    """The files that the removed rows had come from."""
+    """The files and Kafka ranges that the removed rows had come from."""
     refused: bool = False
-    """Whether nothing more of them is taken in."""
-    cut: date | None = None
-    """The lake's cut date: trends before it are frozen, and cannot be computed without them."""
+    """Whether ingestion refuses further events of these users."""
+    retention_cutoff: date | None = None
+    """The lake's retention cutoff. Trends before it are frozen: they cannot be recomputed without the users."""
     vacuumed: dict[str, Deleted] | None = None
     """Files deleted, by table; None where the old versions were kept."""
     logs: int = 0
-    """Log files deleted since they named a user."""
+    """Log files that were deleted because they named a user."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Leaving:
-    """The users to forget, in this run's pseudonyms (column `user`), and those the lake knows (column `user_id`)."""
+class _UsersToForget:
+    """The users to forget in one run."""
 
     ids: Collection[int]
     salt: str
+    """Salt of this run's pseudonyms."""
     pseudonyms: DataFrame
+    """Pseudonyms of all the users, in the column `user`."""
     known: DataFrame
+    """Ids of those users that the lake knows, in the column `user_id`."""
 
 
 def check_nothing_pending(lake: Lake) -> None:
-    """Raises LakeError where a `forget` was interrupted: only it knows the users it was to forget."""
+    """Check that no `forget` was interrupted on the lake.
+
+    Raises:
+        LakeError: One was interrupted. Only another `forget` can finish it, because the lake does not record its users.
+    """
     if is_pending(lake):
-        raise LakeError(f"a `forget` was interrupted on {lake.path}: start it again with the same users first")
+        raise LakeError(
+            f"a `forget` was interrupted on {lake.path} and may have left rows of its users: start it again with the "
+            "same users first"
+        )
 
 
 def is_pending(lake: Lake) -> bool:
-    """Whether a `forget` has begun and is not done: it runs, or was interrupted."""
-    return bool(_pending(lake))
+    """Whether a `forget` has begun and has not finished: it is running or was interrupted."""
+    return bool(_pending_forget(lake))
 
 
-def look(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
-    """A dry look: what there is of some users."""
-    leaving = _leaving(lake, ids)
-    try:
-        return _found(lake, leaving, refuse)
-    finally:
-        leaving.known.unpersist()
+def preview(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
+    """Count what `forget` would remove, and change nothing.
 
-
-def forget(
-    lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool, erase: bool, progress: Progress
-) -> Certificate:
-    """Forget some users; with `refuse` also take in nothing more of them, with `erase` delete the old files too.
-
-    Each step finds by itself what is left to do: started again with the same users, it finishes what was interrupted.
-    Raises LakeError where that had other users.
+    Args:
+        lake: The lake to look at.
+        ids: The users' ids.
+        refuse: Whether `forget` would also refuse further events of these users.
     """
-    with at_rest(lake, settings, progress):
-        pending = _pending(lake)
+    users = _users_to_forget(lake, ids)
+    try:
+        return _count_known(lake, users, refuse)
+    finally:
+        users.known.unpersist()
+
+
+def forget(lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool, erase: bool) -> Certificate:
+    """Remove some users from every table.
+
+    Each step finds by itself what is left to do. A `forget` that was interrupted is finished by another one with the
+    same users.
+
+    Args:
+        lake: The lake to change.
+        settings: All settings.
+        ids: The users' ids.
+        refuse: Whether ingestion refuses further events of these users from now on.
+        erase: Whether to delete at once the files of older versions, and the logs that name a user.
+
+    Raises:
+        LakeError: A `forget` of other users was interrupted.
+        CheckpointError: The similarity stream cannot continue.
+    """
+    with at_rest(lake, settings):
+        pending = _pending_forget(lake)
         if pending and pending["users"] != _digest(ids, pending["salt"]):
             raise LakeError(
-                f"a `forget` of other users was interrupted on {lake.path}: start it again with those first"
+                f"a `forget` of other users was interrupted on {lake.path} and may have left rows of those users: "
+                "start it again with those users first"
             )
-        leaving = _leaving(lake, ids)
+        users = _users_to_forget(lake, ids)
         try:
-            certificate = _found(lake, leaving, refuse)
+            certificate = _count_known(lake, users, refuse)
             if refuse:
-                _refuse(lake, ids)
+                _refuse_users(lake, ids)
             if certificate.rows or pending:
-                _take_out(lake, settings, leaving, certificate, pending, progress)
+                _remove_rows(lake, settings, users, certificate, pending)
         finally:
-            leaving.known.unpersist()
+            users.known.unpersist()
         certificate.after = lake.versions(*lake.present())
     if erase:
-        # Only now must readers wait: while rows are taken out, whoever reads has the version from before.
-        certificate.vacuumed = vacuum(lake, settings, timedelta(), progress)
-        certificate.logs = _forget_logs(lake, ids)
+        # Vacuum last, because it keeps readers out. During the removal they can read the version from before.
+        certificate.vacuumed = vacuum(lake, settings, timedelta())
+        certificate.logs = _delete_logs_naming(lake, ids)
     return certificate
 
 
-def _leaving(lake: Lake, ids: Collection[int]) -> _Leaving:
+def _users_to_forget(lake: Lake, ids: Collection[int]) -> _UsersToForget:
     salt = secrets.token_hex(16)
-    rows = [{"user": pseudonym(one, salt)} for one in sorted(ids)]
+    rows = [{"user": pseudonym(user_id, salt)} for user_id in sorted(ids)]
     pseudonyms = literal_rows(lake.spark, rows, "user: string")
-    everyone = reduce(DataFrame.unionByName, (_users_of(lake, table) for table in BY_USER if lake.exists(table)))
+    everyone = reduce(DataFrame.unionByName, (_users_of(lake, table) for table in BY_USER if lake[table].exists()))
     known = everyone.distinct().withColumn("user", pseudonym_of(F.col("user_id"), salt))
     known = known.join(F.broadcast(pseudonyms), on="user", how="left_semi").select("user_id")
-    return _Leaving(ids, salt, pseudonyms, known.persist())
+    return _UsersToForget(ids, salt, pseudonyms, known.persist())
 
 
 def _users_of(lake: Lake, table: Table) -> DataFrame:
-    return lake.read(table, lake.version(table)).select("user_id").distinct()
+    return lake[table].read(lake[table].version()).select("user_id").distinct()
 
 
-def _found(lake: Lake, leaving: _Leaving, refuse: bool) -> Certificate:
+def _count_known(lake: Lake, users: _UsersToForget, refuse: bool) -> Certificate:
+    """Begin a certificate with the number of the users' rows in each table and the sources of these rows."""
     before = lake.versions(*lake.present())
-    certificate = Certificate(len(leaving.ids), leaving.known.count(), before=before, refused=refuse, cut=lake.cut())
-    counts = {table.name: _rows_of(lake, table, leaving.known).count() for table in BY_USER if lake.exists(table)}
-    counts[REJECTED_EVENTS.name] = _rejected(lake, leaving).count()
+    certificate = Certificate(
+        len(users.ids), users.known.count(), before=before, refused=refuse, retention_cutoff=lake.retention_cutoff()
+    )
+    counts = {table.name: _rows_of(lake, table, users.known).count() for table in BY_USER if lake[table].exists()}
+    counts[REJECTED_EVENTS.name] = _rejected(lake, users).count()
     certificate.rows = {name: count for name, count in counts.items() if count}
-    sources = _rows_of(lake, EVENTS, leaving.known).select("source")
-    rejected = lake.read(REJECTED_EVENTS).join(_rejected(lake, leaving), on="rejected_id", how="left_semi")
+    sources = _rows_of(lake, EVENTS, users.known).select("source")
+    rejected = lake[REJECTED_EVENTS].read().join(_rejected(lake, users), on="rejected_id", how="left_semi")
     both = sources.unionByName(rejected.select("source")).distinct().orderBy("source")
     certificate.sources = [row.source for row in both.collect()]
     return certificate
 
 
-def _rows_of(lake: Lake, table: Table, users: DataFrame) -> DataFrame:
-    return lake.read(table, lake.version(table)).join(F.broadcast(users), on="user_id", how="left_semi")
+def _rows_of(lake: Lake, table: Table, known: DataFrame) -> DataFrame:
+    return lake[table].read(lake[table].version()).join(F.broadcast(known), on="user_id", how="left_semi")
 
 
-def _rejected(lake: Lake, leaving: _Leaving) -> DataFrame:
-    """The rejected lines that name a user: `rejected_id`."""
-    lines = lake.read(REJECTED_EVENTS, lake.version(REJECTED_EVENTS)).where(F.col("raw").isNotNull())
-    return lines_naming(lines, "rejected_id", leaving.pseudonyms, leaving.salt)
+def _rejected(lake: Lake, users: _UsersToForget) -> DataFrame:
+    """Find the rejected lines that name one of the users; the only column is `rejected_id`."""
+    lines = lake[REJECTED_EVENTS].read(lake[REJECTED_EVENTS].version()).where(F.col("raw").isNotNull())
+    return lines_naming(lines, "rejected_id", users.pseudonyms, users.salt)
 
 
-def _refuse(lake: Lake, ids: Collection[int]) -> None:
+def _refuse_users(lake: Lake, ids: Collection[int]) -> None:
     lake.create(REFUSED_USERS, properties={SALT: secrets.token_hex(16)})
-    if REFUSING not in lake.properties(EVENTS):
-        lake.set_properties(EVENTS, {REFUSING: "true"})
-    salt = lake.properties(REFUSED_USERS)[SALT]
-    users = literal_rows(lake.spark, [{"user": pseudonym(one, salt)} for one in sorted(ids)], "user: string")
-    new = users.join(lake.read(REFUSED_USERS, lake.version(REFUSED_USERS)), on="user", how="left_anti")
+    if REFUSING not in lake[EVENTS].properties():
+        lake[EVENTS].set_properties({REFUSING: "true"})
+    salt = lake[REFUSED_USERS].properties()[SALT]
+    users = literal_rows(lake.spark, [{"user": pseudonym(user_id, salt)} for user_id in sorted(ids)], "user: string")
+    new = users.join(lake[REFUSED_USERS].read(lake[REFUSED_USERS].version()), on="user", how="left_anti")
     if not new.isEmpty():
-        lake.append(REFUSED_USERS, new, note={"job": "forget"})
+        lake[REFUSED_USERS].append(new, note={"job": "forget"})
 
 
-def _take_out(
-    lake: Lake,
-    settings: Settings,
-    leaving: _Leaving,
-    certificate: Certificate,
-    pending: Mapping[str, Any],
-    progress: Progress,
+def _remove_rows(
+    lake: Lake, settings: Settings, users: _UsersToForget, certificate: Certificate, pending: Mapping[str, Any]
 ) -> None:
     note = {"job": "forget"}
-    since, application = _begin(lake, leaving.ids, pending)
+    since, application = _record_start(lake, users.ids, pending)
     for table in (REJECTED_EVENTS, USER_TRENDS, EVENTS):
         if table.name in certificate.rows:
-            keys = _rejected(lake, leaving) if table is REJECTED_EVENTS else leaving.known
-            lake.delete_keys(table, keys, note=note)
-            progress(f"{table.name}: {certificate.rows[table.name]:,} rows taken out")
-    if lake.exists(BASKETS):
+            keys = _rejected(lake, users) if table is REJECTED_EVENTS else users.known
+            lake[table].delete_keys(keys, note=note)
+            logger.info(f"{table.name}: {certificate.rows[table.name]:,} rows removed")
+    if lake[BASKETS].exists():
         with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
-            lake.delete_keys(BASKETS, leaving.known, note=note)
-            for removed in range(since + 1, lake.version(BASKETS) + 1):
-                if (lake.note_of(BASKETS, removed) or {}).get("job") == "forget":
-                    _withdraw(lake, removed, application)
-            cover(lake, "forget")
-            progress("baskets and their counts taken out")
-    renew_views(lake, settings, progress)
-    lake.set_properties(EVENTS, {FORGETTING: ""})
+            lake[BASKETS].delete_keys(users.known, note=note)
+            for removed in range(since + 1, lake[BASKETS].version() + 1):
+                if (lake[BASKETS].note_of(removed) or {}).get("job") == "forget":
+                    _withdraw_counts(lake, removed, application)
+            mark_events_covered(lake, "forget")
+            logger.info("baskets and their counts removed")
+    renew_views(lake, settings)
+    lake[EVENTS].set_properties({FORGETTING: ""})
 
 
-def _pending(lake: Lake) -> dict[str, Any]:
-    """What a `forget` that was interrupted has recorded; empty where none was."""
-    recorded: dict[str, Any] = json.loads(lake.properties(EVENTS).get(FORGETTING) or "{}")
+def _pending_forget(lake: Lake) -> dict[str, Any]:
+    """Return what an unfinished `forget` recorded at its start; empty where there is none."""
+    recorded: dict[str, Any] = json.loads(lake[EVENTS].properties().get(FORGETTING) or "{}")
     return recorded
 
 
-def _begin(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) -> tuple[int, str]:
-    """The version of `baskets` before anything was taken out, and its application id.
+def _record_start(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) -> tuple[int, str]:
+    """Record that a `forget` begins.
 
-    Recorded at the first start, and again where the speed layer was rebuilt since: from events that may still have had
-    the users.
+    The record of an interrupted `forget` stays, unless the speed layer was rebuilt since. Then a new record starts from
+    the current version of `baskets`, because the rebuild may have read events of the users.
+
+    Returns:
+        The version of `baskets` before any row was removed (-1 where there is no such table), and its application id.
     """
-    exists = lake.exists(BASKETS)
-    application = lake.properties(BASKETS).get(APPLICATION, "") if exists else ""
+    exists = lake[BASKETS].exists()
+    application = lake[BASKETS].properties().get(APPLICATION, "") if exists else ""
     if pending.get("application") == application:
         return pending["baskets"], application
-    since, salt = lake.version(BASKETS) if exists else -1, secrets.token_hex(16)
+    since, salt = lake[BASKETS].version() if exists else -1, secrets.token_hex(16)
     begun = {"baskets": since, "application": application, "salt": salt, "users": _digest(ids, salt)}
-    lake.set_properties(EVENTS, {FORGETTING: json.dumps(begun)})
+    lake[EVENTS].set_properties({FORGETTING: json.dumps(begun)})
     return since, application
 
 
 def _digest(ids: Collection[int], salt: str) -> str:
-    """What tells some users from others, and not who they are: it costs too much to try one id after the other."""
+    """Fingerprint a set of users. It does not reveal them, because scrypt makes it too costly to try every id."""
     text = ",".join(map(str, sorted(ids)))
     return hashlib.scrypt(text.encode(), salt=salt.encode(), n=2**14, r=8, p=1).hex()
 
 
-def _withdraw(lake: Lake, removed: int, application: str) -> None:
-    """Take from `co_interactions` what the baskets counted that a version of `baskets` took out; once."""
-    properties = lake.properties(CO_INTERACTIONS)
+def _withdraw_counts(lake: Lake, removed: int, application: str) -> None:
+    """Subtract from `co_interactions`, at most once, the counts of baskets that one version of `baskets` removed.
+
+    Args:
+        lake: The lake to change.
+        removed: The version of `baskets` that removed them.
+        application: Application id of the two tables.
+    """
+    properties = lake[CO_INTERACTIONS].properties()
     dates = dates_taken_out(lake.files, BASKETS.name, removed)
     if not dates:
         return
     on_dates = F.col("event_date").isin(dates)
-    before, after = (known_items(lake.read(BASKETS, version).where(on_dates)) for version in (removed - 1, removed))
+    before, after = (known_items(lake[BASKETS].read(version).where(on_dates)) for version in (removed - 1, removed))
     gone = before.join(after, on=[*BASKET, "product_id"], how="left_anti")
-    counts = lake.read(CO_INTERACTIONS, lake.version(CO_INTERACTIONS)).where(on_dates)
+    counts = lake[CO_INTERACTIONS].read(lake[CO_INTERACTIONS].version()).where(on_dates)
     withdrawn = withdrawn_contributions(gone, window=int(properties["window"]))
     newest = counts.groupBy("event_date").agg(F.max("batch_id").alias("batch_id"))
     withdrawn = withdrawn.join(F.broadcast(newest), on="event_date", how="inner")
-    left = folded_counts(counts.unionByName(withdrawn.select(*CO_INTERACTIONS.column_names)))
-    lake.rewrite_dates(
-        CO_INTERACTIONS,
+    left = compacted_counts(counts.unionByName(withdrawn.select(*CO_INTERACTIONS.column_names)))
+    lake[CO_INTERACTIONS].rewrite_dates(
         left.repartition("event_date"),
         dates,
         note={"job": "forget", "baskets_version": removed},
@@ -261,13 +295,13 @@ def _withdraw(lake: Lake, removed: int, application: str) -> None:
     )
 
 
-def _forget_logs(lake: Lake, ids: Collection[int]) -> int:
-    """Delete the logs of jobs that name a user, as an error may; returns how many."""
-    wanted = {str(one) for one in ids}
+def _delete_logs_naming(lake: Lake, ids: Collection[int]) -> int:
+    """Delete the job logs that name one of the users, for example in an error; return their number."""
+    numbers = {str(user_id) for user_id in ids}
     naming = [
         name
         for name in lake.files.list("_logs")
-        if wanted & set(re.findall(r"\d+", lake.files.read_text(f"_logs/{name}")))
+        if numbers & set(re.findall(r"\d+", lake.files.read_text(f"_logs/{name}")))
     ]
     for name in naming:
         lake.files.delete(f"_logs/{name}")

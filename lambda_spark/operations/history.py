@@ -1,4 +1,7 @@
-"""What each job wrote, when, and from which versions: the notes in the tables' logs."""
+"""History of a lake: what each job wrote, when, and from which versions.
+
+The history is read from the notes that jobs leave in the tables' logs.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,27 @@ class Entry:
     """One version of a table."""
 
     time: datetime
+    """When the version was committed (UTC)."""
     job: str
-    """The job that wrote it; empty where it left no note (a table made, a property set)."""
+    """The job that wrote it; empty where the commit has no note (a new table, a changed property)."""
     table: str
     version: int
     operation: str
+    """Delta's name of the operation, like `WRITE`."""
     read: str
-    """What it was computed from, in words."""
+    """The versions and offsets that it was computed from, in words."""
 
 
 def history(lake: Lake, limit: int) -> list[Entry]:
-    """The newest versions of all tables, newest first."""
+    """List the newest versions of all tables.
+
+    Args:
+        lake: The lake to look at.
+        limit: Most entries to return.
+
+    Returns:
+        The entries, newest first.
+    """
     entries = [
         _entry(lake, table.name, version)
         for table in lake.present()
@@ -42,11 +55,12 @@ def _entry(lake: Lake, table: str, version: int) -> Entry:
         table,
         version,
         commit_operation(lake.files, table, version),
-        _read(note),
+        _versions_read(note),
     )
 
 
-def _read(note: dict[str, Any]) -> str:
+def _versions_read(note: dict[str, Any]) -> str:
+    """Say in words which versions, offset and dates a commit's note names."""
     words = [f"{name} v{version}" for name, version in note.get("versions", {}).items()]
     words += [f"{key.removesuffix('_version')} v{value}" for key, value in note.items() if key.endswith("_version")]
     offset = note.get("offset")

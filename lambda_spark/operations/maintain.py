@@ -1,8 +1,9 @@
-"""Keeping a lake small: old dates expire, many small files become few, and files that nobody needs are deleted."""
+"""Maintenance of a lake: old dates expire, small files are compacted, and files that no version needs are deleted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -10,83 +11,89 @@ from pyspark.sql import functions as F
 
 from lambda_spark.ingestion.ingest import renew_products
 from lambda_spark.operations.forget import check_nothing_pending
-from lambda_spark.operations.quiesce import at_rest, cover, finished_batch
+from lambda_spark.operations.quiesce import at_rest, finished_batch, mark_events_covered
 from lambda_spark.operations.vacuum import Deleted, unneeded_files, vacuum
 from lambda_spark.settings import MaintenanceSettings, Settings
-from lambda_spark.speed.co_interactions import folded_baskets, folded_counts
-from lambda_spark.storage.lake import CUT, Lake
+from lambda_spark.speed.co_interactions import compacted_baskets, compacted_counts
+from lambda_spark.storage.lake import RETENTION_CUTOFF, Lake
 from lambda_spark.storage.tables import (
     BASKETS,
     CO_INTERACTIONS,
     EVENTS,
-    INGESTED_FILES,
+    INGESTION_LOG,
     JOB_RUNS,
     REJECTED_EVENTS,
     Table,
 )
 
-Progress = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 EXPIRING = (BASKETS, CO_INTERACTIONS, EVENTS)
-"""What is older than the cut date goes from all of them."""
+"""Tables whose rows before the retention cutoff expire, in the order of their deletion."""
 FOLDED = (BASKETS, CO_INTERACTIONS)
-COMPACTED = (EVENTS, REJECTED_EVENTS, INGESTED_FILES, JOB_RUNS)
+"""Tables that are compacted to one row per key and date."""
+COMPACTED = (EVENTS, REJECTED_EVENTS, INGESTION_LOG, JOB_RUNS)
+"""Tables whose small files are compacted and whose rows stay."""
 
-_FOLDS = {BASKETS.name: folded_baskets, CO_INTERACTIONS.name: folded_counts}
+_FOLDS = {BASKETS.name: compacted_baskets, CO_INTERACTIONS.name: compacted_counts}
 
 _SMALL = 128 * 2**20
 """A file with fewer bytes is small."""
 _DATES_AT_ONCE = 30
-"""Dates that are folded in one commit."""
+"""Most dates that one commit compacts to one row per key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The files of one date of a table, or of all of it."""
+    """The files of one date of a table, or of a whole table without dates."""
 
     date: date | None
+    """The date; None for a table without dates."""
     files: int
     bytes: int
     small: int
-    """So many of the files are small."""
+    """Number of the files that are small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expiring:
-    """What of a table is older than the cut date."""
+    """The rows of a table that are older than the retention cutoff."""
 
     rows: int
     bytes: int
+    """Size of the files of their dates."""
     first: date
+    """The oldest date among them."""
     last: date
+    """The newest date among them."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """What maintenance would do."""
+    """What maintenance would do, or has done."""
 
-    cut: date | None
-    """Dates before this one expire."""
+    retention_cutoff: date | None
+    """Dates before this one expire; None where all dates are kept."""
     expiring: dict[str, Expiring] = field(default_factory=dict)
-    """By table."""
+    """Rows to expire, by table."""
     packing: dict[str, list[Part]] = field(default_factory=dict)
-    """Table: what of it lies in many files."""
+    """Parts with many small files, by table."""
     unneeded: dict[str, Deleted] = field(default_factory=dict)
-    """By table, what no version within the retention needs."""
+    """Files that no version within the retention needs, by table."""
 
 
 def plan(lake: Lake, settings: MaintenanceSettings) -> Plan:
-    """A dry look."""
+    """Find out what `maintain` would do, and change nothing."""
     planned = Plan(next_cut(lake, settings))
-    cut = planned.cut
+    retention_cutoff = planned.retention_cutoff
     for table in _present(lake, EXPIRING):
-        old = [part for part in parts_of(lake, table) if _is_expired(part, cut)]
-        if old and cut is not None:
-            rows = lake.read(table).where(F.col("event_date") < F.lit(cut)).count()
+        old = [part for part in parts_of(lake, table) if _is_expired(part, retention_cutoff)]
+        if old and retention_cutoff is not None:
+            rows = lake[table].read().where(F.col("event_date") < F.lit(retention_cutoff)).count()
             dates = sorted(part.date for part in old if part.date)
             planned.expiring[table.name] = Expiring(rows, sum(part.bytes for part in old), dates[0], dates[-1])
     for table in _present(lake, (*COMPACTED, *FOLDED)):
-        crowded = _crowded(lake, table, settings, cut)
+        crowded = _crowded(lake, table, settings, retention_cutoff)
         if crowded:
             planned.packing[table.name] = crowded
     for table in lake.present():
@@ -96,107 +103,133 @@ def plan(lake: Lake, settings: MaintenanceSettings) -> Plan:
     return planned
 
 
-def maintain(lake: Lake, settings: Settings, progress: Progress) -> Plan:
-    """Expire, fold, compact and vacuum, in this order; returns what was done of each.
+def maintain(lake: Lake, settings: Settings) -> Plan:
+    """Keep a lake small in four steps.
 
-    Each step finds by itself what is left to do, so that a run which was stopped is finished by the next. Raises
-    LakeError where a `forget` was interrupted.
+    The steps are: delete expired rows, compact to one row per key and date, compact small files, and vacuum. Each step
+    finds by itself what is left to do, so that the next run finishes a run that was stopped.
+
+    Returns:
+        What was done.
+
+    Raises:
+        LakeError: A `forget` was interrupted.
+        CheckpointError: The similarity stream cannot continue.
     """
     check_nothing_pending(lake)
     chosen = settings.maintenance
-    with at_rest(lake, settings, progress), lake.locks.tables(*(table.name for table in _present(lake, FOLDED))):
+    with at_rest(lake, settings), lake.locks.tables(*(table.name for table in _present(lake, FOLDED))):
         done = plan(lake, chosen)
-        if done.cut is not None:
-            expire(lake, done.cut, progress)
+        if done.retention_cutoff is not None:
+            expire(lake, done.retention_cutoff)
         for table in _present(lake, FOLDED):
-            fold(lake, table, [part.date for part in done.packing.get(table.name, []) if part.date], progress)
+            fold(lake, table, [part.date for part in done.packing.get(table.name, []) if part.date])
         for table in _present(lake, COMPACTED):
-            compact(lake, table, done.packing.get(table.name, []), progress)
+            compact(lake, table, done.packing.get(table.name, []))
     renew_products(lake)
     if done.unneeded:
-        # Only then must readers wait.
-        done.unneeded = vacuum(lake, settings, chosen.retention, progress)
+        # Vacuum only where a file is unneeded, because a vacuum waits until nobody reads and keeps readers out.
+        done.unneeded = vacuum(lake, settings, chosen.retention)
     return done
 
 
 def next_cut(lake: Lake, settings: MaintenanceSettings) -> date | None:
-    """The cut date by the settings, counted from the newest event; never before the one recorded. None: keep all."""
-    recorded = lake.cut()
-    newest: date | None = lake.read(EVENTS).agg(F.max("event_date")).collect()[0][0] if settings.expire_days else None
+    """Compute the retention cutoff, counted back from the newest event.
+
+    Returns:
+        The cutoff by the settings, or the recorded one where that is later; None where all dates are kept.
+    """
+    recorded = lake.retention_cutoff()
+    newest: date | None = lake[EVENTS].read().agg(F.max("event_date")).collect()[0][0] if settings.expire_days else None
     if newest is None:
         return recorded
-    wanted = newest - timedelta(days=settings.expire_days)
-    return wanted if recorded is None else max(recorded, wanted)
+    cutoff = newest - timedelta(days=settings.expire_days)
+    return cutoff if recorded is None else max(recorded, cutoff)
 
 
-def expire(lake: Lake, cut: date, progress: Progress) -> None:
-    """Take everything before a date out of the lake, for good. The caller holds it at rest.
+def expire(lake: Lake, retention_cutoff: date) -> None:
+    """Delete all rows before a date from the lake, for good. The caller holds the lake at rest.
 
-    The cut is recorded first: from then on older arrivals are rejected, and older trends are frozen. `events` goes
-    last: as long as it has older rows, the next run does it all again.
+    The cutoff is recorded first, so that older arrivals are rejected and older trends are frozen from then on. The rows
+    of `events` are deleted last: while some are left, the next run repeats the whole expiry.
+
+    Args:
+        lake: The lake to change.
+        retention_cutoff: The first date that stays.
     """
     expiring = _present(lake, EXPIRING)
-    has_older = any(_is_expired(part, cut) for table in expiring for part in parts_of(lake, table))
-    if not has_older and lake.cut() is None:
-        # A cut before the first event would move the store's beginning.
+    has_older = any(_is_expired(part, retention_cutoff) for table in expiring for part in parts_of(lake, table))
+    if not has_older and lake.retention_cutoff() is None:
+        # Record no cutoff before the first event, because trends take the cutoff for the beginning of the store.
         return
-    if lake.cut() != cut:
-        lake.set_properties(EVENTS, {CUT: cut.isoformat()})
+    if lake.retention_cutoff() != retention_cutoff:
+        lake[EVENTS].set_properties({RETENTION_CUTOFF: retention_cutoff.isoformat()})
     if has_older:
-        progress(f"what is older than {cut} expires")
-        is_older = F.col("event_date") < F.lit(cut)
-        note = {"job": "maintain", "cut": cut.isoformat()}
+        logger.info(f"deleting the rows before {retention_cutoff}: they have expired")
+        is_older = F.col("event_date") < F.lit(retention_cutoff)
+        note = {"job": "maintain", "cut": retention_cutoff.isoformat()}
         for table in expiring:
-            lake.delete(table, is_older, note=note)
-    cover(lake, "maintain")
+            lake[table].delete(is_older, note=note)
+    mark_events_covered(lake, "maintain")
 
 
-def fold(lake: Lake, table: Table, dates: Sequence[date], progress: Progress) -> None:
-    """Put the rows of some dates together, one per key, in one file per date. The caller holds the lake at rest.
+def fold(lake: Lake, table: Table, dates: Sequence[date]) -> None:
+    """Compact some dates to one row per key, in one file per date. The caller holds the lake at rest.
 
-    Only rows of micro-batches that are in both tables: one that was killed between its two appends is replayed, and
-    must find the baskets as they were before it.
+    Rows of a micro-batch that is not in both tables stay as they are. That micro-batch was killed between its two
+    appends, and its replay must find the baskets as they were before it.
+
+    Args:
+        lake: The lake to change.
+        table: One of `FOLDED`.
+        dates: The dates to compact.
     """
     newest = finished_batch(lake)
     for at in range(0, len(dates), _DATES_AT_ONCE):
         some = dates[at : at + _DATES_AT_ONCE]
-        rows = lake.read(table, lake.version(table)).where(F.col("event_date").isin(list(some)))
+        rows = lake[table].read(lake[table].version()).where(F.col("event_date").isin(list(some)))
         is_finished = F.col("batch_id") <= newest
-        folded = _FOLDS[table.name](rows.where(is_finished)).unionByName(rows.where(~is_finished))
-        lake.rewrite_dates(table, folded.repartition("event_date"), some, note={"job": "maintain"}, same_rows=True)
-        progress(f"{table.name}: {at + len(some)} of {len(dates)} dates folded")
+        compacted = _FOLDS[table.name](rows.where(is_finished)).unionByName(rows.where(~is_finished))
+        lake[table].rewrite_dates(compacted.repartition("event_date"), some, note={"job": "maintain"}, same_rows=True)
+        logger.info(f"{table.name}: {at + len(some)} of {len(dates)} dates compacted to one row per key")
 
 
-def compact(lake: Lake, table: Table, parts: Sequence[Part], progress: Progress) -> None:
-    """Put many small files into few; no row changes."""
+def compact(lake: Lake, table: Table, parts: Sequence[Part]) -> None:
+    """Compact small files into few large ones. No row changes.
+
+    Args:
+        lake: The lake to change.
+        table: One of `COMPACTED`.
+        parts: The parts of the table to compact.
+    """
     if not parts:
         return
     dates = [part.date for part in parts if part.date]
-    lake.compact(table, dates or None, note={"job": "maintain"})
-    progress(f"{table.name}: {sum(part.files for part in parts):,} files put together")
+    lake[table].compact(dates or None, note={"job": "maintain"})
+    logger.info(f"{table.name}: {sum(part.files for part in parts):,} files compacted into fewer")
 
 
 def parts_of(lake: Lake, table: Table) -> list[Part]:
-    """The files of a table as it is now, by date."""
-    there = lake.files.walk(table.name)
+    """Describe the files of a table's newest version, by date."""
+    stored = lake.files.walk(table.name)
     by_date: dict[date | None, list[int]] = {}
-    for path in lake.data_files(table, lake.version(table)):
+    for path in lake[table].data_files(lake[table].version()):
         partition, _, _ = path.rpartition("/")
         day = date.fromisoformat(partition.removeprefix("event_date=")) if table.partition_by else None
-        by_date.setdefault(day, []).append(there[path].bytes if path in there else 0)
+        by_date.setdefault(day, []).append(stored[path].bytes if path in stored else 0)
     small = {day: [size for size in files if size < _SMALL] for day, files in by_date.items()}
     return [Part(day, len(files), sum(files), len(small[day])) for day, files in by_date.items()]
 
 
-def _crowded(lake: Lake, table: Table, settings: MaintenanceSettings, cut: date | None) -> list[Part]:
-    """What of a table, that stays, lies in many small files."""
-    parts = [part for part in parts_of(lake, table) if not _is_expired(part, cut)]
+def _crowded(lake: Lake, table: Table, settings: MaintenanceSettings, retention_cutoff: date | None) -> list[Part]:
+    """Find the parts of a table that do not expire and have many small files."""
+    parts = [part for part in parts_of(lake, table) if not _is_expired(part, retention_cutoff)]
     return sorted((part for part in parts if part.small >= settings.min_files), key=lambda part: str(part.date))
 
 
-def _is_expired(part: Part, cut: date | None) -> bool:
-    return cut is not None and part.date is not None and part.date < cut
+def _is_expired(part: Part, retention_cutoff: date | None) -> bool:
+    return retention_cutoff is not None and part.date is not None and part.date < retention_cutoff
 
 
 def _present(lake: Lake, tables: Iterable[Table]) -> list[Table]:
-    return [table for table in tables if lake.exists(table)]
+    return [table for table in tables if lake[table].exists()]

@@ -1,21 +1,24 @@
-"""Bringing a lake to rest: all that came is taken in, and stays so while something is changed behind the layers.
+"""Quiescence of a lake: ingestion waits while the speed layer catches up with `events`.
 
-The speed layer reads `events` as a stream of what was appended. Where rows are taken out, it must have read them before
-(it skips the removal), and nothing may come in between; so ingestion waits while the stream catches up.
+The speed layer reads the rows appended to `events` as a stream and skips commits that delete rows. So it must have read
+the rows before they are deleted, and no new rows may arrive meanwhile. Therefore ingestion waits until the stream has
+caught up and the change is made.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.batch.refresh import update_trends
 from lambda_spark.errors import CheckpointError, JobRunningError
 from lambda_spark.ingestion.ingest import renew_products
+from lambda_spark.ingestion.kafka_source import stream_name, topics_read
 from lambda_spark.ingestion.micro_batch import INGEST_TABLES
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import (
     RecommendationSettings,
     Settings,
@@ -24,7 +27,7 @@ from lambda_spark.settings import (
     from_recorded,
     recorded,
 )
-from lambda_spark.speed.update import REBUILD, check_halves, refresh_similar_items, update
+from lambda_spark.speed.update import REBUILD, check_halves, refresh_similar_items, update_similarity
 from lambda_spark.storage.checkpoints import APPLICATION, Checkpoint, covered_version, is_at_head
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import (
@@ -37,40 +40,59 @@ from lambda_spark.storage.tables import (
     Table,
 )
 
-Progress = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Section = TypeVar("Section")
 
+WRITING_JOBS = ("ingest", "trends", "similarity", "recommend", "maintain", "forget", "restore")
+"""Job locks that writing jobs hold, besides one lock per Kafka topic."""
+
 _PATIENCE_SECONDS = 10.0
+"""Seconds that `at_rest_unread` waits at first before it lets readers in again."""
 
 
 @contextmanager
-def at_rest(lake: Lake, settings: Settings, progress: Progress, *, within: float | None = None) -> Iterator[None]:
-    """Hold what micro-batches of ingestion write, with the speed layer at the head of `events`.
+def at_rest(lake: Lake, settings: Settings, *, within: float | None = None) -> Iterator[None]:
+    """Hold the tables that ingestion writes, with the speed layer at the head of `events`.
 
-    A similarity job that stays up is waited for; where none runs, its micro-batches are done here. Raises
-    CheckpointError, naming the way out, where they can't be, and JobRunningError where another process is not done
-    `within` so many seconds.
+    Waits for a running similarity job to catch up. Where none is running, this process runs the micro-batches.
+
+    Args:
+        lake: The lake to hold.
+        settings: All settings.
+        within: How many seconds to wait for another process; None waits without limit.
+
+    Raises:
+        CheckpointError: The similarity stream cannot continue. The message names the command that helps.
+        JobRunningError: Another process did not finish in time.
     """
     with lake.locks.tables(*(table.name for table in INGEST_TABLES), within=within):
-        _drain(lake, settings, progress, within)
+        _drain(lake, settings, within)
         yield
 
 
 @contextmanager
-def at_rest_unread(lake: Lake, settings: Settings, progress: Progress) -> Iterator[None]:
-    """At rest, and with nobody reading: files may be deleted.
+def at_rest_unread(lake: Lake, settings: Settings) -> Iterator[None]:
+    """Hold the lake at rest while nobody reads it, so that files may be deleted.
 
-    Whom this waits for while it keeps readers out may itself be waiting to read. So it waits for seconds only, lets
-    readers in, and tries again, each time for longer: a stream may need more than a few seconds.
+    This keeps readers out while it waits for other processes, and such a process may itself be waiting to read. So each
+    wait ends after some seconds and lets readers in. The next wait is twice as long, because a stream may need more.
+
+    Args:
+        lake: The lake to hold.
+        settings: All settings.
+
+    Raises:
+        CheckpointError: The similarity stream cannot continue. The message names the command that helps.
     """
     patience = _PATIENCE_SECONDS
     while True:
-        with ExitStack() as held:
-            held.enter_context(lake.locks.no_readers())
+        with ExitStack() as locks:
+            locks.enter_context(lake.locks.no_readers())
             try:
-                held.enter_context(at_rest(lake, settings, progress, within=patience))
+                locks.enter_context(at_rest(lake, settings, within=patience))
             except JobRunningError:
-                held.close()
+                locks.close()
                 time.sleep(1)
                 patience *= 2
                 continue
@@ -78,73 +100,101 @@ def at_rest_unread(lake: Lake, settings: Settings, progress: Progress) -> Iterat
             return
 
 
-def _drain(lake: Lake, settings: Settings, progress: Progress, within: float | None) -> None:
-    missing = [table.name for table in (BASKETS, CO_INTERACTIONS) if not lake.exists(table)]
+def _drain(lake: Lake, settings: Settings, within: float | None) -> None:
+    """Bring the speed layer to the head of `events`."""
+    missing = [table.name for table in (BASKETS, CO_INTERACTIONS) if not lake[table].exists()]
     if len(missing) == 2:
         return
-    # A first run that was killed between the two has counted nothing yet.
-    if CO_INTERACTIONS.name in missing or (missing and lake.last_commit(CO_INTERACTIONS, job="similarity")):
-        raise CheckpointError(f"{missing[0]} is missing in {lake.path}; {REBUILD}")
+    # Let `baskets` be missing before the first micro-batch, because a first run may have been killed while it created
+    # the two tables.
+    if CO_INTERACTIONS.name in missing or (missing and lake[CO_INTERACTIONS].last_commit(job="similarity")):
+        raise CheckpointError(f"the table {missing[0]} is missing in {lake.path}; {REBUILD}")
     if not missing:
         check_halves(lake, similarity_checkpoint(lake).application)
-    start, told = time.monotonic(), False
+    start, announced = time.monotonic(), False
     while not is_at_head(lake, similarity_checkpoint(lake), EVENTS):
         try:
             with lake.locks.job("similarity"):
-                update(lake, similarity_settings(lake, settings), progress=progress)
+                update_similarity(lake, similarity_settings(lake, settings))
         except JobRunningError as running:
             if within is not None and time.monotonic() > start + within:
                 raise
-            if not told:
-                progress(f"waiting for similarity to take in the newest events: {running}")
-                told = True
+            if not announced:
+                logger.info(f"waiting until similarity has read the newest events: {running}")
+                announced = True
             time.sleep(0.5)
 
 
+def hold_every_job(lake: Lake, locks: ExitStack) -> None:
+    """Take the lock of each job that writes, so that none runs until the stack closes.
+
+    Args:
+        lake: The lake to hold.
+        locks: The stack that releases the locks.
+
+    Raises:
+        JobRunningError: One of the jobs is running.
+    """
+    topics = topics_read(lake[EVENTS].properties())
+    for name in (*map(stream_name, topics), *WRITING_JOBS):
+        locks.enter_context(lake.locks.job(name))
+
+
 def similarity_checkpoint(lake: Lake) -> Checkpoint:
-    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
+    """Return the checkpoint of the similarity stream, by the application id recorded with `co_interactions`."""
+    application = lake[CO_INTERACTIONS].properties()[APPLICATION]
     return Checkpoint("similarity", application, lake.checkpoint("similarity", application))
 
 
-def renew_views(lake: Lake, settings: Settings, progress: Progress) -> None:
-    """Bring every view that has been computed up to date, with the settings recorded with it."""
+def renew_views(lake: Lake, settings: Settings) -> None:
+    """Bring every view that exists up to date, with the settings recorded with it."""
     renew_products(lake)
-    if lake.exists(CO_INTERACTIONS) and lake.exists(SIMILAR_ITEMS):
-        refresh_similar_items(lake, similarity_settings(lake, settings), progress)
-    if lake.exists(USER_TRENDS):
-        refresh_trends(lake, _as_recorded(lake, USER_TRENDS, TrendSettings, settings.trends), progress=progress)
-    if lake.exists(RECOMMENDATIONS):
-        chosen = _as_recorded(lake, RECOMMENDATIONS, RecommendationSettings, settings.recommendations)
-        refresh_recommendations(lake, chosen, progress=progress)
+    if lake[CO_INTERACTIONS].exists() and lake[SIMILAR_ITEMS].exists():
+        refresh_similar_items(lake, similarity_settings(lake, settings))
+    if lake[USER_TRENDS].exists():
+        update_trends(lake, _recorded_settings(lake, USER_TRENDS, TrendSettings, settings.trends))
+    if lake[RECOMMENDATIONS].exists():
+        chosen = _recorded_settings(lake, RECOMMENDATIONS, RecommendationSettings, settings.recommendations)
+        update_recommendations(lake, chosen)
 
 
-def cover(lake: Lake, job: str) -> None:
-    """Note on `co_interactions` that it holds what the newest version of `events` does, after rows were taken out."""
-    if not lake.exists(CO_INTERACTIONS):
+def mark_events_covered(lake: Lake, job: str) -> None:
+    """Note on `co_interactions` that it covers the newest version of `events`, after rows were deleted from both.
+
+    Args:
+        lake: The lake to change.
+        job: Name of the job that deleted the rows.
+    """
+    if not lake[CO_INTERACTIONS].exists():
         return
-    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
-    done = lake.last_commit(CO_INTERACTIONS, application=application)
+    application = lake[CO_INTERACTIONS].properties()[APPLICATION]
+    done = lake[CO_INTERACTIONS].last_commit(application=application)
     if done is None:
         return
     covered = covered_version(done.note)
-    if covered is None or not lake.is_same(EVENTS, covered):
-        lake.note(CO_INTERACTIONS, {**done.note, "job": job, "events_version": lake.version(EVENTS)})
+    if covered is None or not lake[EVENTS].unchanged_since(covered):
+        lake[CO_INTERACTIONS].note({**done.note, "job": job, "events_version": lake[EVENTS].version()})
 
 
 def similarity_settings(lake: Lake, settings: Settings) -> SimilaritySettings:
-    """Those recorded with the tables; what is not recorded yet is as set."""
+    """Return the settings that are recorded with the tables of the speed layer.
+
+    Args:
+        lake: The lake to look at.
+        settings: All settings; they fill in those that are not recorded yet.
+    """
     texts = recorded(settings.similarity)
-    if lake.exists(SIMILAR_ITEMS):
-        texts |= lake.properties(SIMILAR_ITEMS)
-    return from_recorded(SimilaritySettings, texts | {"window": lake.properties(CO_INTERACTIONS)["window"]})
+    if lake[SIMILAR_ITEMS].exists():
+        texts |= lake[SIMILAR_ITEMS].properties()
+    return from_recorded(SimilaritySettings, texts | {"window": lake[CO_INTERACTIONS].properties()["window"]})
 
 
-def _as_recorded(lake: Lake, table: Table, section: type[Section], default: Any) -> Section:
-    return from_recorded(section, recorded(default) | lake.properties(table))
+def _recorded_settings(lake: Lake, table: Table, section: type[Section], default: Any) -> Section:
+    return from_recorded(section, recorded(default) | lake[table].properties())
 
 
 def finished_batch(lake: Lake) -> int:
-    """The newest micro-batch that is in both tables of the speed layer; -1 where none is."""
-    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
-    done = [lake.last_commit(table, application=application) for table in (BASKETS, CO_INTERACTIONS)]
-    return min(-1 if one is None else int(one.note["batch_id"]) for one in done)
+    """Return the number of the newest micro-batch that is in both tables of the speed layer; -1 where there is none."""
+    application = lake[CO_INTERACTIONS].properties()[APPLICATION]
+    commits = [lake[table].last_commit(application=application) for table in (BASKETS, CO_INTERACTIONS)]
+    return min(-1 if commit is None else int(commit.note["batch_id"]) for commit in commits)

@@ -1,13 +1,16 @@
-"""Undoing a bad feed: the lake as it was at a time, and from there on again without it.
+"""Restore of a lake to an earlier time, to undo a bad feed.
 
-The log still tells of the micro-batches that RESTORE takes back, so one that is read again under its old id would be
-skipped in silence: the streams begin anew, with new application ids. All files are read again, and by the next job that
-reads it a topic too; what is there already is dropped as a repeat, and the files of `ingest.exclude` stay out.
+After a Delta RESTORE the tables' logs still name the micro-batches that were undone. A micro-batch with the same
+application id and number would be skipped in silence, so the streams start over with new application ids.
+
+All files are read again, and a topic is read again by the next job that reads it. Lines that the lake still has are
+dropped as repeats. The files of `ingest.exclude` stay out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from urllib.parse import unquote
@@ -21,14 +24,14 @@ from lambda_spark.operations.forget import check_nothing_pending
 from lambda_spark.operations.maintain import expire
 from lambda_spark.operations.quiesce import renew_views, similarity_settings
 from lambda_spark.settings import IngestSettings, Settings
-from lambda_spark.speed.update import start_over, update
+from lambda_spark.speed.update import start_over, update_similarity
 from lambda_spark.storage.checkpoints import APPLICATION, new_application
 from lambda_spark.storage.delta_log import commit_numbers, commit_time
 from lambda_spark.storage.file_system import FileSystem
-from lambda_spark.storage.lake import CUT, Lake
-from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS, INGESTED_FILES, Table
+from lambda_spark.storage.lake import RETENTION_CUTOFF, Lake
+from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS, INGESTION_LOG, Table
 
-Progress = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -36,50 +39,59 @@ class Undo:
     """What a restore takes back."""
 
     moment: datetime
+    """The time to go back to (UTC)."""
     versions: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Table: its version now, and the one it goes back to."""
+    """Version now and version to go back to, by table."""
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Table: its rows now, and then."""
+    """Number of rows in these two versions, by table."""
     files: list[str] = field(default_factory=list)
-    """The files that were read since,"""
+    """Files that were read after `moment`."""
     topics: list[str] = field(default_factory=list)
-    """the topics,"""
+    """Kafka topics that were read after `moment`."""
     lost: list[str] = field(default_factory=list)
-    """the files among them that would not be read again,"""
+    """Those of the files that would not be read again, so that their events would be lost."""
     changed: list[str] = field(default_factory=list)
-    """and those that have changed since, and would be read as they are now."""
+    """Those of the files that have changed since they were read, and would be read as they are now."""
     come_back: str = ""
-    """What to know of users who were forgotten."""
-    cut: date | None = None
-    """The lake's cut date, which stays."""
+    """A warning about forgotten users who may come back; empty where no user was forgotten."""
+    retention_cutoff: date | None = None
+    """The lake's retention cutoff, which stays."""
 
 
 def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestSettings) -> Undo:
-    """A dry look at going back to a time (UTC), and reading the sources again (where there are any).
+    """Find out what a restore would take back, and change nothing.
 
-    Raises UsageError for a time before the lake, and LakeError where users were forgotten since, who would come back,
-    or where a vacuum has deleted what is needed.
+    Args:
+        lake: The lake to look at.
+        moment: The time to go back to (UTC).
+        sources: Folders and files that the restore would read again; may be empty.
+        settings: How event files are found and read.
+
+    Raises:
+        UsageError: The time is before the lake's log begins, or a source does not exist.
+        LakeError: Users were forgotten after the time and would come back, a vacuum has deleted files that are needed,
+            or a `forget` was interrupted.
     """
     check_nothing_pending(lake)
-    undo = Undo(moment, cut=lake.cut(), come_back=who_comes_back(lake))
+    undo = Undo(moment, retention_cutoff=lake.retention_cutoff(), come_back=who_comes_back(lake))
     for table in INGEST_TABLES:
-        now, then = lake.version(table), lake.newest_alike(table, _version_at(lake, table, moment))
+        now, then = lake[table].version(), lake[table].latest_version_with_same_rows(_version_at(lake, table, moment))
         undo.versions[table.name] = (now, then)
         _check_readable(lake, table, then)
-        undo.rows[table.name] = (lake.read(table, now).count(), lake.read(table, then).count())
+        undo.rows[table.name] = (lake[table].read(now).count(), lake[table].read(then).count())
     notes = [
-        lake.note_of(table, version) or {}
+        lake[table].note_of(version) or {}
         for table in INGEST_TABLES
         for version in range(undo.versions[table.name][1] + 1, undo.versions[table.name][0] + 1)
     ]
     if any(note.get("job") == "forget" for note in notes):
         raise LakeError(
-            f"users were forgotten since {moment:%Y-%m-%d %H:%M:%S} UTC and would come back; name a later time"
+            f"users were forgotten after {moment:%Y-%m-%d %H:%M:%S} UTC and would come back; name a later --to TIME"
         )
-    # Also from the notes: a restore that was interrupted has taken the property back.
-    cuts = [date.fromisoformat(note["cut"]) for note in notes if note.get("cut")]
-    undo.cut = max([*cuts, *([undo.cut] if undo.cut else [])], default=None)
-    read = _read_since(lake, *undo.versions[INGESTED_FILES.name])
+    # Read the cutoff from the notes too, because an interrupted restore has taken the property back.
+    cutoffs = [date.fromisoformat(note["cut"]) for note in notes if note.get("cut")]
+    undo.retention_cutoff = max([*cutoffs, *([undo.retention_cutoff] if undo.retention_cutoff else [])], default=None)
+    read = _read_since(lake, *undo.versions[INGESTION_LOG.name])
     undo.files = [unquote(source) for source in read if not source.startswith(KAFKA)]
     undo.topics = sorted({source.removeprefix(KAFKA).split("/")[0] for source in read if source.startswith(KAFKA)})
     undo.lost = _lost(lake, undo.files, sources, settings)
@@ -90,69 +102,86 @@ def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestS
 
 
 def _read_since(lake: Lake, now: int, then: int) -> list[str]:
-    """The files, and parts of topics, that were read between two versions of `ingested_files`."""
-    read, before = (lake.read(INGESTED_FILES, version).select("source", "ingest_batch") for version in (now, then))
+    """List the files and Kafka ranges that were read between two versions of `ingestion_log`."""
+    read, before = (lake[INGESTION_LOG].read(version).select("source", "ingest_batch") for version in (now, then))
     return [row.source for row in read.exceptAll(before).select("source").distinct().orderBy("source").collect()]
 
 
 def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: IngestSettings) -> list[str]:
-    """Which of the files are neither below the sources (anywhere, where none is named) nor excluded."""
-    wanted = [path for path in files if not is_excluded(path, settings.exclude)]
+    """List the files that would not be read again although no pattern excludes them.
+
+    With sources, these are the files outside of them. Without sources, they are the files that no longer exist.
+    """
+    included = [path for path in files if not is_excluded(path, settings.exclude)]
     if not sources:
-        return [path for path in wanted if not FileSystem(lake.spark, path).exists()]
+        return [path for path in included if not FileSystem(lake.spark, path).exists()]
     present = FileSource(lake, list(sources), settings).present()
-    return [path for path in wanted if path not in present]
+    return [path for path in included if path not in present]
 
 
-def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str], progress: Progress) -> Account | None:
-    """Go back, read the sources again (where there are any), and rebuild the views; returns the account of the reading.
+def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> Account | None:
+    """Take the lake back, read the sources again and rebuild the views.
 
-    The checkpoints go first: whatever is interrupted after that, `ingest` reads all files again and `similarity` asks
-    for its rebuild. Started again with the same time, it does all of it again.
+    The checkpoints are deleted first. After an interruption `ingest` therefore reads all files again, and `similarity`
+    asks for its rebuild. Another restore to the same time repeats every step.
 
-    Raises LakeError, before anything is changed, where what was read since would not be read again.
+    Args:
+        lake: The lake to change.
+        settings: All settings.
+        undo: The plan for this lake and these sources.
+        sources: Folders and files to read again; may be empty.
+
+    Returns:
+        The account of what was read again; None without sources.
+
+    Raises:
+        LakeError: Files would not be read again, and their events would be lost. Nothing has been changed.
     """
     if undo.lost:
         some = ", ".join(path.removeprefix("file:") for path in undo.lost[:3])
         raise LakeError(
-            f"{len(undo.lost)} files that were read since would not be read again, and their events would be lost "
-            f"({some}{', …' if len(undo.lost) > 3 else ''}): bring them back, name their folder too, or, to do without "
-            "them, --set ingest.exclude=NAME"
+            f"{len(undo.lost)} files that were read after {undo.moment:%Y-%m-%d %H:%M:%S} UTC would not be read again, "
+            f"so their events would be lost ({some}{', …' if len(undo.lost) > 3 else ''}): put the files back, name "
+            "their folder too, or leave them out with --set ingest.exclude=NAME"
         )
-    kept = {} if undo.cut is None else {CUT: undo.cut.isoformat()}
+    kept = {} if undo.retention_cutoff is None else {RETENTION_CUTOFF: undo.retention_cutoff.isoformat()}
     with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
         lake.files.delete("_checkpoints")
         for table in INGEST_TABLES:
             now, then = undo.versions[table.name]
-            if not lake.is_same(table, then):
+            if not lake[table].unchanged_since(then):
                 note = {"job": "restore", "to": undo.moment.isoformat(), **kept}
-                lake.restore(table, then, note=note)
-            progress(f"{table.name}: v{now} taken back to v{then}")
-        lake.set_properties(EVENTS, {APPLICATION: new_application(), **kept})
-        if undo.cut is not None:
-            expire(lake, undo.cut, progress)
-    account = ingest(lake, sources, settings.ingest, progress=progress) if sources else None
-    if lake.exists(CO_INTERACTIONS):
+                lake[table].restore(then, note=note)
+            logger.info(f"{table.name}: v{now} restored to v{then}")
+        lake[EVENTS].set_properties({APPLICATION: new_application(), **kept})
+        if undo.retention_cutoff is not None:
+            expire(lake, undo.retention_cutoff)
+    account = ingest(lake, sources, settings.ingest) if sources else None
+    if lake[CO_INTERACTIONS].exists():
         chosen = similarity_settings(lake, settings)
-        start_over(lake, chosen, progress)
-        update(lake, chosen, progress=progress)
-    renew_views(lake, settings, progress)
+        start_over(lake, chosen)
+        update_similarity(lake, chosen)
+    renew_views(lake, settings)
     return account
 
 
 def _version_at(lake: Lake, table: Table, moment: datetime) -> int:
+    """Return the newest version of a table that was committed at a time (UTC) or before."""
     commits = commit_numbers(lake.files, table.name)
     for version in reversed(commits):
         if commit_time(lake.files, table.name, version) <= moment:
             return version
     first = commit_time(lake.files, table.name, commits[0])
-    raise UsageError(f"table {table.name} can't go back before {first:%Y-%m-%d %H:%M:%S} UTC, where its log begins")
+    raise UsageError(
+        f"the table {table.name} can't go back before {first:%Y-%m-%d %H:%M:%S} UTC, because its log begins there; "
+        "name a later --to TIME"
+    )
 
 
 def _check_readable(lake: Lake, table: Table, version: int) -> None:
-    there = lake.files.walk(table.name)
-    if not all(path in there for path in lake.data_files(table, version)):
+    stored = lake.files.walk(table.name)
+    if not all(path in stored for path in lake[table].data_files(version)):
         raise LakeError(
-            f"version {version} of {table.name} can't be read any more: a vacuum has deleted its files "
-            "(maintenance.retention says how far back the lake can go); name a later time"
+            f"version {version} of {table.name} can't be read any more, because a vacuum has deleted its files "
+            "(maintenance.retention says how far back the lake can go); name a later --to TIME"
         )

@@ -1,4 +1,4 @@
-"""How a lake is: its tables, how far each step is behind, what its streams and jobs did last. Reads only."""
+"""Status of a lake: its tables, the lag of each step, and the latest work of its streams and jobs. Only reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lambda_spark.storage.tables import (
     CO_INTERACTIONS,
     DEMAND,
     EVENTS,
-    INGESTED_FILES,
+    INGESTION_LOG,
     JOB_RUNS,
     PRODUCTS,
     RECOMMENDATIONS,
@@ -31,9 +31,9 @@ from lambda_spark.storage.tables import (
 )
 
 _RECENT = 20
-"""Micro-batches whose seconds are told."""
+"""Number of a stream's latest micro-batches whose seconds are summarised."""
 _AT_ONCE = 4
-"""Tables asked at a time: a small query leaves the cores idle for most of its time."""
+"""Tables queried at the same time, because a small query leaves the cores idle for most of its time."""
 
 _NEWEST = {
     PRODUCTS.name: "last_seen",
@@ -41,22 +41,23 @@ _NEWEST = {
     CO_INTERACTIONS.name: "event_date",
     **{table.name: "bucket_start" for table in (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)},
 }
-"""Table: the column that says how new its newest row is, in the events' time."""
+"""Column whose maximum is the event time of a table's newest row, by table name."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """A table as its newest version is."""
+    """Newest version of a table."""
 
     table: str
     version: int
     written_at: datetime
+    """When the table was last modified (UTC)."""
     rows: int
     bytes: int
     """Size of the files of this version."""
     files: int
     newest: datetime | None
-    """Event time of what is newest in it (for a bucket or a date, its beginning); None where rows have none."""
+    """Event time of the newest row, for a bucket or a date its beginning; None where rows have no event time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ class StepStatus:
 
     step: str
     events_version: int
-    """The version of `events` that it has taken in."""
+    """The newest version of `events` that the step has processed as a whole."""
     lag_seconds: float
-    """How long the oldest events which it has not taken in have been waiting; 0 where there are none."""
+    """Seconds since the oldest unprocessed events arrived; 0 where all events are processed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +77,38 @@ class StreamStatus:
 
     stream: str
     last_batch_at: datetime
+    """Start of the last micro-batch (UTC)."""
     seconds: float
     """Median seconds of the latest micro-batches."""
     worst_seconds: float
+    """Seconds of the slowest of them."""
     messages_behind: int | None
-    """Messages in Kafka that had not been read after the last one; None for a stream of something else."""
+    """Messages in Kafka still unread after the last micro-batch; None for a stream that reads no topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job's last run that ended by itself."""
+    """Last run of a job that ended by itself."""
 
     job: str
     started_at: datetime
     seconds: float
     outcome: str
+    """`done` or `failed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
+    """Status of a whole lake."""
+
     lake: str
+    """Path of the lake."""
     at: datetime
+    """When the status was taken (UTC)."""
     lines: int
     """Lines and messages ever read."""
     rejected: int
-    """Those that became a rejected event."""
+    """Number of them that became a rejected event."""
     tables: list[TableStatus]
     steps: list[StepStatus]
     streams: list[StreamStatus]
@@ -108,16 +116,25 @@ class Status:
 
     @property
     def rejected_share(self) -> float:
+        """Share of the lines that were rejected, in [0, 1]; 0 where no line was read."""
         return self.rejected / self.lines if self.lines else 0.0
 
 
 def status(lake: Lake, now: datetime) -> Status:
-    """Everything above, at one moment; `now` in UTC."""
-    with ThreadPoolExecutor(_AT_ONCE) as asked:
-        tables = list(asked.map(lambda table: _table(lake, table), lake.present()))
-    account = lake.read(INGESTED_FILES, lake.version(INGESTED_FILES))
+    """Take the status of a lake.
+
+    Args:
+        lake: The lake to look at.
+        now: The present time, with its zone; lags are counted up to it.
+
+    Raises:
+        LakeError: The table `ingestion_log` is missing.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        tables = list(threads.map(lambda table: _table(lake, table), lake.present()))
+    account = lake[INGESTION_LOG].read(lake[INGESTION_LOG].version())
     total = account.agg(F.sum("lines").alias("lines"), F.sum("rejected").alias("rejected")).collect()[0]
-    runs = lake.read(JOB_RUNS) if lake.exists(JOB_RUNS) else None
+    runs = lake[JOB_RUNS].read() if lake[JOB_RUNS].exists() else None
     return Status(
         lake=lake.path,
         at=now,
@@ -131,12 +148,12 @@ def status(lake: Lake, now: datetime) -> Status:
 
 
 def _table(lake: Lake, table: Table) -> TableStatus:
-    version = lake.version(table)
-    detail = lake.spark.sql(f"describe detail delta.`{lake.location(table)}`").collect()[0]
-    rows = lake.read(table, version)
+    version = lake[table].version()
+    detail = lake.spark.sql(f"describe detail delta.`{lake[table].location}`").collect()[0]
+    rows = lake[table].read(version)
     newest = None
     if table == EVENTS:
-        # The newest time is in the newest partition; which that is, is known without reading a file.
+        # Find the newest date first: the log alone answers that, and then only one partition is read.
         date = rows.agg(F.max("event_date")).collect()[0][0]
         newest = rows.where(F.col("event_date") == F.lit(date)).agg(F.max("event_time")).collect()[0][0]
     elif table.name in _NEWEST:
@@ -147,35 +164,35 @@ def _table(lake: Lake, table: Table) -> TableStatus:
 
 
 def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
-    """Each derived step by the version of `events` that its last commit notes."""
+    """Find how far each derived step is behind `events`, by the version that its last commit notes."""
     covered: list[tuple[str, Table, Callable[[dict[str, Any]], object]]] = [
         ("trends", USER_TRENDS, lambda note: note["events_version"]),
-        ("similarity", CO_INTERACTIONS, _taken_in),
+        ("similarity", CO_INTERACTIONS, _processed_version),
         ("recommend", RECOMMENDATIONS, lambda note: note["versions"][EVENTS.name]),
     ]
-    found = []
+    steps = []
     for step, table, version_of in covered:
-        if not lake.exists(table):
+        if not lake[table].exists():
             continue
         if table is CO_INTERACTIONS:
-            # Also what an upkeep noted after it took rows out.
-            done = lake.last_commit(table, application=lake.properties(table)[APPLICATION])
+            # Search by application id, because `maintain` and `forget` note a version too after they deleted rows.
+            done = lake[table].last_commit(application=lake[table].properties()[APPLICATION])
         else:
-            done = lake.last_commit(table, job=step)
+            done = lake[table].last_commit(job=step)
         if done is not None:
             version = int(str(version_of(done.note)))
-            found.append(StepStatus(step, version, _waiting_seconds(lake, version, now)))
-    return found
+            steps.append(StepStatus(step, version, _waiting_seconds(lake, version, now)))
+    return steps
 
 
-def _taken_in(note: dict[str, Any]) -> int:
-    """The last version of `events` that similarity has taken in as a whole."""
+def _processed_version(note: dict[str, Any]) -> int:
+    """Return the newest version of `events` that similarity has processed as a whole."""
     covered = covered_version(note)
     return covered if covered is not None else int(note["offset"]["reservoirVersion"]) - 1
 
 
 def _waiting_seconds(lake: Lake, version: int, now: datetime) -> float:
-    """How long the oldest rows after a version of `events` have been there."""
+    """Return the seconds since rows were first appended after a version of `events`; 0 where none were."""
     for later in commit_numbers(lake.files, EVENTS.name):
         if later > version and appends_rows(lake.files, EVENTS.name, later):
             return max(0.0, (now - commit_time(lake.files, EVENTS.name, later)).total_seconds())
@@ -183,11 +200,12 @@ def _waiting_seconds(lake: Lake, version: int, now: datetime) -> float:
 
 
 def _streams(runs: DataFrame) -> list[StreamStatus]:
+    """Summarise the latest micro-batches of each stream in `job_runs`."""
     batches = runs.where(F.col("batch_id").isNotNull())
     newest_first = Window.partitionBy("job").orderBy(F.desc("started_at"))
     recent = batches.withColumn("number", F.row_number().over(newest_first)).where(F.col("number") <= _RECENT)
-    found = F.array_sort(F.collect_list(F.struct("number", "started_at", "seconds", "messages_behind")))
-    last = recent.groupBy("job").agg(found.alias("recent")).orderBy("job")
+    batch_list = F.array_sort(F.collect_list(F.struct("number", "started_at", "seconds", "messages_behind")))
+    last = recent.groupBy("job").agg(batch_list.alias("recent")).orderBy("job")
     return [
         StreamStatus(
             row.job,
@@ -201,6 +219,7 @@ def _streams(runs: DataFrame) -> list[StreamStatus]:
 
 
 def _jobs(runs: DataFrame) -> list[JobStatus]:
+    """Find the last run of each job in `job_runs`."""
     newest: Column = F.max_by(F.struct("started_at", "seconds", "outcome"), "started_at")
     rows = runs.where(F.col("batch_id").isNull()).groupBy("job").agg(newest.alias("last")).orderBy("job").collect()
     return [JobStatus(row.job, row.last.started_at, row.last.seconds, row.last.outcome) for row in rows]

@@ -1,8 +1,8 @@
-"""Deleting the files that nothing needs any more."""
+"""Deletion of the files that no recent version of a table needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -13,43 +13,59 @@ from lambda_spark.storage.delta_log import commit_numbers, commit_time, files_br
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import Table
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Files of a table that are gone, or would be."""
+    """Number and size of a table's files that were deleted, or in a dry run would be."""
 
     files: int
     bytes: int
 
 
-def vacuum(lake: Lake, settings: Settings, retention: timedelta, progress: Callable[[str], None]) -> dict[str, Deleted]:
-    """Delete the files that no version within the retention needs; returns what is gone, by table.
+def vacuum(lake: Lake, settings: Settings, retention: timedelta) -> dict[str, Deleted]:
+    """Delete the files that no version within the retention needs.
 
-    Waits until nobody reads, and first brings every view up to date: what it was computed from may go, and `verify`
-    and the next run need that.
+    Waits until nobody reads the lake. Then renews every view before it deletes files. Otherwise `verify` and the next
+    run could need a version whose files are gone, because a view was computed from it.
+
+    Args:
+        lake: The lake to clean.
+        settings: All settings.
+        retention: How far back versions stay readable.
+
+    Returns:
+        The deleted files by table name. Tables without deleted files are left out.
+
+    Raises:
+        CheckpointError: The similarity stream cannot continue.
     """
     deleted = {}
-    with at_rest_unread(lake, settings, progress):
-        renew_views(lake, settings, progress)
+    with at_rest_unread(lake, settings):
+        renew_views(lake, settings)
         with lake.locks.tables(*(table.name for table in lake.present())):
             for table in lake.present():
-                # Delta would look through every folder, and commit that it began and that it ended.
+                # Skip a table without unneeded files. Delta would list every folder, and commit the start and the end.
                 unneeded = unneeded_files(lake, table, retention)
                 if not unneeded:
                     continue
-                lake.vacuum(table, retention)
-                left = lake.files.walk(table.name)
-                gone = [size for path, size in unneeded.items() if path not in left]
+                lake[table].vacuum(retention)
+                remaining = lake.files.walk(table.name)
+                gone = [size for path, size in unneeded.items() if path not in remaining]
                 if gone:
                     deleted[table.name] = Deleted(len(gone), sum(gone))
-                    progress(f"{table.name}: {len(gone):,} files deleted")
+                    logger.info(f"{table.name}: {len(gone):,} files deleted")
     return deleted
 
 
 def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, int]:
-    """The files, and their bytes, that no version within the retention needs: paths below the table.
+    """Find the files of a table that no version within the retention needs.
 
-    What was written within the retention stays, as with Delta: it may be of a commit that is still to come.
+    Files written within the retention stay, as in Delta's own vacuum, because a commit still to come may name them.
+
+    Returns:
+        The size in bytes of each file, by its path below the table's folder.
     """
     since = datetime.now(UTC) - retention
     old = {
@@ -62,7 +78,7 @@ def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, 
     commits = commit_numbers(lake.files, table.name)
     recent = list(takewhile(lambda version: commit_time(lake.files, table.name, version) > since, reversed(commits)))
     oldest = max((version for version in commits if version not in recent), default=commits[0])
-    needed = set(lake.data_files(table, oldest))
+    needed = set(lake[table].data_files(oldest))
     for version in recent:
         needed |= files_brought(lake.files, table.name, version)
     return {path: size for path, size in old.items() if path not in needed}

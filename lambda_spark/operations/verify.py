@@ -1,8 +1,9 @@
-"""Promise 1, checked on a user's own lake: the maintained tables equal a recompute from `events`, row for row."""
+"""Check of promise 1 on a user's own lake: the maintained tables equal a recompute from `events`, row for row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
@@ -18,7 +19,8 @@ from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.co_interactions import all_contributions, known_items, total_counts
 from lambda_spark.speed.scores import similar_items
 from lambda_spark.storage.checkpoints import APPLICATION, covered_version
-from lambda_spark.storage.lake import Commit, Lake
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.table_handle import Commit
 from lambda_spark.storage.tables import (
     BASKETS,
     CO_INTERACTIONS,
@@ -30,31 +32,42 @@ from lambda_spark.storage.tables import (
     Table,
 )
 
+logger = logging.getLogger(__name__)
+
 SHOWN = 10
-"""Differing rows that are shown per table and side."""
+"""Number of differing rows that are shown per table and side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One table held against its recompute."""
+    """Comparison of one table with its recompute."""
 
     table: str
     rows: int
+    """Number of the table's rows."""
     missing: DataFrame | None
     """Rows that the recompute has and the table lacks; None where there are none."""
     surplus: DataFrame | None
     """Rows that the table has and the recompute lacks; None where there are none."""
     against: str
-    """What it was held against, in words; empty where it could not be checked: its job has not finished yet."""
+    """The versions that the recompute used, in words; empty for a table that was not checked.
+
+    A table cannot be checked while the job that computes it has not finished for the first time.
+    """
 
     @property
     def differs(self) -> bool:
+        """Whether any row is missing or surplus."""
         return self.missing is not None or self.surplus is not None
 
 
-def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
-    """Hold every maintained table that exists against its recompute, with the settings recorded with it."""
-    newest = lake.version(EVENTS)
+def verify(lake: Lake) -> Iterator[Finding]:
+    """Compare every maintained table that exists with its recompute, with the settings recorded with it.
+
+    Yields:
+        One finding per table. Where a job has not finished yet, its tables share one finding with an empty `against`.
+    """
+    newest = lake[EVENTS].version()
     for table, check in (
         (PRODUCTS, _products),
         (USER_TRENDS, _trends),
@@ -62,57 +75,64 @@ def verify(lake: Lake, progress: Callable[[str], None]) -> Iterator[Finding]:
         (SIMILAR_ITEMS, _similar_items),
         (RECOMMENDATIONS, _recommendations),
     ):
-        if lake.exists(table):
-            progress(f"recomputing {table.name if table is not USER_TRENDS else 'demand and trends'}")
+        if lake[table].exists():
+            logger.info(f"recomputing {table.name if table is not USER_TRENDS else 'demand and trends'}")
             findings = list(check(lake, newest))
             yield from findings or [Finding(table.name, 0, None, None, "")]
 
 
 def _products(lake: Lake, newest: int) -> Iterator[Finding]:
     with lake.locks.table(PRODUCTS.name):
-        done, current = lake.last_commit(PRODUCTS), lake.version(PRODUCTS)
+        done, current = lake[PRODUCTS].last_commit(), lake[PRODUCTS].version()
     if done is None or "events_version" not in done.note:
         return
     version = int(done.note["events_version"])
-    expected = product_attributes(lake.read(EVENTS, version))
-    yield _compare(PRODUCTS, expected, lake.read(PRODUCTS, current), _against(version, newest))
+    expected = product_attributes(lake[EVENTS].read(version))
+    yield _compare(PRODUCTS, expected, lake[PRODUCTS].read(current), _against(version, newest))
 
 
 def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
     with lake.locks.tables(*(table.name for table in TREND_TABLES)):
-        done = lake.last_commit(USER_TRENDS, job="trends")
+        done = lake[USER_TRENDS].last_commit(job="trends")
         if done is None:
             return
         version = int(done.note["events_version"])
         versions = {table.name: _trends_of(lake, table, version) for table in TREND_TABLES}
-    settings = from_recorded(TrendSettings, lake.properties(USER_TRENDS))
-    events, cut = lake.read(EVENTS, version), lake.cut()
-    extent = extent_of(events, cut)
+    settings = from_recorded(TrendSettings, lake[USER_TRENDS].properties())
+    events, retention_cutoff = lake[EVENTS].read(version), lake.retention_cutoff()
+    extent = extent_of(events, retention_cutoff)
     if extent is None:
         return
+    # Compare open buckets only, because trends before the retention cutoff are frozen.
     is_open = F.lit(True)
-    if cut is not None:
+    if retention_cutoff is not None:
         buckets = Buckets(settings)
-        is_open = F.col("bucket_start") >= F.timestamp_micros(F.lit(buckets.start(buckets.first_open(cut))))
+        is_open = F.col("bucket_start") >= F.timestamp_micros(
+            F.lit(buckets.start(buckets.first_open(retention_cutoff)))
+        )
     with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
         for table, expected in tables.by_table():
-            actual = lake.read(table, versions[table.name]).where(is_open)
+            actual = lake[table].read(versions[table.name]).where(is_open)
             yield _compare(table, expected.where(is_open), actual, _against(version, newest))
 
 
 def _trends_of(lake: Lake, table: Table, events_version: int) -> int:
-    """The version of a trend table that a run left which had seen this version of events: `forget` begins with the last
-    of these tables, and whoever is killed between two of them leaves the first ones newer."""
+    """Return the newest version of a trend table that a run wrote from this version of `events` or an older one.
+
+    The newest version of the table may be another. A run that was killed between two tables leaves the first tables
+    newer than the last one. And `forget` deletes rows from the last table first.
+    """
     before = None
-    while (commit := lake.last_commit(table, before=before, job="trends")) is not None:
+    while (commit := lake[table].last_commit(before=before, job="trends")) is not None:
         if int(commit.note["events_version"]) <= events_version:
             return commit.version
         before = commit.version
-    return lake.version(table)
+    return lake[table].version()
 
 
 def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
-    # Pinned together, between two micro-batches: what the newest note covers is in both.
+    # Pin both tables under their locks, between two micro-batches, because only then both hold all that the newest
+    # note covers.
     with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
         done = _newest_whole_commit(lake)
         versions = lake.versions(BASKETS, CO_INTERACTIONS)
@@ -120,71 +140,76 @@ def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
         return
     version = covered_version(done.note)
     assert version is not None
-    window = int(lake.properties(CO_INTERACTIONS)["window"])
-    items = basket_items(lake.read(EVENTS, version))
-    taken_in = F.col("batch_id") <= int(done.note["batch_id"])
-    baskets = known_items(lake.read(BASKETS, versions[BASKETS.name]).where(taken_in))
+    window = int(lake[CO_INTERACTIONS].properties()["window"])
+    items = basket_items(lake[EVENTS].read(version))
+    is_covered = F.col("batch_id") <= int(done.note["batch_id"])
+    baskets = known_items(lake[BASKETS].read(versions[BASKETS.name]).where(is_covered))
     yield _compare(BASKETS, items, baskets, _against(version, newest))
-    counts = total_counts(lake.read(CO_INTERACTIONS, versions[CO_INTERACTIONS.name]).where(taken_in))
+    counts = total_counts(lake[CO_INTERACTIONS].read(versions[CO_INTERACTIONS.name]).where(is_covered))
     yield _compare(CO_INTERACTIONS, all_contributions(items, window=window), counts, _against(version, newest))
 
 
 def _similar_items(lake: Lake, newest: int) -> Iterator[Finding]:
-    done = lake.last_commit(SIMILAR_ITEMS, job="similarity")
+    done = lake[SIMILAR_ITEMS].last_commit(job="similarity")
     if done is None:
         return
     version = int(done.note["co_interactions_version"])
-    settings = from_recorded(SimilaritySettings, lake.properties(SIMILAR_ITEMS))
-    counts = lake.read(CO_INTERACTIONS, version)
+    settings = from_recorded(SimilaritySettings, lake[SIMILAR_ITEMS].properties())
+    counts = lake[CO_INTERACTIONS].read(version)
     date = counts.agg(F.max("event_date")).collect()[0][0]
-    current = lake.version(CO_INTERACTIONS)
-    is_older = not lake.is_same(CO_INTERACTIONS, version)
-    against = f"co_interactions v{version}" + (f" (v{current} not yet taken in)" if is_older else "")
+    current = lake[CO_INTERACTIONS].version()
+    is_older = not lake[CO_INTERACTIONS].unchanged_since(version)
+    against = f"co_interactions v{version}" + (f" (v{current} not yet processed)" if is_older else "")
     yield _compare(
-        SIMILAR_ITEMS, similar_items(counts, settings, newest=date), lake.read(SIMILAR_ITEMS, done.version), against
+        SIMILAR_ITEMS, similar_items(counts, settings, newest=date), lake[SIMILAR_ITEMS].read(done.version), against
     )
 
 
 def _recommendations(lake: Lake, newest: int) -> Iterator[Finding]:
-    done = lake.last_commit(RECOMMENDATIONS, job="recommend")
+    done = lake[RECOMMENDATIONS].last_commit(job="recommend")
     if done is None:
         return
-    settings = from_recorded(RecommendationSettings, lake.properties(RECOMMENDATIONS))
+    settings = from_recorded(RecommendationSettings, lake[RECOMMENDATIONS].properties())
     views = pin_views(lake, done)
     yield _compare(
         RECOMMENDATIONS,
         for_active_users(views, settings),
-        lake.read(RECOMMENDATIONS, done.version),
+        lake[RECOMMENDATIONS].read(done.version),
         _against(views.versions["events"], newest),
     )
 
 
 def _newest_whole_commit(lake: Lake) -> Commit | None:
-    """The newest commit that covers whole versions of `events`."""
-    application = lake.properties(CO_INTERACTIONS)[APPLICATION]
+    """Find the newest commit of `co_interactions` that covers whole versions of `events`; None where there is none.
+
+    Most commits are of a micro-batch, and a micro-batch may end within a version.
+    """
+    application = lake[CO_INTERACTIONS].properties()[APPLICATION]
     before: int | None = None
     while True:
-        done = lake.last_commit(CO_INTERACTIONS, before=before, application=application)
+        done = lake[CO_INTERACTIONS].last_commit(before=before, application=application)
         if done is None or covered_version(done.note) is not None:
             return done
         before = done.version
 
 
 def _against(version: int, newest: int) -> str:
-    return f"events v{version}" + (f" ({newest - version} newer versions not yet taken in)" if newest > version else "")
+    return f"events v{version}" + (
+        f" ({newest - version} newer versions not yet processed)" if newest > version else ""
+    )
 
 
 def _compare(table: Table, expected: DataFrame, actual: DataFrame, against: str) -> Finding:
-    """Both sides as multisets: how often each row stands in one and not in the other."""
+    """Compare two tables as multisets: count how many more times each row occurs on one side."""
     names = [name for name in table.column_names if name in expected.columns and name in actual.columns]
     sides = expected.select(*names, F.lit(1).alias("side")).unionByName(actual.select(*names, F.lit(-1).alias("side")))
     counted = (
         sides.groupBy(*names)
-        .agg(F.sum("side").alias("balance"), F.count_if(F.col("side") == -1).alias("held"))
+        .agg(F.sum("side").alias("balance"), F.count_if(F.col("side") == -1).alias("actual"))
         .persist()
     )
     totals = counted.agg(
-        F.coalesce(F.sum("held"), F.lit(0)).alias("rows"),
+        F.coalesce(F.sum("actual"), F.lit(0)).alias("rows"),
         F.count_if(F.col("balance") > 0).alias("missing"),
         F.count_if(F.col("balance") < 0).alias("surplus"),
     ).collect()[0]

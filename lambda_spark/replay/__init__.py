@@ -1,4 +1,4 @@
-"""Event files played as a live feed. Plain Python without Spark: it starts at once and needs little memory.
+"""Event files played as a live feed, in plain Python without Spark, so that it starts at once and needs little memory.
 
 May import: the ground modules and cli.
 """

@@ -1,7 +1,7 @@
 """`replay`: event files as a live feed into a folder or a Kafka topic, in event-time order, at a chosen pace.
 
-The position is kept in a file, so that a replay which was stopped goes on where it was: into a folder every line comes
-once however it was stopped; into a topic at least once, and ingestion drops the repeats.
+The position is kept in a file, so that a stopped replay can continue. A folder gets every line once, however the replay
+was stopped. A topic gets every line at least once, and ingestion drops the repeats.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,43 +23,61 @@ import numpy as np
 
 from lambda_spark.cli.arguments import parse
 from lambda_spark.errors import LambdaSparkError, UsageError
-from lambda_spark.replay.feed import Day, Disturbances, Feed, event_files
+from lambda_spark.replay.feed import Day, Feed, event_files
 from lambda_spark.replay.sinks import FolderSink, Sink, TopicSink
 from lambda_spark.settings import KafkaSettings, load_settings
-from lambda_spark.text import clean
+from lambda_spark.text import strip_control_characters
 
-_SAY_EVERY = 2.0
+_PROGRESS_INTERVAL = 2.0
 """Seconds between two lines of progress."""
 
 
 @dataclass(slots=True)
 class Position:
-    """How far a replay is: `done` lines are delivered, those before `planned` perhaps."""
+    """Position of a replay in its feed."""
 
     file: Path
     replay: str
-    """Which files and options it is about."""
+    """Hash of the names and sizes of the files that are played."""
     done: int = 0
+    """Number of lines that are delivered."""
     planned: int = 0
+    """Value of `done` after the delivery in progress. A kill may leave the lines in between delivered or not."""
 
     @classmethod
     def of(cls, file: Path, replay: str, *, restart: bool) -> Position:
-        """The position that a file holds. Raises UsageError where it is another replay's."""
+        """Read the position from a file.
+
+        Args:
+            file: File of the position.
+            replay: Hash of the files that are played.
+            restart: Whether to begin at the first line, whatever the file says.
+
+        Returns:
+            The position; the begin of the feed where there is no file.
+
+        Raises:
+            UsageError: The file holds the position of another replay, or none.
+        """
         if restart or not file.exists():
             return cls(file, replay)
         try:
             entry = json.loads(file.read_text())
-            found = cls(file, entry["replay"], int(entry["done"]), int(entry["planned"]))
+            position = cls(file, entry["replay"], int(entry["done"]), int(entry["planned"]))
         except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"{file} is no position of a replay; name another with --position") from error
-        if found.replay != replay:
             raise UsageError(
-                f"{file} is the position of another replay (other files or options); begin anew with --restart, or "
-                "name another with --position"
+                f"{file} holds no position of a replay; name another file with --position, or play from the beginning "
+                "with --restart"
+            ) from error
+        if position.replay != replay:
+            raise UsageError(
+                f"{file} is the position of another replay (of other files); play from the beginning with --restart, "
+                "or name another file with --position"
             )
-        return found
+        return position
 
     def write(self, done: int, planned: int) -> None:
+        """Set the position and write it to the file in one step."""
         self.done, self.planned = done, planned
         draft = self.file.with_name(f"{self.file.name}.{os.getpid()}")
         draft.write_text(json.dumps({"replay": self.replay, "done": done, "planned": planned}))
@@ -68,14 +86,26 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """So many lines a second, or so many times as fast as they happened."""
+    """Pace of a replay: either a rate or a speed."""
 
     rate: float | None = None
+    """Lines a second."""
     speed: float | None = None
+    """Multiple of the speed at which the events happened."""
 
     def due(self, day: Day, at: int, lines: int, since_start: float, begin: float) -> int:
-        """Up to where a day's lines from `at` on are due, `lines` having been delivered since the start, which was
-        when the feed's clock showed `begin`."""
+        """Find the lines that are due.
+
+        Args:
+            day: Lines of a day.
+            at: Index of the day's first line that is not delivered.
+            lines: Number of lines delivered since the start.
+            since_start: Seconds since the start.
+            begin: Time of the first line played since the start, in epoch seconds.
+
+        Returns:
+            Index after the last line of the day that is due; `at` where none is due.
+        """
         if self.rate is not None:
             return min(len(day), at + max(0, int(self.rate * since_start) - lines))
         assert self.speed is not None
@@ -91,9 +121,18 @@ def play(
     slice_seconds: float,
     progress: Callable[[int, float], None],
 ) -> int:
-    """Deliver the feed from a position on; returns the number of lines delivered.
+    """Deliver the feed from a position on.
 
-    `progress` gets the lines done and the feed's clock in epoch seconds, every slice.
+    Args:
+        feed: The feed, with all files read.
+        sink: Receives the lines.
+        pace: Pace of the delivery.
+        position: Where to begin. It is written before and after each delivery.
+        slice_seconds: Seconds between two deliveries. Each one covers the lines that are due in these seconds.
+        progress: Receives the number of delivered lines and the time of the last one in epoch seconds.
+
+    Returns:
+        The number of lines delivered.
     """
     started = time.monotonic()
     first = position.done
@@ -105,7 +144,7 @@ def play(
             begin = float(day.seconds[at]) if begin is None else begin
             now = time.monotonic() - started
             until = pace.due(day, at, position.done - first, now + slice_seconds, begin)
-            # What was being delivered when it was stopped is delivered within the same bounds.
+            # Repeat an interrupted delivery with the same bounds, so that the sink can recognise it.
             until = min(position.planned - number, len(day)) if position.planned > number + at else until
             if until > at:
                 position.write(number + at, number + until)
@@ -121,7 +160,7 @@ def play(
 
 
 def _seconds_ahead(pace: Pace, day: Day, at: int, lines: int, begin: float) -> float:
-    """When, in seconds after the start, the next line is due."""
+    """Compute when the next line is due, in seconds after the start."""
     if pace.rate is not None:
         return lines / pace.rate
     assert pace.speed is not None
@@ -130,44 +169,49 @@ def _seconds_ahead(pace: Pace, day: Day, at: int, lines: int, begin: float) -> f
 
 
 def main(options: list[str]) -> int:
+    """Play event files as the options say.
+
+    Args:
+        options: The options of the command line.
+
+    Returns:
+        The exit code.
+    """
     try:
         arguments = parse("replay", options)
         settings = load_settings(arguments.conf_file, arguments.assignments).kafka
         return _replay(arguments, settings)
     except LambdaSparkError as error:
-        print(clean(f"replay: {error}"), file=sys.stderr)
+        print(strip_control_characters(f"replay: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nreplay: stopped; the next start goes on from there", flush=True)
+        print("\nreplay: stopped; start it again to continue from here", flush=True)
         return 128 + signal.SIGINT
 
 
 def _replay(arguments: argparse.Namespace, settings: KafkaSettings) -> int:
     if (arguments.to is None) == (not settings.topic):
-        raise UsageError("name where to play to: either --to FOLDER or --topic NAME")
+        raise UsageError("name one place to play to: either --to FOLDER or --topic NAME")
     if settings.topic and not settings.bootstrap_servers:
-        raise UsageError("--topic needs --bootstrap-servers (or the setting kafka.bootstrap_servers)")
+        raise UsageError("--topic needs --bootstrap-servers HOST:PORT (or the setting kafka.bootstrap_servers)")
     began = time.monotonic()
     files = event_files(arguments.sources)
-    how = Disturbances(
-        repeats=arguments.repeats, disorder=arguments.disorder, lateness=arguments.lateness, seed=arguments.seed
-    )
-    about = [[file.name, file.stat().st_size] for file in files]
-    replay = hashlib.sha256(json.dumps([about, asdict(how)]).encode()).hexdigest()[:12]
+    names_and_sizes = [[file.name, file.stat().st_size] for file in files]
+    replay = hashlib.sha256(json.dumps(names_and_sizes).encode()).hexdigest()[:12]
     if arguments.to is not None:
         arguments.to.mkdir(parents=True, exist_ok=True)
     default = arguments.to / "_replay.json" if arguments.to is not None else Path(f"replay-{settings.topic}.json")
     position = Position.of(arguments.position or default, replay, restart=arguments.restart)
     with tempfile.TemporaryDirectory(prefix="lambda-spark-replay-") as folder:
         feed = Feed(Path(folder))
-        for file in feed.read(files, how):
-            _say(began, f"reading {file}")
+        for file in feed.read(files):
+            _print(began, f"reading {file}")
         if position.done >= feed.lines:
             print(f"replay: all {feed.lines:,} lines were played before; --restart plays them again")
             return 0
-        to_where = arguments.to if arguments.to is not None else f"topic {settings.topic}"
-        left = feed.lines - position.done
-        _say(began, f"{left:,} of {feed.lines:,} lines to play into {to_where}")
+        destination = arguments.to if arguments.to is not None else f"topic {settings.topic}"
+        remaining = feed.lines - position.done
+        _print(began, f"{remaining:,} of {feed.lines:,} lines to play into {destination}")
         sink: Sink = (
             FolderSink(arguments.to, feed.layouts, replay)
             if arguments.to is not None
@@ -188,22 +232,22 @@ def _replay(arguments: argparse.Namespace, settings: KafkaSettings) -> int:
 
 
 def _progress(began: float, lines: int, first: int) -> Callable[[int, float], None]:
-    said = started = time.monotonic()
+    printed = started = time.monotonic()
 
     def progress(done: int, clock: float) -> None:
-        nonlocal said
+        nonlocal printed
         now = time.monotonic()
-        if now - said >= _SAY_EVERY:
-            said = now
+        if now - printed >= _PROGRESS_INTERVAL:
+            printed = now
             moment = datetime.fromtimestamp(clock, UTC)
             rate = (done - first) / (now - started)
-            _say(began, f"{done:,} of {lines:,} lines, up to {moment:%Y-%m-%d %H:%M:%S} ({rate:,.0f} a second)")
+            _print(began, f"{done:,} of {lines:,} lines, up to {moment:%Y-%m-%d %H:%M:%S} ({rate:,.0f} a second)")
 
     return progress
 
 
-def _say(began: float, text: str) -> None:
-    print(f"[{time.monotonic() - began:6.1f} s] {clean(text)}", flush=True)
+def _print(began: float, text: str) -> None:
+    print(f"[{time.monotonic() - began:6.1f} s] {strip_control_characters(text)}", flush=True)
 
 
 if __name__ == "__main__":

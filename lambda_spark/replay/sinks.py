@@ -1,4 +1,4 @@
-"""Where a feed is played to: a folder, or a Kafka topic."""
+"""Sinks of a replay: a folder, or a Kafka topic."""
 
 from __future__ import annotations
 
@@ -18,17 +18,27 @@ from lambda_spark.errors import KafkaError, UsageError
 from lambda_spark.replay.feed import Day, Layout
 from lambda_spark.settings import KafkaSettings
 
-_MOST_WAITING = 500_000
+_MAX_QUEUED_MESSAGES = 500_000
+"""Largest number of messages that the Kafka client queues."""
 
 
 class Sink(Protocol):
+    """Receiver of a feed's lines."""
+
     def deliver(self, day: Day, start: int, end: int, number: int) -> None:
-        """Deliver a day's lines from `start` to before `end`; `number` is that of the first in the whole feed."""
+        """Deliver some lines of a day.
+
+        Args:
+            day: Lines of a day.
+            start: Index of the first line to deliver.
+            end: Index after the last line to deliver.
+            number: Number of the first line in the whole feed, from 0.
+        """
         ...
 
 
 class FolderSink:
-    """Files of consecutive lines, each moved into the folder when it is whole."""
+    """Files of consecutive lines. Each file is moved into the folder when it is complete."""
 
     def __init__(self, folder: Path, layouts: Sequence[Layout], name: str) -> None:
         self._folder = folder
@@ -36,6 +46,7 @@ class FolderSink:
         self._name = name
 
     def deliver(self, day: Day, start: int, end: int, number: int) -> None:
+        """Write a file for each layout among the lines."""
         present = day.layouts[start:end]
         for layout in np.unique(present).tolist():
             chosen = np.flatnonzero(present == layout)
@@ -43,22 +54,29 @@ class FolderSink:
             self._write(number, layout, lines if len(chosen) == end - start else lines.take(pa.array(chosen)))
 
     def _write(self, number: int, layout: int, lines: pa.LargeBinaryArray) -> None:
-        """One file; what is there already under its name was delivered before a kill, and stays."""
-        kind = self._layouts[layout]
-        suffix = "csv" if kind.format == "csv" else "jsonl"
+        """Write a file, unless a file of its name exists because it was delivered before the replay was killed."""
+        first_line = self._layouts[layout].header
+        suffix = "csv" if self._layouts[layout].format == "csv" else "jsonl"
         name = f"replay-{self._name}-{number:012}-{layout}.{suffix}"
         target, unfinished = self._folder / name, self._folder / f"_{name}"
         if target.exists():
             return
         offsets = np.frombuffer(lines.buffers()[1], np.int64)[lines.offset : lines.offset + len(lines) + 1]
         with unfinished.open("wb") as file:
-            file.write(kind.header)
+            file.write(first_line)
             file.write(memoryview(lines.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
         os.replace(unfinished, target)
 
 
 class TopicSink:
-    """Messages of JSON, a user's in one partition. A line that is no event is sent as it is."""
+    """Messages of JSON in a Kafka topic, all messages of a user in one partition.
+
+    A line that is no event is sent as it is.
+
+    Raises:
+        UsageError: The topic does not exist, or librdkafka does not take the client properties.
+        KafkaError: The servers do not answer.
+    """
 
     def __init__(self, settings: KafkaSettings, layouts: Sequence[Layout]) -> None:
         self._topic = settings.topic
@@ -68,13 +86,13 @@ class TopicSink:
         options: dict[str, Any] = {
             **_producer_options(settings),
             "bootstrap.servers": settings.bootstrap_servers,
-            # Sent again after a broken connection, a message is still there once.
+            # Write a message once, even if it is sent again after a broken connection.
             "enable.idempotence": True,
             "compression.type": "lz4",
             "linger.ms": 20,
-            "queue.buffering.max.messages": _MOST_WAITING,
+            "queue.buffering.max.messages": _MAX_QUEUED_MESSAGES,
             "on_delivery": self._delivered,
-            # What librdkafka would print by itself; a failed delivery is reported in one line.
+            # Silence librdkafka's own output, because `deliver` reports a failure in one line.
             "log_level": 0,
             "error_cb": lambda error: None,
         }
@@ -84,12 +102,25 @@ class TopicSink:
         except KafkaException as error:
             reason = error.args[0].str()
             if "configuration property" in reason:
-                raise UsageError(f"kafka.properties_file: {reason.split(':')[0]} (replay uses librdkafka)") from None
-            raise KafkaError(f"Kafka at {self._servers} cannot be asked for topic '{self._topic}' ({reason})") from None
+                raise UsageError(
+                    f"kafka.properties_file: {reason.split(':')[0]}; correct the property (replay uses librdkafka, "
+                    "which does not take all properties of Java clients)"
+                ) from None
+            raise KafkaError(
+                f"Kafka at {self._servers} does not answer a request for topic '{self._topic}' ({reason}); check "
+                "--bootstrap-servers and that the servers are up, then start again"
+            ) from None
         if topics[self._topic].error is not None:
-            raise UsageError(f"there is no topic '{self._topic}' at {self._servers}; create it, or name another")
+            raise UsageError(
+                f"there is no topic '{self._topic}' at {self._servers}; create it, or name another with --topic"
+            )
 
     def deliver(self, day: Day, start: int, end: int, number: int) -> None:
+        """Send a message for each line, and wait until Kafka has taken all of them.
+
+        Raises:
+            KafkaError: Kafka did not take a message.
+        """
         layouts = day.layouts[start:end].tolist()
         for line, layout in zip(day.lines.slice(start, end - start).to_pylist(), layouts, strict=True):
             value, key = message(line.rstrip(b"\r\n"), self._layouts[layout])
@@ -109,7 +140,16 @@ class TopicSink:
 
 
 def message(line: bytes, layout: Layout) -> tuple[bytes, bytes | None]:
-    """A line as the value of a message, and its user as the key; what is no event is its own value, without a key."""
+    """Make a message from a line.
+
+    Args:
+        line: A line without its line end.
+        layout: The line's layout.
+
+    Returns:
+        The value and the key of the message. The value is the event as JSON and the key its user. A line that is no
+        event is the value as it is, without a key.
+    """
     if layout.format == "json":
         user = re.search(rb'"user_id"\s*:\s*"?(\d+)', line)
         return line, user[1] if user else None
@@ -125,15 +165,22 @@ def message(line: bytes, layout: Layout) -> tuple[bytes, bytes | None]:
 
 
 def _producer_options(settings: KafkaSettings) -> dict[str, str]:
-    """The client properties as librdkafka names them: it takes a SASL user without Java's wrapping, and PEM files."""
+    """Read the client properties and translate those that librdkafka names differently from Java clients.
+
+    These are the user and the password of SASL, and the file of trusted certificates, which has to be a PEM file.
+    """
     if not settings.properties_file:
         return {}
     try:
         lines = Path(settings.properties_file).read_text(encoding="utf-8").replace("\\\n", "").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"kafka.properties_file: {settings.properties_file}: {error}") from None
-    given = [line.strip().partition("=") for line in lines if line.strip() and not line.lstrip().startswith(("#", "!"))]
-    options = {key.strip(): value.strip() for key, _, value in given}
+        raise UsageError(
+            f"kafka.properties_file: {settings.properties_file} cannot be read ({error}); name another file"
+        ) from None
+    entries = [
+        line.strip().partition("=") for line in lines if line.strip() and not line.lstrip().startswith(("#", "!"))
+    ]
+    options = {key.strip(): value.strip() for key, _, value in entries}
     user = re.search(r'username="([^"]*)"\s+password="([^"]*)"', options.pop("sasl.jaas.config", ""))
     if user:
         options |= {"sasl.username": user[1], "sasl.password": user[2]}

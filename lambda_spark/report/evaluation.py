@@ -1,4 +1,4 @@
-"""What an evaluation found, as tables for a person and as JSON lines for a program."""
+"""The results of an evaluation as tables for a person and as JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lambda_spark.evaluation.evaluate import DEPTH
 from lambda_spark.evaluation.tuning import CANDIDATES, METRIC, Trial, Tuning, value_of
 from lambda_spark.text import table
 
-_SHOWN = (
+_SHOWN_METRICS = (
     "hr@5",
     "hr@10",
     "hr@20",
@@ -23,22 +23,29 @@ _SHOWN = (
     "novelty@20",
     "rising@20",
 )
-_ID = ["method", "protocol", "repeats", "slice", "queries", "targets"]
+_IDENTITY = ["method", "protocol", "repeats", "slice", "queries", "targets"]
 
 
 def evaluation_tables(rows: pd.DataFrame) -> str:
-    """All methods on all targets, without and with repeats, then the recommender by slice."""
+    """Format the results as tables.
+
+    The first tables compare all methods on all targets, without and with repeats. The last one shows the recommender
+    by slice.
+
+    Args:
+        rows: The rows that `evaluate` returns.
+    """
     parts = []
     for (protocol, repeats), part in rows[rows["slice"] == "all"].groupby(["protocol", "repeats"], sort=False):
         counts = f"{part['queries'].iloc[0]:,} queries, {part['targets'].iloc[0]:,} targets"
         parts.append(f"{protocol}, {'repeats count' if repeats else 'without repeats'}: {counts}")
         wide = part.pivot(index="method", columns="metric", values="value").reindex(part["method"].unique())
         shown = [
-            {"method": name, **{m: row[m] if m in row and pd.notna(row[m]) else None for m in _SHOWN}}
+            {"method": name, **{m: row[m] if m in row and pd.notna(row[m]) else None for m in _SHOWN_METRICS}}
             for name, row in wide.iterrows()
         ]
         lines = [{**row, "mrr@20 - recommend's": _interval(part, str(row["method"]))} for row in shown]
-        parts.append(table(lines, dict.fromkeys(_SHOWN, ".3f")) + "\n")
+        parts.append(table(lines, dict.fromkeys(_SHOWN_METRICS, ".3f")) + "\n")
     ours = rows[(rows["method"] == "recommend") & rows["metric"].isin(["hr@20", "mrr@20", "ndcg@10"])]
     wide = ours.pivot_table(
         index=["protocol", "repeats", "slice", "queries"], columns="metric", values="value"
@@ -49,34 +56,46 @@ def evaluation_tables(rows: pd.DataFrame) -> str:
 
 
 def evaluation_lines(rows: pd.DataFrame) -> Iterator[str]:
-    """One JSON object per method, protocol, repeats and slice, with the counts and each metric.
+    """Format the results as JSON lines.
 
-    `differences` has, for some metrics of the other methods on all targets, the difference from the recommender's and
-    both ends of its interval.
+    Args:
+        rows: The rows that `evaluate` returns.
+
+    Yields:
+        One JSON object per method, protocol, treatment of repeats and slice, with the counts and each metric. Its
+        `differences` maps some metrics to the difference from the recommender's value and both ends of its 95 %
+        interval. Only the other methods on all targets have such differences.
     """
-    for identity, part in rows.groupby(_ID, sort=False):
+    for identity, part in rows.groupby(_IDENTITY, sort=False):
         values = dict(zip(part["metric"], part["value"].round(6), strict=True))
-        sure = part.dropna(subset="difference")
+        compared = part.dropna(subset="difference")
         differences = dict(
-            zip(sure["metric"], sure[["difference", "low", "high"]].round(6).to_numpy().tolist(), strict=True)
+            zip(compared["metric"], compared[["difference", "low", "high"]].round(6).to_numpy().tolist(), strict=True)
         )
-        found = {**dict(zip(_ID, identity, strict=True)), **values, "differences": differences}
-        yield json.dumps(found, default=lambda value: value.item())
+        line = {**dict(zip(_IDENTITY, identity, strict=True)), **values, "differences": differences}
+        yield json.dumps(line, default=lambda value: value.item())
 
 
 def tuned_settings(tuning: Tuning) -> str:
-    """The chosen settings as a settings file, each with what speaks for it."""
+    """Format the chosen settings as a settings file, each with the evidence for it.
+
+    Args:
+        tuning: The result of the search.
+
+    Returns:
+        TOML for --conf-file.
+    """
     lines = [
         f"# Chosen by `evaluate --tune --protocol {tuning.protocol}` ({METRIC}@{DEPTH}; inner split at "
         f"{tuning.split:%Y-%m-%d %H:%M:%S}).",
-        "# A value changes only where its gain is sure: where the 95 % interval of the difference lies above 0.",
+        "# A value changes only if its gain is certain: the 95 % interval of the difference must lie above 0.",
     ]
     if not tuning.finished:
-        lines.append("# The time was over before every setting was tried: start it again.")
+        lines.append("# The time was over before every setting was tried: start the same command again to continue.")
     for repeats, outcome in tuning.outcome.items():
         lines.append(
             f"# After the outer split, {'repeats count' if repeats else 'without repeats'}: {outcome.value:.4f}, "
-            f"{_difference(outcome)} against the settings before."
+            f"{_difference(outcome)} compared with the earlier settings."
         )
     section = ""
     for name, candidates in CANDIDATES.items():
@@ -88,7 +107,7 @@ def tuned_settings(tuning: Tuning) -> str:
         changed = value != value_of(tuning.begun_with, name)
         lines += [f"#   {trial.candidate}: {trial.value:.4f}, {_difference(trial)}" for trial in trials]
         if len(trials) < len(candidates) - 1:
-            lines.append("#   not all of its values were tried")
+            lines.append("#   not every value was tried")
         lines.append(f"{name.split('.')[1]} = {json.dumps(value)}{'  # changed' if changed else ''}")
     return "\n".join(lines) + "\n"
 

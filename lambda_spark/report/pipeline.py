@@ -1,4 +1,4 @@
-"""What `run` and its steps did, in lines for the terminal."""
+"""The lines of the summary that `run` and its steps print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from lambda_spark.speed.update import SimilarityRun
 
 
 def account_lines(account: Account, what: str = "") -> list[str]:
-    """The account of the lines of files (or of something else), and the files that need somebody's attention."""
+    """Describe what became of the lines read, and name the files that need attention.
+
+    Args:
+        account: The account of the lines.
+        what: Name of the source; by default the number of new files.
+    """
     lines = [
         f"ingest: {what or f'{account.parts} new files'}, {account.lines:,} lines read = {account.events:,} events"
         f" + {account.repeats:,} repeats + {account.rejected:,} rejected"
@@ -17,27 +22,29 @@ def account_lines(account: Account, what: str = "") -> list[str]:
     if account.rejected:
         lines.append('  why: ./spark-submit.sh sql "select reasons, count(*) from rejected_events group by reasons"')
     lines += [
-        f"  not readable, and not tried again: {file}; mend it and give it a new name" for file in account.unreadable
+        f"  unreadable, and not tried again: {file}; repair it and give it a new name" for file in account.unreadable
     ]
     lines += [
-        f"  changed (or grew from empty) after it was first seen, not read again: {file}; give it a new name"
+        f"  changed after it was first seen, or was empty then, and not read again: {file}; give it a new name"
         for file in account.rewritten
     ]
     return lines
 
 
 def trend_line(run: TrendRun) -> str:
+    """Describe how many buckets of the trend tables were recomputed, and why."""
     buckets = "all buckets" if run.buckets is None else f"{run.buckets} buckets"
     return f"trends: {buckets} recomputed ({run.reason})"
 
 
 def similarity_line(run: SimilarityRun) -> str:
+    """Describe the micro-batches of the speed layer, and why `similar_items` was renewed."""
     renewed = f"similar_items renewed ({run.refreshed})" if run.refreshed else "similar_items up to date"
     return f"similarity: {run.micro_batches} micro-batches, {renewed}"
 
 
 def recommendation_line(run: RecommendationRun) -> str:
+    """Describe whether the recommendations were written."""
     if run.written is None:
         return "recommend: up to date"
-    whose = "all active users" if run.users is None else f"{run.users:,} users, for whom something had changed,"
-    return f"recommend: lists of {whose} written (v{run.written})"
+    return f"recommend: lists of all active users written (v{run.written})"

@@ -1,4 +1,4 @@
-"""The result that a person sees: what rises and wanes, and what one user is recommended and why."""
+"""The result for a person: which demand rises and wanes, and what one user is recommended and why."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ from lambda_spark.serving.refresh import is_up_to_date
 from lambda_spark.settings import RecommendationSettings, Settings, TrendSettings, recorded
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_TRENDS
-from lambda_spark.text import clean, table
+from lambda_spark.text import strip_control_characters, table
 
 _TOP = 5
+"""Maximum number of rows of a table."""
 _FIGURES = {"growth": "+.3f", "trend_pct": ".1f", "change_pct": "+.0f", "z": "+.1f", "score": ".4f", "price": ".2f"}
 
 
 def result(lake: Lake, settings: Settings, user_id: int | None) -> str:
-    """The whole result, for a user or for one with a rich history."""
+    """Format the whole result: the trends, and one user's products and recommendations.
+
+    Args:
+        lake: The lake.
+        settings: The present settings.
+        user_id: The user, or None for the user with the most distinct products.
+
+    Raises:
+        LakeError: A table that serving reads is missing.
+    """
     views = pin_views(lake)
-    parts = [_trend_part(views.trends, _same_bucket(lake.read(CATEGORY_TRENDS), views), settings.trends, views.when)]
+    parts = [_trend_part(views.trends, _same_bucket(lake[CATEGORY_TRENDS].read(), views), settings.trends, views.when)]
     if user_id is None:
         user_id = _richest_user(views.events)
     if user_id is not None:
@@ -31,12 +41,22 @@ def result(lake: Lake, settings: Settings, user_id: int | None) -> str:
 
 
 def user_result(lake: Lake, settings: Settings, user_id: int) -> str:
-    """What one user is recommended and why, from the tables as they are now."""
+    """Format what one user is recommended and why, from the newest version of the tables.
+
+    Raises:
+        LakeError: A table that serving reads is missing.
+    """
     return _user_part(lake, pin_views(lake), settings, user_id)
 
 
 def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings) -> str:
-    """What rises and wanes in the newest complete bucket (else the newest) of some trend tables."""
+    """Format the trends of the newest complete bucket, or of the newest bucket if none is complete.
+
+    Args:
+        trends: Rows of `trends`.
+        category_trends: Rows of `category_trends`.
+        settings: What counts as a trend.
+    """
     start, _ = newest_buckets(trends)
     in_bucket = F.col("bucket_start") == F.lit(start)
     when = bucket_words(start, recorded(settings)["bucket"]) if start else ""
@@ -44,24 +64,24 @@ def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendS
 
 
 def recommendation_table(rows: Sequence[Row]) -> str:
-    """A user's list as a table."""
+    """Format a user's list as a table."""
     shown = ("rank", "product_id", "category_code", "brand", "price", "score", "reason")
     return table([{name: row[name] for name in shown} for row in rows], _FIGURES)
 
 
 def _trend_part(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings, when: str) -> str:
     is_view = F.col("signal") == "view"
-    rows, previous, current = trends.agg(
+    count, previous, current = trends.agg(
         F.count("*"), F.sum(F.when(is_view, F.col("previous"))), F.sum(F.when(is_view, F.col("current")))
     ).collect()[0]
-    if rows == 0:
-        return "No trends: there are no two buckets yet to compare (trends.bucket is their length)."
+    if count == 0:
+        return "No trends: there are not yet two buckets to compare (trends.bucket sets their length)."
     parts = [
         f"Views {when}, against the bucket before: the store had {previous or 0:,}, then {current or 0:,}.\n"
-        "Rising is what gained a share of them by more than chance, waning what lost one."
+        "Rising products and categories gained a share of these views by more than chance; waning ones lost a share."
     ]
-    for title, found, key in (("products", trends, "product_id"), ("categories", category_trends, "category_code")):
-        strongest = found.where(is_view & (F.col("rank") <= _TOP)).orderBy("direction", "rank").collect()
+    for title, kind, key in (("products", trends, "product_id"), ("categories", category_trends, "category_code")):
+        strongest = kind.where(is_view & (F.col("rank") <= _TOP)).orderBy("direction", "rank").collect()
         for direction in ("rising", "waning"):
             top = [row for row in strongest if row.direction == direction]
             parts.append(f"\nTop {direction} {title}")
@@ -79,9 +99,8 @@ def _trend_table(rows: Sequence[Row], key: str) -> str:
 
 def _no_trend(direction: str, title: str, settings: TrendSettings) -> str:
     return (
-        f"none: no {title} changed that way by at least {settings.min_change} views (trends.min_change) and "
-        f"{settings.min_z:g} standard deviations (trends.min_z), and by more than many products do by chance "
-        "(trends.max_false_share)"
+        f"none: no {title} are {direction} by at least {settings.min_change} views (trends.min_change) and "
+        f"{settings.min_z:g} standard deviations (trends.min_z) within the false discovery rate (trends.max_fdr)"
     )
 
 
@@ -114,9 +133,9 @@ def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> st
 
 
 def _list_of(lake: Lake, views: Views, settings: RecommendationSettings, user_id: int) -> list[Row]:
-    """A user's list: the one that is written, where it would be the same, else computed now."""
+    """Return the user's written list if it is up to date, else compute the list now."""
     if is_up_to_date(lake, settings):
-        written = lake.read(RECOMMENDATIONS).where(F.col("user_id") == user_id).orderBy("rank").collect()
+        written = lake[RECOMMENDATIONS].read().where(F.col("user_id") == user_id).orderBy("rank").collect()
         if written:
             return written
     return for_user(views, settings, user_id)
@@ -133,9 +152,9 @@ def _similar(views: Views, product_ids: list[int]) -> list[Row]:
 
 
 def _own_share(lake: Lake, views: Views, user_id: int) -> str:
-    own = _same_bucket(lake.read(USER_TRENDS), views).where(F.col("user_id") == user_id).collect()
+    own = _same_bucket(lake[USER_TRENDS].read(), views).where(F.col("user_id") == user_id).collect()
     if not own:
-        return f"\nNo interactions of this user {views.when}."
+        return f"\nThis user had no interactions {views.when}."
     return (
         f"\nOf this user's {own[0].interactions} interactions {views.when}, {own[0].rising_pct:.0f} % were with rising "
         f"and {own[0].waning_pct:.0f} % with waning products."
@@ -152,7 +171,7 @@ def _highlights(views: Views, similar: list[Row]) -> list[str]:
     )
     if top and top[0].trend_pct is not None:
         trend = top[0]
-        named = clean(f"{trend.category_code or 'no category'}, {trend.brand or 'no brand'}")
+        named = strip_control_characters(f"{trend.category_code or 'no category'}, {trend.brand or 'no brand'}")
         lines.append(
             f"Highest trend percentage: product {trend.product_id} ({named}), {trend.trend_pct:.1f} % of all "
             f"{trend.direction} change: {trend.previous} → {trend.current} views"
@@ -169,8 +188,8 @@ def _highlights(views: Views, similar: list[Row]) -> list[str]:
 def _recommendations(rows: list[Row]) -> list[str]:
     if not rows:
         return [
-            "\nRecommended: nothing. Every product is left out by recommendations.filter, allow, deny or "
-            "max_per_category, or the user has bought it."
+            "\nRecommended: nothing. Every product is left out by recommendations.filter, allow_products, "
+            "deny_products or max_per_category, or the user has bought it."
         ]
     return ["\nRecommended", recommendation_table(rows)]
 

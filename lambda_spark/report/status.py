@@ -1,4 +1,4 @@
-"""The status of a lake for a person, for a program, and for Prometheus."""
+"""The status of a lake as text for a person, a program or Prometheus."""
 
 from __future__ import annotations
 
@@ -8,146 +8,159 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from lambda_spark.operations.status import Status
-from lambda_spark.text import clean, table
+from lambda_spark.text import strip_control_characters, table
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
 def status_tables(status: Status) -> str:
-    """Tables, steps, streams and jobs, each as a table of text; times are UTC."""
+    """Format the status as tables for the terminal: tables, steps, streams and jobs. Times are UTC."""
     parts = [
-        f"{clean(status.lake)} at {_time(status.at)} UTC: {status.lines:,} lines read, "
+        f"{strip_control_characters(status.lake)} at {_time(status.at)} UTC: {status.lines:,} lines read, "
         f"{100 * status.rejected_share:.2f} % of them rejected",
         table(
             [
                 {
-                    "table": one.table,
-                    "rows": f"{one.rows:,}",
-                    "newest": _time(one.newest),
-                    "size": _size(one.bytes),
-                    "files": one.files,
-                    "version": one.version,
-                    "written": _time(one.written_at),
+                    "table": entry.table,
+                    "rows": f"{entry.rows:,}",
+                    "newest": _time(entry.newest),
+                    "size": _size(entry.bytes),
+                    "files": entry.files,
+                    "version": entry.version,
+                    "written": _time(entry.written_at),
                 }
-                for one in status.tables
+                for entry in status.tables
             ]
         ),
     ]
     groups = (
         [
-            {"step": one.step, "took in": f"events v{one.events_version}", "lag": _duration(one.lag_seconds)}
-            for one in status.steps
+            {"step": step.step, "processed": f"events v{step.events_version}", "lag": _duration(step.lag_seconds)}
+            for step in status.steps
         ],
         [
             {
-                "stream": one.stream,
-                "last micro-batch": _time(one.last_batch_at),
-                "seconds": f"{one.seconds:.1f}",
-                "worst": f"{one.worst_seconds:.1f}",
-                "messages behind": "-" if one.messages_behind is None else f"{one.messages_behind:,}",
+                "stream": stream.stream,
+                "last micro-batch": _time(stream.last_batch_at),
+                "seconds": f"{stream.seconds:.1f}",
+                "worst": f"{stream.worst_seconds:.1f}",
+                "messages behind": "-" if stream.messages_behind is None else f"{stream.messages_behind:,}",
             }
-            for one in status.streams
+            for stream in status.streams
         ],
         [
             {
-                "job": one.job,
-                "last run": _time(one.started_at),
-                "seconds": f"{one.seconds:.1f}",
-                "outcome": one.outcome,
+                "job": job.job,
+                "last run": _time(job.started_at),
+                "seconds": f"{job.seconds:.1f}",
+                "outcome": job.outcome,
             }
-            for one in status.jobs
+            for job in status.jobs
         ],
     )
     return "\n\n".join([*parts, *(table(rows) for rows in groups if rows)])
 
 
 def status_json(status: Status) -> str:
-    """One object; times as ISO 8601 in UTC."""
+    """Format the status as one JSON object. Times are ISO 8601 in UTC."""
     whole = asdict(status) | {"rejected_share": status.rejected_share}
     return json.dumps(whole, default=lambda value: _utc(value).isoformat())
 
 
 def prometheus_text(status: Status) -> str:
-    """Gauges in Prometheus's text format."""
-    lines: list[str] = []
+    """Format the status in Prometheus's text format, as gauges whose names begin with `lambda_spark_`.
 
-    def gauge(name: str, meaning: str, label: str, values: Iterable[tuple[str, Any]]) -> None:
-        name = f"lambda_spark_{name}"
-        samples = [(of, value) for of, value in values if value is not None]
-        if samples:
-            lines.extend((f"# HELP {name} {meaning}", f"# TYPE {name} gauge"))
-        lines.extend(
-            f"{name}{{{label}={json.dumps(of)}}} {float(value)!r}" if label else f"{name} {float(value)!r}"
-            for of, value in samples
-        )
+    A gauge without values is left out. Times are epoch seconds.
+    """
+    # Import it here, because only a command with --prometheus needs it.
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, description: str, label: str, values: Iterable[tuple[str, float | None]]) -> None:
+        known = [(label_value, value) for label_value, value in values if value is not None]
+        if not known:
+            return
+        metric = Gauge(f"lambda_spark_{name}", description, [label] if label else [], registry=registry)
+        for label_value, value in known:
+            (metric.labels(label_value) if label else metric).set(value)
 
     def seconds(value: datetime | None) -> float | None:
         return None if value is None else _utc(value).timestamp()
 
     tables, steps, streams, jobs = status.tables, status.steps, status.streams, status.jobs
-    gauge("status_timestamp_seconds", "When this was found out.", "", [("", seconds(status.at))])
+    gauge("status_timestamp_seconds", "When the status was read.", "", [("", seconds(status.at))])
     gauge("lines_read", "Lines and messages ever read.", "", [("", status.lines)])
-    gauge("lines_rejected", "Those that became a rejected event.", "", [("", status.rejected)])
-    gauge("table_rows", "Rows of a table.", "table", [(one.table, one.rows) for one in tables])
-    gauge("table_bytes", "Size of a table's newest version.", "table", [(one.table, one.bytes) for one in tables])
-    gauge("table_files", "Files of a table's newest version.", "table", [(one.table, one.files) for one in tables])
+    gauge("lines_rejected", "Lines and messages that became a rejected event.", "", [("", status.rejected)])
+    gauge("table_rows", "Rows of a table.", "table", [(entry.table, entry.rows) for entry in tables])
+    gauge("table_bytes", "Size of a table's newest version.", "table", [(entry.table, entry.bytes) for entry in tables])
+    gauge(
+        "table_files", "Files of a table's newest version.", "table", [(entry.table, entry.files) for entry in tables]
+    )
     gauge(
         "table_newest_timestamp_seconds",
-        "Event time of what is newest in a table.",
+        "Event time of the newest data in a table.",
         "table",
-        [(one.table, seconds(one.newest)) for one in tables],
+        [(entry.table, seconds(entry.newest)) for entry in tables],
     )
     gauge(
         "table_written_timestamp_seconds",
         "When a table was last written.",
         "table",
-        [(one.table, seconds(one.written_at)) for one in tables],
+        [(entry.table, seconds(entry.written_at)) for entry in tables],
     )
     gauge(
         "step_lag_seconds",
-        "How long the oldest events that a step has not taken in have been waiting.",
+        "Seconds since the oldest events that a step has not processed arrived; 0 if there are none.",
         "step",
-        [(one.step, one.lag_seconds) for one in steps],
+        [(step.step, step.lag_seconds) for step in steps],
     )
     gauge(
         "stream_batch_seconds",
         "Median seconds of a stream's latest micro-batches.",
         "stream",
-        [(one.stream, one.seconds) for one in streams],
+        [(stream.stream, stream.seconds) for stream in streams],
     )
     gauge(
         "stream_last_batch_timestamp_seconds",
         "Start of a stream's last micro-batch.",
         "stream",
-        [(one.stream, seconds(one.last_batch_at)) for one in streams],
+        [(stream.stream, seconds(stream.last_batch_at)) for stream in streams],
     )
     gauge(
         "stream_messages_behind",
         "Messages that Kafka had beyond a stream's last micro-batch.",
         "stream",
-        [(one.stream, one.messages_behind) for one in streams],
+        [(stream.stream, stream.messages_behind) for stream in streams],
     )
     gauge(
         "job_last_run_timestamp_seconds",
         "Start of a job's last run.",
         "job",
-        [(one.job, seconds(one.started_at)) for one in jobs],
+        [(job.job, seconds(job.started_at)) for job in jobs],
     )
-    gauge("job_seconds", "Seconds of a job's last run.", "job", [(one.job, one.seconds) for one in jobs])
+    gauge("job_seconds", "Seconds of a job's last run.", "job", [(job.job, job.seconds) for job in jobs])
     gauge(
         "job_succeeded",
         "Whether a job's last run was done (1) or failed (0).",
         "job",
-        [(one.job, one.outcome == "done") for one in jobs],
+        [(job.job, job.outcome == "done") for job in jobs],
     )
-    return "\n".join(lines) + "\n"
+    return generate_latest(registry).decode()
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
+    """Write a file atomically, so that a reader finds the old or the new content and never a part of it.
+
+    Args:
+        file: The file to write or replace.
+        text: Its new content.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")
@@ -157,7 +170,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def _utc(moment: datetime) -> datetime:
-    """Spark's times come without a zone and are UTC."""
+    """Return a time with its zone. A time from Spark has none and is UTC."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -166,7 +179,7 @@ def _time(moment: datetime | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Like `3 h 5 min`; `none` for no time."""
+    """Format seconds like `3 h 5 min`, or as `none` when there are none."""
     minutes = int(seconds // 60)
     if minutes >= 60:
         return f"{minutes // 60:,} h {minutes % 60} min"

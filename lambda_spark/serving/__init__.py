@@ -1,4 +1,4 @@
-"""The serving layer: the batch and the speed view joined into recommendations. It reads their tables, never their code.
+"""The serving layer, which joins the batch view and the speed view into recommendations.
 
-May import: storage and the ground modules.
+It reads the tables of the other layers, never their code. May import: storage and the ground modules.
 """

@@ -1,4 +1,4 @@
-"""What recommending needs to know of products: which may be recommended, are similar, rise, or are in demand. Pure."""
+"""The catalogue: which products may be recommended, are similar, are trending, or are in demand. Pure."""
 
 from __future__ import annotations
 
@@ -13,64 +13,98 @@ from lambda_spark.settings import RecommendationSettings
 from lambda_spark.storage.tables import STEADY
 
 FILL_DEPTH = 200
-"""Products in demand held ready to fill lists that similarity leaves short."""
+"""Number of the store's products in demand that are kept ready to fill up lists."""
 CATEGORY_FILL_DEPTH = 50
-"""And of each category."""
+"""Number of products in demand of each category that are kept ready to fill up lists."""
 
 DEMAND_BUCKETS = 8
-"""The newest buckets, which say what is in demand."""
+"""Number of newest buckets from which demand is estimated."""
 _DRIFT = 0.04
-"""Variance of what a product's share of demand moves by from bucket to bucket, relative to itself: 20 % of it. Of
-real and made-up stores' first-time visitors more find something in a list by shares so followed than among the most
-popular of all times or of the last bucket, or nearly as many; from 0.03 to 0.06 alike."""
+"""Variance of a share's relative move from one bucket to the next; its standard deviation is 20 %.
+
+Measured with first-time visitors of real and made-up stores. More of them find a product in lists by these shares than
+among the most popular products of all time or of the last bucket, or nearly as many. Values from 0.03 to 0.06 do
+equally well.
+"""
 
 
 def is_eligible(spark: SparkSession, settings: RecommendationSettings) -> Column:
-    """Whether a row of `products` may be recommended; null, like false, where it may not."""
+    """Make the condition for products that may be recommended.
+
+    Args:
+        spark: The session that parses `recommendations.filter`.
+        settings: The filter, and the lists of allowed and denied products.
+
+    Returns:
+        A boolean column over `products`. Null means the same as false.
+
+    Raises:
+        UsageError: `recommendations.filter` is no condition on products.
+    """
     condition = F.lit(True)
     if settings.filter:
         condition &= predicate(spark, settings.filter)
-    if settings.allow:
-        condition &= F.col("product_id").isin(*settings.allow)
-    if settings.deny:
-        condition &= ~F.col("product_id").isin(*settings.deny)
+    if settings.allow_products:
+        condition &= F.col("product_id").isin(*settings.allow_products)
+    if settings.deny_products:
+        condition &= ~F.col("product_id").isin(*settings.deny_products)
     return condition
 
 
 def eligible_products(products: DataFrame, settings: RecommendationSettings) -> DataFrame:
-    """The products that may be recommended, with the columns of `products`."""
+    """Keep the products that may be recommended.
+
+    Returns:
+        The columns of `products`.
+
+    Raises:
+        UsageError: `recommendations.filter` is no condition on products.
+    """
     return products.where(is_eligible(products.sparkSession, settings))
 
 
 def category() -> Column:
-    """What says that two products are of a kind: the category number, finer than the path, or the path."""
+    """Return the key by which products belong to one category.
+
+    Returns:
+        The category id as a string, because it is finer than the path; the category path where the id is null.
+    """
     return F.coalesce(F.col("category_id").cast("string"), "category_code")
 
 
-def moving_products(trends: DataFrame) -> DataFrame:
-    """Products whose `view` trend is not steady: product_id, direction, growth, current, previous, rank."""
+def trending_products(trends: DataFrame) -> DataFrame:
+    """Keep the products whose `view` trend is not steady.
+
+    Returns:
+        product_id, direction (`rising` or `waning`), growth in (-1, 1), current and previous (views), rank.
+    """
     moving = (F.col("signal") == "view") & (F.col("direction") != STEADY)
     return trends.where(moving).select("product_id", "direction", "growth", "current", "previous", "rank")
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What recommending needs to know of products. Each is broadcast."""
+    """Facts about products that recommending joins to profiles. Each of the tables is small enough to broadcast."""
 
     neighbours: DataFrame
-    """Per product: product_id, eligible (whether it may be recommended), candidates: an array of structs product_id,
-    similarity: first itself, with null, then its neighbours that may be recommended."""
+    """Per product: product_id, eligible (whether it may be recommended), candidates.
+
+    `candidates` is an array of structs product_id, similarity. The first is the product itself, with a null similarity.
+    Its neighbours that may be recommended follow.
+    """
     growths: DataFrame
-    """Of products whose trend is not steady: product_id, growth."""
+    """Per product whose trend is not steady: product_id, growth."""
     categories: DataFrame
-    """Per product: product_id, category (what says that two are of a kind)."""
+    """Per product: product_id, category (the key that `category` makes)."""
     near: DataFrame
-    """Per category: category, `near`, an array of its products that are most in demand, at most CATEGORY_FILL_DEPTH."""
+    """Per category: category, `near`, an array of its products most in demand, at most CATEGORY_FILL_DEPTH."""
     store: DataFrame
-    """One row: `in_store`, an array of the products that are most in demand, at most FILL_DEPTH."""
+    """One row: `in_store`, an array of the products most in demand, at most FILL_DEPTH."""
     attributes: DataFrame
-    """Per product: product_id, category_code, brand, price, growth, direction, current, previous (null where steady),
-    events (interactions in the newest buckets)."""
+    """Per product: product_id, category_code, brand, price, growth, direction, current, previous, events.
+
+    The four columns of the trend are null where it is steady. `events` counts interactions in the newest buckets.
+    """
 
 
 def catalogue(
@@ -80,54 +114,84 @@ def catalogue(
     demand: DataFrame,
     settings: RecommendationSettings,
 ) -> Catalogue:
-    """All of it, from the tables of those names; `trends` with one bucket's rows, `demand` as `in_demand` takes it."""
+    """Make the catalogue from the tables of these names.
+
+    Args:
+        products: Rows of `products`.
+        similar_items: Rows of `similar_items`.
+        trends: Rows of `trends` of one bucket.
+        demand: Rows of `demand` with their `age`, as `in_demand` takes them.
+        settings: Which products may be recommended.
+
+    Raises:
+        UsageError: `recommendations.filter` is no condition on products.
+    """
     eligible = eligible_products(products, settings)
-    moving = moving_products(trends)
-    wanted = in_demand(demand)
-    known = eligible.select("product_id", category().alias("category")).join(wanted, on="product_id", how="inner")
+    trending = trending_products(trends)
+    shares = in_demand(demand)
+    fills = eligible.select("product_id", category().alias("category")).join(shares, on="product_id", how="inner")
     return Catalogue(
         neighbours=_neighbours(products, eligible, similar_items),
-        growths=moving.select("product_id", "growth"),
+        growths=trending.select("product_id", "growth"),
         categories=products.select("product_id", category().alias("category")),
-        near=first_of_each_category(known).groupBy("category").agg(_ids_by_share().alias("near")),
-        store=first_of_all(known).agg(_ids_by_share().alias("in_store")),
+        near=first_of_each_category(fills).groupBy("category").agg(_ids_by_share().alias("near")),
+        store=first_of_all(fills).agg(_ids_by_share().alias("in_store")),
         attributes=products.select("product_id", "category_code", "brand", "price")
-        .join(moving.drop("rank"), on="product_id", how="left")
-        .join(wanted.select("product_id", "events"), on="product_id", how="left"),
+        .join(trending.drop("rank"), on="product_id", how="left")
+        .join(shares.select("product_id", "events"), on="product_id", how="left"),
     )
 
 
 def in_demand(demand: DataFrame) -> DataFrame:
-    """How much products are wanted: product_id, events (in all of the buckets), share (of all demand, now).
+    """Estimate each product's present share of demand.
 
-    `demand` has the rows of the newest DEMAND_BUCKETS buckets with their `age`, 0 the newest. What is known of a share
-    is a gamma distribution: its mean, and its variance relative to the mean squared. In a bucket it drifts, by less
-    where the bucket is not over, and is corrected by the events counted there, which are Poisson (the dynamic model of
-    West, Harrison and Migon, JASA 1985): so few events are averaged over all of the buckets, and many say by themselves
-    what is wanted now.
+    The share of a product follows a gamma distribution, given by its mean and by its variance relative to the squared
+    mean. From bucket to bucket the share drifts, and it drifts less in a bucket that is not over yet. The events of
+    each bucket, which are Poisson, then correct the estimate. So a product with few events is averaged over all the
+    buckets, and a product with many events is judged by the newest ones.
+
+    Args:
+        demand: Rows of `demand` of the newest DEMAND_BUCKETS buckets, with `age`, 0 for the newest bucket.
+
+    Returns:
+        product_id, events (interactions in all of these buckets), share (the fraction of the
+        store's demand that the product has now).
+
+    Source:
+        The dynamic model of West, Harrison and Migon, JASA 1985.
     """
     ages = range(DEMAND_BUCKETS)
-    by_age = [F.sum(F.when(F.col("age") == age, F.col("events")).otherwise(0)) for age in ages]
+    events_by_age = [F.sum(F.when(F.col("age") == age, F.col("events")).otherwise(0)) for age in ages]
     products = demand.groupBy("product_id").agg(
         F.sum("events").alias("events"),
-        *(count.alias(f"events_{age}") for age, count in zip(ages, by_age, strict=True)),
+        *(count.alias(f"events_{age}") for age, count in zip(ages, events_by_age, strict=True)),
     )
-    totals = demand.agg(*(total.alias(f"total_{age}") for age, total in zip(ages, by_age, strict=True)))
+    totals = demand.agg(*(total.alias(f"total_{age}") for age, total in zip(ages, events_by_age, strict=True)))
     total = reduce(Column.__add__, (F.col(f"total_{age}") for age in ages))
     buckets = reduce(Column.__add__, (F.signum(f"total_{age}") for age in ages))
-    known = products.crossJoin(
+    estimates = products.crossJoin(
         F.broadcast(totals.withColumns({"total": total, "mean_total": total / buckets}))
     ).withColumns({"share": F.col("events") / F.col("total"), "variance": F.lit(1.0)})
     for age in reversed(ages):
         count, total = F.col(f"events_{age}"), F.col(f"total_{age}")
         variance = F.col("variance") + _DRIFT * total / F.col("mean_total")
         correction = (1 + variance * count) / (1 + variance * F.col("share") * total)
-        known = known.withColumns({"share": F.col("share") * correction, "variance": variance / (1 + variance * count)})
-    return known.select("product_id", "events", "share")
+        estimates = estimates.withColumns(
+            {"share": F.col("share") * correction, "variance": variance / (1 + variance * count)}
+        )
+    return estimates.select("product_id", "events", "share")
 
 
 def usable_neighbours(similar_items: DataFrame, eligible: DataFrame) -> DataFrame:
-    """The neighbours by views that may be recommended: product_id, similar_product_id, score."""
+    """Keep the neighbours by views that may be recommended.
+
+    Args:
+        similar_items: Rows of `similar_items`.
+        eligible: The products that may be recommended.
+
+    Returns:
+        product_id, similar_product_id, score.
+    """
     candidates = eligible.select(F.col("product_id").alias("similar_product_id"))
     return (
         similar_items.where(F.col("relation") == "viewed")
@@ -160,20 +224,36 @@ def _candidate(product_id: Column, similarity: Column) -> Column:
 
 
 def first_of_all(products: DataFrame) -> DataFrame:
-    """Of products with their share the FILL_DEPTH that are most in demand."""
-    return products.orderBy(*_most_wanted_first()).limit(FILL_DEPTH)
+    """Keep the FILL_DEPTH products most in demand.
+
+    Args:
+        products: Products with the `share` that `in_demand` returns.
+
+    Returns:
+        The columns of `products`, at most FILL_DEPTH rows.
+    """
+    return products.orderBy(*_largest_share_first()).limit(FILL_DEPTH)
 
 
 def first_of_each_category(products: DataFrame) -> DataFrame:
-    """Of products with their share and category the CATEGORY_FILL_DEPTH of each that are most in demand."""
-    place = F.row_number().over(Window.partitionBy("category").orderBy(*_most_wanted_first()))
+    """Keep the CATEGORY_FILL_DEPTH products most in demand of each category.
+
+    Args:
+        products: Products with their `category` and the `share` that `in_demand` returns.
+
+    Returns:
+        The columns of `products`, at most CATEGORY_FILL_DEPTH rows per category. Products without a category are left
+        out.
+    """
+    place = F.row_number().over(Window.partitionBy("category").orderBy(*_largest_share_first()))
     placed = products.where(F.col("category").isNotNull()).withColumn("place", place)
     return placed.where(F.col("place") <= CATEGORY_FILL_DEPTH).drop("place")
 
 
-def _most_wanted_first() -> tuple[Column, Column]:
+def _largest_share_first() -> tuple[Column, Column]:
     return F.desc("share"), F.asc("product_id")
 
 
 def _ids_by_share() -> Column:
+    """Collect product ids into an array, the largest share first."""
     return F.array_sort(F.collect_list(F.struct((-F.col("share")).alias("place"), "product_id")))["product_id"]

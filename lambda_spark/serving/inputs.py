@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
 from lambda_spark.serving.catalogue import DEMAND_BUCKETS
-from lambda_spark.storage.lake import Commit, Lake
+from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.table_handle import Commit
 from lambda_spark.storage.tables import DEMAND, EVENTS, PRODUCTS, SIMILAR_ITEMS, TRENDS, USER_TRENDS, Table
 
 INPUTS = (EVENTS, PRODUCTS, SIMILAR_ITEMS, TRENDS, DEMAND)
@@ -21,47 +22,57 @@ class Views:
     """The tables that a run reads, each pinned at one version."""
 
     versions: dict[str, int]
+    """The pinned version of each table, by the table's name."""
     events: DataFrame
     products: DataFrame
     similar_items: DataFrame
     trends: DataFrame
-    """Of one bucket."""
+    """Rows of one bucket."""
     demand: DataFrame
-    """Of the newest buckets, with `age`, how many buckets before the newest."""
+    """Rows of the newest DEMAND_BUCKETS buckets, with `age`: the number of buckets before the newest, which has 0."""
     bucket_length: str
-    """The setting as it is recorded with the trends."""
+    """The setting `trends.bucket`, as it is recorded with the trends."""
     bucket: Column
-    """First moment of the bucket that trends are from."""
+    """First moment of the bucket that the trends are from."""
     when: str
-    """The bucket of the trends, in words."""
+    """Words for the bucket of the trends, like `in the week from 2019-11-04`."""
     since: str
-    """From when on demand is counted, in words."""
+    """Words for the moment from which demand is counted, like `since 2019-09-23`."""
 
     def newest_date(self) -> date | None:
-        """The newest event's."""
+        """Return the date of the newest event; None without events."""
         return self.events.agg(F.max("event_date")).collect()[0][0]  # type: ignore[no-any-return]
 
     @property
     def version_columns(self) -> dict[str, int]:
-        """What a row of `recommendations` says of them."""
+        """Return the versions as the columns of `recommendations`, like `events_version`."""
         return {f"{name}_version": self.versions[name] for name in ("events", "products", "similar_items", "trends")}
 
 
 def pin_views(lake: Lake, done: Commit | None = None) -> Views:
-    """Pin what there is now (or what a commit of this job read), and the newest bucket: of the trends, else of demand.
+    """Pin the tables of a lake.
 
-    Raises LakeError where one of the jobs before this one has not run.
+    Args:
+        lake: The lake to read.
+        done: A commit of `recommend`. Its tables are pinned at the versions that it read. None pins the newest
+            versions.
+
+    Raises:
+        LakeError: A job that must run before `recommend` has not run.
     """
+    # `trends` writes `user_trends` last, so this table says that the job is done.
     for table, job in ((EVENTS, "ingest"), (USER_TRENDS, "trends"), (SIMILAR_ITEMS, "similarity")):
-        if not lake.exists(table):
-            raise LakeError(f"{table.name} is missing in {lake.path}: run `{job}` first (or `run`, which does all)")
-    read_then = done.note if done is not None else {}
-    versions = read_then.get("versions") or lake.versions(*INPUTS)
-    # An older commit has not noted it.
-    bucket_length = read_then.get("bucket") or lake.properties(TRENDS).get("bucket", "")
+        if not lake[table].exists():
+            raise LakeError(
+                f"the table {table.name} is missing in {lake.path}: run `{job}` first (or `run`, which runs all jobs)"
+            )
+    note = done.note if done is not None else {}
+    versions = note.get("versions") or lake.versions(*INPUTS)
+    # Fall back to the table's property, because notes of older commits have no bucket length.
+    bucket_length = note.get("bucket") or lake[TRENDS].properties().get("bucket", "")
 
     def read(table: Table) -> DataFrame:
-        return lake.read(table, versions[table.name])
+        return lake[table].read(versions[table.name])
 
     return newest_views(
         versions,
@@ -84,7 +95,20 @@ def newest_views(
     demand: DataFrame,
     bucket_length: str,
 ) -> Views:
-    """What serving needs of whole tables."""
+    """Make the views from whole tables.
+
+    The trends are those of the newest complete bucket, else of the newest one. Demand ends at the newest bucket of the
+    trends. Without any trends, demand's own newest bucket is used for both.
+
+    Args:
+        versions: The version of each table, by name.
+        events: All rows of `events`.
+        products: All rows of `products`.
+        similar_items: All rows of `similar_items`.
+        trends: All rows of `trends`.
+        demand: All rows of `demand`.
+        bucket_length: The setting `trends.bucket` as it is recorded, like `10080 minutes`; empty without trends.
+    """
     start, newest = newest_buckets(trends)
     if newest is None:
         start = newest = demand.agg(F.max("bucket_start")).collect()[0][0]
@@ -93,7 +117,8 @@ def newest_views(
     oldest = None if newest is None else newest - (DEMAND_BUCKETS - 1) * length
     elapsed = F.unix_micros(F.lit(newest).cast("timestamp")) - F.unix_micros("bucket_start")
     age = F.floor(elapsed / F.lit(length // length.resolution)).cast("int")
-    # Between two commits of `trends`, or where it was killed there, one of the two has a bucket that the other has not.
+    # End demand at the newest bucket of the trends, because the job commits `demand` and `trends` one after the other.
+    # Between the two commits, or after a kill there, one table has a bucket that the other does not have yet.
     span = (F.lit(moment).cast("timestamp") for moment in (oldest, newest))
     recent = demand.where(F.col("bucket_start").between(*span))
     return Views(
@@ -111,15 +136,30 @@ def newest_views(
 
 
 def newest_buckets(trends: DataFrame) -> tuple[datetime | None, datetime | None]:
-    """First moments of the newest complete bucket that has trends, else of the newest, and of the newest; None where
-    there are none."""
+    """Find the bucket that trends are served from, and the newest bucket.
+
+    Args:
+        trends: Rows of `trends`.
+
+    Returns:
+        A pair of first moments, both None without trends. The first is of the newest complete bucket that has trends,
+        else of the newest bucket. The second is of the newest bucket, complete or not.
+    """
     newest = F.max("bucket_start")
     complete, any_trend = trends.agg(F.max(F.when(F.col("complete"), F.col("bucket_start"))), newest).collect()[0]
     return complete or any_trend, any_trend
 
 
 def bucket_words(start: datetime, length: str) -> str:
-    """A bucket in words, like `in the week from 2019-11-04`; its length as recorded with the trends."""
+    """Put a bucket into words.
+
+    Args:
+        start: The first moment of the bucket.
+        length: The bucket's length as it is recorded with the trends, like `10080 minutes`.
+
+    Returns:
+        A phrase like `in the week from 2019-11-04`.
+    """
     if length == "10080 minutes":
         return f"in the week from {start:%Y-%m-%d}"
     return f"in the {length} from {start:%Y-%m-%d %H:%M}"

@@ -1,37 +1,52 @@
-"""Profiles: the latest distinct products of a user, which speak for the user. Pure."""
+"""Profiles: each user's latest distinct products, from which the user's list is made. Pure."""
 
 from __future__ import annotations
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.serving.reasons import INTERACTION_WORDS
 from lambda_spark.settings import RecommendationSettings
 
-DEEDS = {"view": "viewed", "cart": "put into the cart", "purchase": "bought"}
-"""Event type: the word for it in a reason, from the weakest sign of interest to the strongest."""
 
+def interest_level(event_type: Column) -> Column:
+    """Rank an event type by the interest that it shows.
 
-def strength(event_type: Column) -> Column:
-    """How strong a sign of interest an event type is, from 1; 0 where it is none."""
-    found = F.lit(0)
-    for number, name in enumerate(DEEDS, 1):
-        found = F.when(event_type == name, F.lit(number)).otherwise(found)
-    return found
+    Args:
+        event_type: An event type, like `view`.
+
+    Returns:
+        The position of the type in INTERACTION_WORDS, from 1 for the weakest; 0 for a type that is no interaction.
+    """
+    level = F.lit(0)
+    for number, name in enumerate(INTERACTION_WORDS, 1):
+        level = F.when(event_type == name, F.lit(number)).otherwise(level)
+    return level
 
 
 def profiles(events: DataFrame, settings: RecommendationSettings, *, active_since: Column | None = None) -> DataFrame:
-    """Per user its profile, and the products that it bought but that are not in there: user_id, position (0 the latest;
-    null outside the profile), product_id, strength (of its strongest event type), weight (that type's weight times
-    profile_decay to the power of the position; null outside), bought.
+    """Make each user's profile, and add the products that the user bought outside it.
 
-    With `active_since` (a date), only users with an interaction since then. Rows are partitioned by user.
+    Args:
+        events: Rows of `events`.
+        settings: The length of a profile, and the weights of its items.
+        active_since: A date. Users without an interaction since then get no rows. None keeps all users.
+
+    Returns:
+        One row per user and product, partitioned by user.
+        user_id;
+        position: place in the profile, 0 the latest; null outside the profile;
+        product_id;
+        interest_level: that of the strongest event type of this user and product;
+        weight: the weight of that type times profile_decay to the power of the position; null outside the profile;
+        bought: whether the user purchased the product.
     """
     touched = (
-        events.where(F.col("event_type").isin(*DEEDS))
-        .select("user_id", "product_id", "event_time", strength(F.col("event_type")).alias("strength"))
+        events.where(F.col("event_type").isin(*INTERACTION_WORDS))
+        .select("user_id", "product_id", "event_time", interest_level(F.col("event_type")).alias("interest_level"))
         .repartition("user_id")
         .groupBy("user_id", "product_id")
-        .agg(F.max("event_time").alias("latest"), F.max("strength").alias("strength"))
+        .agg(F.max("event_time").alias("latest"), F.max("interest_level").alias("interest_level"))
     )
     latest_first = Window.partitionBy("user_id").orderBy(F.desc("latest"), F.asc("product_id"))
     place = F.row_number().over(latest_first) - F.lit(1)
@@ -39,13 +54,13 @@ def profiles(events: DataFrame, settings: RecommendationSettings, *, active_sinc
     if active_since is not None:
         placed = placed.where(F.to_date("last_seen") >= active_since)
     weights = F.array(F.lit(settings.view_weight), F.lit(settings.cart_weight), F.lit(settings.purchase_weight))
-    weight = F.element_at(weights, F.col("strength")) * F.pow(F.lit(settings.profile_decay), F.col("place"))
+    weight = F.element_at(weights, F.col("interest_level")) * F.pow(F.lit(settings.profile_decay), F.col("place"))
     is_inside = F.col("place") < settings.profile_items
     return placed.select(
         "user_id",
         F.when(is_inside, F.col("place")).alias("position"),
         "product_id",
-        "strength",
+        "interest_level",
         F.when(is_inside, weight).alias("weight"),
-        (F.col("strength") == len(DEEDS)).alias("bought"),
+        (F.col("interest_level") == len(INTERACTION_WORDS)).alias("bought"),
     ).where(F.col("position").isNotNull() | F.col("bought"))

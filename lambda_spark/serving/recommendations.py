@@ -1,44 +1,109 @@
-"""From profiles and the catalogue to each user's list, with reasons. Pure.
+"""Each user's list with reasons, made from profiles and the catalogue. Pure.
 
-Profiles are partitioned by user and everything else is broadcast, so nothing after the profiles is exchanged. What is
-summed per user and candidate are numbers only, which Spark aggregates in hash tables; words come to the lists when they
-are short.
+Profiles are partitioned by user and everything else is broadcast, so no rows are exchanged after the profiles. Only
+numbers are summed per user and candidate, because Spark aggregates numbers in hash tables. Texts are joined to the
+finished lists, which are short.
 """
 
 from __future__ import annotations
 
+import math
+from enum import IntEnum
+from typing import TypeVar
+
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.serving import reasons
 from lambda_spark.serving.catalogue import Catalogue
-from lambda_spark.serving.profiles import DEEDS
 from lambda_spark.settings import RecommendationSettings
 
 POINTS = 1_000_000_000
-"""Scores are summed as integers in 1e-9, so that the sum does not depend on its order."""
+"""Points per unit of a score. Scores are summed as integers of points, so that a sum does not depend on its order."""
 MOST_POINTS = float(1 << 52)
-"""What one item of a profile gives at most: a decayed lift has no bound, and the sum of 1,024 such fits 64 bits."""
+"""Most points that one profile item gives to one product.
 
-SCORED, NEAR, STORE = range(3)
-"""Why a product is in a list, best first: by its score, or to fill up with what is in demand in the profile's
-categories, or in the store."""
+This limit is needed because a decayed lift has no bound. The sum of 1,024 such numbers fits 64 bits.
+"""
+POSITION_BITS = 10
+"""Bits for a position in a profile. The points of two profile items are compared without these last bits."""
 
-_POSITIONS = 1 << 10
-"""More than a profile has; the last one stands for none, for what lies outside."""
-_STRENGTHS = 1 << 2
-"""More than an event type can have."""
-_ENTRY = "struct<order: double, product_id: bigint, tier: int, speaker: bigint, own: boolean>"
-"""A product in a list, as `_entry` makes it."""
+
+class Tier(IntEnum):
+    """Grounds for a product's place in a list, the best first."""
+
+    SCORED = 0
+    """The profile scored the product."""
+    NEAR = 1
+    """The product fills up the list, because it is in demand in a category of the profile."""
+    STORE = 2
+    """The product fills up the list, because it is in demand in the store."""
+
+
+_POSITIONS = 1 << POSITION_BITS
+"""Number of positions, which is more than a profile has. The last one marks a product outside the profile."""
+_INTEREST_LEVELS = 1 << 2
+"""Number of interest levels, which is more than there are event types."""
+_ENTRY = "struct<order: double, product_id: bigint, tier: int, top_contributor: bigint, own: boolean>"
+"""Type of a product in a list, as `_entry` makes it."""
+
+_Number = TypeVar("_Number", Column, float)
+
+
+def _unrounded_points(contribution: _Number) -> _Number:
+    """Turn what a profile item contributes to a product's score into points, neither bounded nor rounded.
+
+    Args:
+        contribution: The weight of the profile item times the similarity, at least 0.
+
+    Returns:
+        The points plus a half, so that rounding down gives the nearest integer.
+    """
+    return contribution * float(POINTS) + 0.5
+
+
+def points_of_column(contribution: Column) -> Column:
+    """Turn contributions into whole points in Spark; see `_unrounded_points`. Null stays null."""
+    points = _unrounded_points(contribution)
+    # Do not use `round`, because it goes by way of a decimal's text. Do not use `least`, because it ignores nulls.
+    return F.floor(F.when(points > MOST_POINTS, MOST_POINTS).otherwise(points))
+
+
+def points_of_value(contribution: float) -> int:
+    """Turn a contribution into whole points in Python, to the same number as `points_of_column`."""
+    return math.floor(min(_unrounded_points(contribution), MOST_POINTS))
+
+
+def score_of(points: _Number, growth: _Number, trend_weight: float) -> _Number:
+    """Compute a product's score, in Spark or in Python.
+
+    Args:
+        points: The sum of the points that the profile gives to the product.
+        growth: The growth of the product's views in (-1, 1); 0 where its trend is steady.
+        trend_weight: The setting of this name, 0 to 1.
+
+    Returns:
+        The similarity to the profile, times 1 + trend_weight · growth.
+    """
+    return points / float(POINTS) * (1.0 + trend_weight * growth)
 
 
 def recommend(
     profiles: DataFrame, catalogue: Catalogue, settings: RecommendationSettings, *, when: str, since: str
 ) -> DataFrame:
-    """The lists of some users: user_id, rank, product_id, category_code, brand, price, score, reason, because_of,
-    trend_growth.
+    """Make the lists of some users.
 
-    `profiles` is as the function of that name returns it; a user whose row has nulls gets what fills lists up. `when`
-    says in words which bucket the trends are from, `since` from when on demand is counted.
+    Args:
+        profiles: The profiles of the users, as `profiles.profiles` returns them. A user whose row has nulls has no
+            profile and gets the products most in demand.
+        catalogue: The facts about products.
+        settings: What may be in a list.
+        when: Words for the bucket that the trends are from.
+        since: Words for the moment from which demand is counted.
+
+    Returns:
+        user_id, rank (1 the best), product_id, category_code, brand, price, reason, trend_growth in (-1, 1);
+        score and because_of (the profile item that contributes most), both null where the product fills up the list.
     """
     lists = _lists(_scored(_candidates(profiles, catalogue, settings), catalogue, settings), settings)
     filled = _ranked(_filled(lists, catalogue, settings), catalogue, settings)
@@ -46,42 +111,54 @@ def recommend(
 
 
 def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Per user and product that is a neighbour of the profile, or in it: points, speaker (which item of the profile
-    speaks most for it, see `_speaker`), and standing, null where the user has not touched it: its position in the
-    profile, its strength, and whether it may not be recommended, packed into one number."""
-    # Outside the profile a product speaks for none, but it is still one that was bought.
+    """Sum the points of each product that a user touched, or that is a neighbour of the user's profile.
+
+    Returns:
+        user_id, product_id, points;
+        top_contributor: the profile item that gives most points, as `_top_contributor` packs it;
+        packed_flags: position in the profile, interest_level, and whether the product is barred, in one number; null
+        where the user did not touch the product.
+    """
+    # Explode the candidates of profile items only. A bought product outside the profile gives no points to others, but
+    # its row must stay, because it bars the product.
     candidate = F.explode_outer(F.when(F.col("weight").isNotNull(), F.col("candidates")))
     each = profiles.join(F.broadcast(catalogue.neighbours), on="product_id", how="left").select(
-        "user_id", "product_id", "position", "strength", "weight", "bought", "eligible", candidate.alias("candidate")
+        "user_id",
+        "product_id",
+        "position",
+        "interest_level",
+        "weight",
+        "bought",
+        "eligible",
+        candidate.alias("candidate"),
     )
     is_itself = F.col("candidate.similarity").isNull()
-    repeats = settings.repeat == "own-row"
-    own_points = F.col("weight") * F.lit(settings.own_weight) if repeats else F.lit(0.0)
-    points = F.when(is_itself, own_points).otherwise(F.col("weight") * F.col("candidate.similarity"))
-    # Not `round`, which goes by way of a decimal's text; nor `least`, of which null is none.
-    points = points * F.lit(float(POINTS)) + F.lit(0.5)
-    points = F.floor(F.when(points > MOST_POINTS, MOST_POINTS).otherwise(points))
+    repeats = settings.repeat == "boost"
+    to_itself = F.col("weight") * F.lit(settings.repeat_weight) if repeats else F.lit(0.0)
+    to_neighbour = F.col("weight") * F.col("candidate.similarity")
+    points = points_of_column(F.when(is_itself, to_itself).otherwise(to_neighbour))
     may_not_repeat = F.lit(settings.repeat == "exclude") | F.col("bought") | F.col("weight").isNull()
     is_barred = may_not_repeat | ~F.coalesce("eligible", F.lit(False))
-    standing = F.coalesce("position", F.lit(_POSITIONS - 1)) + F.col("strength") * _POSITIONS
-    standing += is_barred.cast("int") * (_POSITIONS * _STRENGTHS)
+    packed_flags = F.coalesce("position", F.lit(_POSITIONS - 1)) + F.col("interest_level") * _POSITIONS
+    packed_flags += is_barred.cast("int") * (_POSITIONS * _INTEREST_LEVELS)
     return each.groupBy("user_id", F.coalesce("candidate.product_id", "product_id").alias("product_id")).agg(
         F.sum(points).alias("points"),
-        F.max(F.when(points > 0, _speaker(points))).alias("speaker"),
-        F.max(F.when(is_itself, standing)).alias("standing"),
+        F.max(F.when(points > 0, _top_contributor(points))).alias("top_contributor"),
+        F.max(F.when(is_itself, packed_flags)).alias("packed_flags"),
     )
 
 
-def _speaker(points: Column) -> Column:
-    """What is greatest for the item that gives the most points, and of equal ones for the latest: the points, with the
-    position in the place of their last ten bits."""
+def _top_contributor(points: Column) -> Column:
+    """Pack points and position into a number that is greatest for the item that gives most points.
+
+    The position, counted down, takes the place of the last POSITION_BITS bits. So the latest of equal items wins.
+    """
     return points.bitwiseAND(~(_POSITIONS - 1)).bitwiseOR(F.lit(_POSITIONS - 1) - F.col("position"))
 
 
 def _scored(candidates: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Candidates with their score; null for those that may not be recommended."""
-    growth = F.coalesce("growth", F.lit(0.0))
-    score = F.col("points") / F.lit(float(POINTS)) * (F.lit(1.0) + F.lit(settings.trend_weight) * growth)
+    """Add the score to candidates, null where a candidate may not be in the list."""
+    score = score_of(F.col("points"), F.coalesce("growth", F.lit(0.0)), settings.trend_weight)
     usable = ~_is_barred() & (F.col("points") > 0)
     scored = candidates.join(F.broadcast(catalogue.growths), on="product_id", how="left").withColumn(
         "score", F.when(usable, score)
@@ -93,54 +170,69 @@ def _scored(candidates: DataFrame, catalogue: Catalogue, settings: Recommendatio
 
 
 def _is_barred() -> Column:
-    """Whether a candidate is in the profile, or was bought, and may not be recommended."""
-    return F.coalesce(F.col("standing") >= _POSITIONS * _STRENGTHS, F.lit(False))
+    """Whether a product that the user touched may not be recommended."""
+    return F.coalesce(F.col("packed_flags") >= _POSITIONS * _INTEREST_LEVELS, F.lit(False))
 
 
 def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
-    """One row per user: the best products in order, those that may not fill up, and the profile, latest first."""
-    own = F.col("standing").isNotNull() & F.lit(settings.repeat == "own-row")
-    entry = _entry(F.lit(SCORED), F.col("product_id"), F.col("score"), F.col("speaker"), own)
-    position = F.col("standing").bitwiseAND(_POSITIONS - 1)
-    strength = F.shiftright("standing", _POSITIONS.bit_length() - 1).bitwiseAND(_STRENGTHS - 1)
-    item = F.struct(position.alias("position"), "product_id", strength.alias("strength"), _is_barred().alias("barred"))
-    # Made beforehand, in code that Spark generates: within the functions that collect it would be interpreted.
+    """Collect one row per user.
+
+    Returns:
+        user_id;
+        scored: the best products as `_entry` makes them, the best first;
+        barred: ids of touched products that may not be recommended;
+        profile: structs position, product_id, interest_level, barred, the latest item first.
+    """
+    own = F.col("packed_flags").isNotNull() & F.lit(settings.repeat == "boost")
+    entry = _entry(F.lit(int(Tier.SCORED)), F.col("product_id"), F.col("score"), F.col("top_contributor"), own)
+    position = F.col("packed_flags").bitwiseAND(_POSITIONS - 1)
+    interest_level = F.shiftright("packed_flags", POSITION_BITS).bitwiseAND(_INTEREST_LEVELS - 1)
+    item = F.struct(
+        position.alias("position"), "product_id", interest_level.alias("interest_level"), _is_barred().alias("barred")
+    )
+    # Make the structs before they are collected. Spark generates code for this select, but interprets expressions
+    # within collecting functions.
     rows = scored.select(
         "user_id",
         F.when(F.col("score").isNotNull(), entry).alias("entry"),
-        F.when(F.col("standing").isNotNull(), item).alias("item"),
+        F.when(F.col("packed_flags").isNotNull(), item).alias("item"),
     )
-    known = rows.groupBy("user_id").agg(
-        F.coalesce(F.min_by("entry", "entry", settings.k), F.array().cast(f"array<{_ENTRY}>")).alias("scored"),
+    collected = rows.groupBy("user_id").agg(
+        F.coalesce(F.min_by("entry", "entry", settings.list_length), F.array().cast(f"array<{_ENTRY}>")).alias(
+            "scored"
+        ),
         F.array_sort(F.collect_list("item")).alias("items"),
     )
-    return known.select(
+    return collected.select(
         "user_id",
         "scored",
-        F.filter("items", lambda one: one["barred"])["product_id"].alias("barred"),
-        F.filter("items", lambda one: one["position"] < _POSITIONS - 1).alias("profile"),
+        F.filter("items", lambda item: item["barred"])["product_id"].alias("barred"),
+        F.filter("items", lambda item: item["position"] < _POSITIONS - 1).alias("profile"),
     )
 
 
-def _entry(tier: Column, product_id: Column, score: Column, speaker: Column, own: Column) -> Column:
-    """In order, the best comes first."""
+def _entry(tier: Column, product_id: Column, score: Column, top_contributor: Column, own: Column) -> Column:
+    """Make the struct for a product in a list. The best product's struct sorts first."""
     return F.struct(
         (-score).alias("order"),
         product_id.alias("product_id"),
         tier.alias("tier"),
-        speaker.alias("speaker"),
+        top_contributor.alias("top_contributor"),
         own.alias("own"),
     )
 
 
 def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Per user and product that may be in its list: user_id, product_id, place (0 the best), tier, score, because_of,
-    strength, own.
+    """Fill up the short lists, with more products than a list needs.
 
-    A list that is short is looked up by each item of its profile, for what fills up from that item's category, and what
-    is found comes together again by user.
+    A short list is exploded into its profile items. Each item fetches the products in demand of its category. They are
+    then collected again by user.
+
+    Returns:
+        One row per user and product that may be in the user's list: user_id, product_id, place (0 the best), tier,
+        score, because_of and interest_level (of the top contributor), own (whether it is in the profile and boosted).
     """
-    is_short = F.size("scored") < settings.k
+    is_short = F.size("scored") < settings.list_length
     unwanted = F.concat("barred", "scored.product_id")
     looked_up = (
         lists.select(
@@ -155,49 +247,50 @@ def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSett
         )
         .join(F.broadcast(catalogue.near), on="category", how="left")
     )
-    found = F.struct("nth", F.coalesce("near", F.array().cast("array<bigint>")).alias("near"))
+    near_item = F.struct("nth", F.coalesce("near", F.array().cast("array<bigint>")).alias("near"))
     rows = (
         looked_up.groupBy("user_id")
-        .agg(F.any_value("list").alias("list"), F.array_sort(F.collect_list(found)).alias("found"))
-        .select("user_id", "list.*", F.flatten("found.near").alias("near"))
+        .agg(F.any_value("list").alias("list"), F.array_sort(F.collect_list(near_item)).alias("near_items"))
+        .select("user_id", "list.*", F.flatten("near_items.near").alias("near"))
         .crossJoin(F.broadcast(catalogue.store))
     )
     near = F.array_except("near", "unwanted")
     in_store = F.array_except("in_store", F.concat("unwanted", near))
-    fills = F.concat(_fill(near, NEAR, settings), _fill(in_store, STORE, settings))
-    is_short = F.size("scored") < settings.k
+    fills = F.concat(_fill(near, Tier.NEAR, settings), _fill(in_store, Tier.STORE, settings))
+    is_short = F.size("scored") < settings.list_length
     entries = F.when(is_short, F.concat("scored", fills)).otherwise(F.col("scored"))
-    position = F.lit(_POSITIONS - 1) - F.col("entry.speaker").bitwiseAND(_POSITIONS - 1)
-    speaker = F.get("profile", position.cast("int"))
+    position = F.lit(_POSITIONS - 1) - F.col("entry.top_contributor").bitwiseAND(_POSITIONS - 1)
+    top_contributor = F.get("profile", position.cast("int"))
     return rows.select("user_id", "profile", F.posexplode(entries).alias("place", "entry")).select(
         "user_id",
         "entry.product_id",
         "place",
         "entry.tier",
         (-F.col("entry.order")).alias("score"),
-        speaker["product_id"].alias("because_of"),
-        speaker["strength"].alias("strength"),
+        top_contributor["product_id"].alias("because_of"),
+        top_contributor["interest_level"].alias("interest_level"),
         "entry.own",
     )
 
 
-def _fill(ids: Column, tier: int, settings: RecommendationSettings) -> Column:
-    """Products as entries of a list that are there to fill it up."""
-    wanted = ids if settings.max_per_category else F.slice(ids, 1, settings.k)
-    none = F.lit(None)
+def _fill(ids: Column, tier: Tier, settings: RecommendationSettings) -> Column:
+    """Make entries of products that fill up a list."""
+    fills = ids if settings.max_per_category else F.slice(ids, 1, settings.list_length)
+    null = F.lit(None)
     return F.transform(
-        wanted, lambda one: _entry(F.lit(tier), one, none.cast("double"), none.cast("bigint"), F.lit(False))
+        fills,
+        lambda product_id: _entry(F.lit(int(tier)), product_id, null.cast("double"), null.cast("bigint"), F.lit(False)),
     )
 
 
 def _ranked(filled: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """The best `k` of each user, with their rank."""
+    """Keep the `list_length` best products of each user, with their rank."""
     if not settings.max_per_category:
-        return filled.withColumn("rank", F.col("place") + 1).where(F.col("rank") <= settings.k)
+        return filled.withColumn("rank", F.col("place") + 1).where(F.col("rank") <= settings.list_length)
     within = _is_within(settings.max_per_category, F.asc("place"))
     kept = _with_category_code(filled, catalogue).withColumn("within", within).where("within")
     rank = F.row_number().over(Window.partitionBy("user_id").orderBy("place"))
-    return kept.drop("within", "category_code").withColumn("rank", rank).where(F.col("rank") <= settings.k)
+    return kept.drop("within", "category_code").withColumn("rank", rank).where(F.col("rank") <= settings.list_length)
 
 
 def _with_category_code(rows: DataFrame, catalogue: Catalogue) -> DataFrame:
@@ -206,31 +299,39 @@ def _with_category_code(rows: DataFrame, catalogue: Catalogue) -> DataFrame:
 
 
 def _is_within(most: int, *order: Column) -> Column:
-    """Whether a user's product is among the first so many of its category, or has none."""
+    """Whether a product is among the user's first `most` of its category, or has no category."""
     in_category = Window.partitionBy("user_id", "category_code").orderBy(*order)
     return F.col("category_code").isNull() | (F.row_number().over(in_category) <= most)
 
 
 def _with_reasons(ranked: DataFrame, when: str, since: str) -> DataFrame:
-    deeds = F.element_at(F.array(*(F.lit(word) for word in DEEDS.values())), F.col("strength"))
-    because = F.concat(F.lit("because you "), deeds, F.lit(" "), F.col("because_of").cast("string"))
-    # In a store that shrinks a product may rise, that is gain a share, and have lost views.
-    rising = F.when(F.col("current") > F.col("previous"), F.lit("rising")).otherwise(F.lit("rising in share"))
-    rises = F.col("direction") == "rising"
-    counts = F.concat(
-        F.lit(": "), F.col("previous").cast("string"), F.lit(" → "), F.col("current").cast("string"),
-        F.lit(f" views {when}"),
-    )  # fmt: skip
+    """Select the columns of a list, with the reason in words."""
     tier = F.col("tier")
-    where = F.concat(F.lit(" in "), F.coalesce("category_code", F.lit("the category")), F.lit(", where you looked"))
-    place = F.when(tier == NEAR, where).otherwise(F.lit(""))
-    demand = F.concat(F.lit(": "), F.col("events").cast("string"), F.lit(f" interactions {since}"))
+    is_scored = tier == int(Tier.SCORED)
+    is_rising = F.col("direction") == "rising"
+    words = F.array(*(F.lit(word) for word in reasons.INTERACTION_WORDS.values()))
+    because = reasons.as_column(
+        reasons.BECAUSE, word=F.element_at(words, F.col("interest_level")), product_id=F.col("because_of")
+    )
+    category = F.coalesce("category_code", F.lit(reasons.UNNAMED_CATEGORY))
+    in_category = reasons.as_column(reasons.IN_CATEGORY, category=category)
+    place = F.when(tier == int(Tier.NEAR), in_category).otherwise(F.lit(""))
+    has_more_views = F.col("current") > F.col("previous")
+    rising = reasons.as_column(
+        reasons.RISING,
+        rising=F.when(has_more_views, F.lit(reasons.MORE_VIEWS)).otherwise(F.lit(reasons.MORE_SHARE)),
+        place=place,
+        previous=F.col("previous"),
+        current=F.col("current"),
+        when=F.lit(when),
+    )
+    in_demand = reasons.as_column(reasons.IN_DEMAND, place=place, events=F.col("events"), since=F.lit(since))
     reason = (
-        F.when((tier == SCORED) & F.col("own"), F.lit("still interested?"))
-        .when((tier == SCORED) & rises, F.concat(because, F.lit("; "), rising, counts))
-        .when(tier == SCORED, because)
-        .when(rises, F.concat(rising, place, counts))
-        .otherwise(F.concat(F.lit("in demand"), place, demand))
+        F.when(is_scored & F.col("own"), F.lit(reasons.STILL_INTERESTED))
+        .when(is_scored & is_rising, reasons.as_column(reasons.BECAUSE_AND_RISING, because=because, rising=rising))
+        .when(is_scored, because)
+        .when(is_rising, rising)
+        .otherwise(in_demand)
     )
     return ranked.select(
         "user_id",

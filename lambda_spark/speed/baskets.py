@@ -1,4 +1,4 @@
-"""Baskets: what one visitor touched in one session on one UTC date. Pure."""
+"""Baskets: the products of one visitor in one session on one UTC date. Pure functions of DataFrames."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ from pyspark.sql import functions as F
 from lambda_spark.event_format import INTERACTIONS
 
 BASKET = ["user_id", "user_session", "event_date", "relation"]
-"""What identifies a basket. Spark sorts by the first of several columns faster than by the others: here by that which
-differs most."""
+"""Columns that identify a basket.
+
+Keep `user_id` first, because it has the most values: Spark sorts fastest when the first column differs most.
+"""
 
 EVENT_COLUMNS = ["event_date", "event_time", "event_type", "product_id", "user_id", "user_session"]
-"""What a basket needs of an event."""
+"""Columns of an event from which baskets are made."""
 
 VIEWED, BOUGHT = "viewed", "bought"
+"""The two values of `relation`."""
 
 
-def touches(events: DataFrame) -> DataFrame:
-    """Every interaction as an item of its baskets: event_date, relation, user_id, user_session, product_id, first_time.
+def basket_rows(events: DataFrame) -> DataFrame:
+    """Turn each interaction into one row per basket that it belongs to.
 
-    A `viewed` basket holds every interaction of a session, a `bought` one the purchases of a user on a date. The
-    session is `''` where an event has none, never null: a join on null finds nothing.
+    A `viewed` basket holds all interactions of a session. A `bought` basket holds the purchases of a user on one date.
+
+    Args:
+        events: The columns of EVENT_COLUMNS.
+
+    Returns:
+        event_date, relation, user_id, user_session, product_id and first_time (the time of the event). user_session is
+        `''` in `bought` baskets and where an event has no session. It is never null, because a join on null finds
+        nothing.
     """
     is_purchase = F.col("event_type") == "purchase"
     relations = F.when(is_purchase, F.array(F.lit(VIEWED), F.lit(BOUGHT))).otherwise(F.array(F.lit(VIEWED)))
@@ -43,9 +53,16 @@ def touches(events: DataFrame) -> DataFrame:
 
 
 def basket_items(events: DataFrame) -> DataFrame:
-    """The distinct items of each basket, with the columns of `touches`. Rows are partitioned by date and user."""
+    """Find the distinct items of each basket.
+
+    Args:
+        events: The columns of EVENT_COLUMNS.
+
+    Returns:
+        The columns of `basket_rows`, partitioned by date and user. first_time is the time of the item's first event.
+    """
     return (
-        touches(events)
+        basket_rows(events)
         .repartition("event_date", "user_id")
         .groupBy(*BASKET, "product_id")
         .agg(F.min("first_time").alias("first_time"))

@@ -1,4 +1,7 @@
-"""What a basket contributes to the co-occurrence matrix: one definition for the stream and a recompute. Pure."""
+"""The counts that a basket contributes to the co-occurrence matrix. Pure functions of DataFrames.
+
+The stream and a full recompute share this one definition.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,35 @@ from pyspark.sql import functions as F
 from lambda_spark.speed.baskets import BASKET
 
 STRENGTH_UNITS = 60
-"""Strength is 1/steps in units of 1/60, which every window up to 6 divides: sums are exact in any order."""
+"""Strength is counted in units of 1/60, because 1/steps is then a whole number for up to 6 steps.
+
+Sums of whole numbers are exact in any order.
+"""
 
 PAIR = ["event_date", "relation", "item_a", "item_b"]
+"""Columns that identify a row of the co-occurrence matrix."""
 
 
 def contributions(items: DataFrame, *, window: int) -> DataFrame:
-    """The co-occurrence counts of some baskets: event_date, relation, item_a, item_b, baskets, strength.
+    """Count the co-interactions of items in some baskets.
 
-    `items` has the columns of a basket, product_id, first_time and `weight`: 1 for baskets that are to count, -1 for
-    baskets that counted before and no longer do. Items are ordered by first_time, then product_id; two co-interact
-    when they lie at most `window` steps apart, with strength 60/steps. (i, i) counts the baskets of item i and (0, 0)
-    all baskets, both with strength 0. Rows that cancel out are left out.
+    The items of a basket are ordered by first_time, then product_id. Two items co-interact if they lie at most `window`
+    steps apart. Their strength in that basket is 1/steps.
+
+    Args:
+        items: The columns of BASKET, product_id, first_time and `weight`. The weight is 1 for baskets to add, and -1
+            for baskets that have been counted and are to be subtracted.
+        window: The most steps between two items, 1 to 6.
+
+    Returns:
+        event_date, relation, item_a, item_b (at least item_a), baskets and strength (in units of 1/60). (i, i) counts
+        the baskets of item i, and (0, 0) counts all baskets, both with strength 0. Rows that cancel out are left out.
     """
     basket = Window.partitionBy(*BASKET, "weight").orderBy("first_time", "product_id")
     item = F.col("product_id")
     neighbours = {steps: F.lead("product_id", steps).over(basket) for steps in range(1, window + 1)}
     is_first = F.lag("product_id", 1).over(basket).isNull()
-    placed = items.select(
+    ordered = items.select(
         "event_date",
         "relation",
         "weight",
@@ -33,13 +47,13 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
         is_first.alias("is_first"),
         *(neighbour.alias(f"next_{steps}") for steps, neighbour in neighbours.items()),
     )
-    counted = [F.when(F.col("is_first"), _count(F.lit(0), F.lit(0), 0)), _count(item, item, 0)]
+    counts = [F.when(F.col("is_first"), _count(F.lit(0), F.lit(0), 0)), _count(item, item, 0)]
     for steps in neighbours:
         other = F.col(f"next_{steps}")
         pair = _count(F.least(item, other), F.greatest(item, other), STRENGTH_UNITS // steps)
-        counted.append(F.when(other.isNotNull(), pair))
+        counts.append(F.when(other.isNotNull(), pair))
     return (
-        placed.select("event_date", "relation", "weight", F.explode(F.array(*counted)).alias("count"))
+        ordered.select("event_date", "relation", "weight", F.explode(F.array(*counts)).alias("count"))
         .where(F.col("count").isNotNull())
         .groupBy("event_date", "relation", F.col("count.item_a").alias("item_a"), F.col("count.item_b").alias("item_b"))
         .agg(F.sum("weight").alias("baskets"), F.sum(F.col("weight") * F.col("count.strength")).alias("strength"))
@@ -56,18 +70,37 @@ def _count(item_a: Column, item_b: Column, strength: int) -> Column:
 
 
 def all_contributions(items: DataFrame, *, window: int) -> DataFrame:
-    """The counts of baskets as they are, none of which counted before."""
+    """Count the co-interactions of baskets that have not been counted before.
+
+    Args:
+        items: The columns of BASKET, product_id and first_time.
+        window: The most steps between two items, 1 to 6.
+
+    Returns:
+        The columns of `contributions`.
+    """
     return contributions(items.withColumn("weight", F.lit(1).cast("bigint")), window=window)
 
 
 def withdrawn_contributions(items: DataFrame, *, window: int) -> DataFrame:
-    """What baskets that counted take away with them when they go: the negative of their counts."""
+    """Count the co-interactions of baskets that are deleted, with negative signs.
+
+    Args:
+        items: The columns of BASKET, product_id and first_time.
+        window: The most steps between two items, 1 to 6.
+
+    Returns:
+        The columns of `contributions`. Added to the matrix, these rows remove the baskets from it.
+    """
     return contributions(items.withColumn("weight", F.lit(-1).cast("bigint")), window=window)
 
 
 def total_counts(counts: DataFrame) -> DataFrame:
-    """The rows of the `co_interactions` table as one per key: a pair's columns, baskets, strength. Where both are 0
-    there is no row."""
+    """Add up the rows of the `co_interactions` table by key.
+
+    Returns:
+        One row per key: the columns of PAIR, baskets and strength. Keys for which both are 0 are left out.
+    """
     return (
         counts.groupBy(*PAIR)
         .agg(F.sum("baskets").alias("baskets"), F.sum("strength").alias("strength"))
@@ -76,11 +109,17 @@ def total_counts(counts: DataFrame) -> DataFrame:
 
 
 def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -> DataFrame:
-    """Known and new items of the same baskets, side by side: a basket's columns, product_id, known_time, new_time.
+    """Put the known and the new items of the same baskets side by side.
 
-    Both sides have a basket's columns, product_id and first_time, of which the smallest counts. Either time is null
-    where the item is not on that side. Rows are partitioned by date and user, or with `by_date` by date only: they then
-    stay together to their one file per date, without another exchange.
+    Args:
+        known: Stored items: the columns of BASKET, product_id and first_time. An item's smallest first_time counts.
+        new: New items, with the same columns and the same rule.
+        by_date: Whether to partition the rows by date only, not by date and user. They can then be written as one file
+            per date without another exchange.
+
+    Returns:
+        One row per item: the columns of BASKET, product_id, known_time and new_time. A time is null where the item is
+        not on that side.
     """
     missing = F.lit(None).cast("timestamp")
     sides = known.select(
@@ -94,7 +133,15 @@ def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -
 
 
 def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
-    """contributions(known ∪ new) - contributions(known) for the baskets of `basket_changes`."""
+    """Compute contributions(known ∪ new) - contributions(known).
+
+    Args:
+        changes: The rows of `basket_changes`.
+        window: The most steps between two items, 1 to 6.
+
+    Returns:
+        The columns of `contributions`.
+    """
     after = F.struct(F.least("known_time", "new_time").alias("first_time"), F.lit(1).cast("bigint").alias("weight"))
     before = F.struct(F.col("known_time").alias("first_time"), F.lit(-1).cast("bigint").alias("weight"))
     items = (
@@ -106,24 +153,43 @@ def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
 
 
 def new_items(changes: DataFrame) -> DataFrame:
-    """The items to remember: those that are new, or earlier than known. Columns: a basket's, product_id, first_time."""
+    """Keep the items to store: those that are not known, or known only with a later time.
+
+    Args:
+        changes: The rows of `basket_changes`.
+
+    Returns:
+        The columns of BASKET, product_id and first_time.
+    """
     is_new = F.col("new_time").isNotNull() & (F.col("known_time").isNull() | (F.col("new_time") < F.col("known_time")))
     return changes.where(is_new).select(*BASKET, "product_id", F.col("new_time").alias("first_time"))
 
 
 def known_items(baskets: DataFrame) -> DataFrame:
-    """The rows of the `baskets` table as one per item: the smallest first_time counts."""
+    """Reduce the rows of the `baskets` table to one per item, with its smallest first_time.
+
+    Returns:
+        The columns of BASKET, product_id and first_time.
+    """
     return baskets.groupBy(*BASKET, "product_id").agg(F.min("first_time").alias("first_time"))
 
 
-def folded_baskets(baskets: DataFrame) -> DataFrame:
-    """The rows of the `baskets` table as one per item, of the newest micro-batch that told of it."""
+def compacted_baskets(baskets: DataFrame) -> DataFrame:
+    """Reduce the rows of the `baskets` table to one per item, with the newest batch_id of its rows.
+
+    Returns:
+        The columns of the `baskets` table.
+    """
     return baskets.groupBy(*BASKET, "product_id").agg(
         F.min("first_time").alias("first_time"), F.max("batch_id").alias("batch_id")
     )
 
 
-def folded_counts(counts: DataFrame) -> DataFrame:
-    """The rows of the `co_interactions` table as one per key, of the newest micro-batch of the date."""
+def compacted_counts(counts: DataFrame) -> DataFrame:
+    """Add up the rows of the `co_interactions` table by key, with the newest batch_id of the date.
+
+    Returns:
+        The columns of the `co_interactions` table. Keys for which both counts are 0 are left out.
+    """
     newest = counts.groupBy("event_date").agg(F.max("batch_id").alias("batch_id"))
     return total_counts(counts).join(F.broadcast(newest), on="event_date", how="inner")

@@ -1,4 +1,4 @@
-"""From co-occurrence counts to the most similar products of each product. Pure."""
+"""Scores of co-occurrence counts, and the most similar products of each product. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,27 +11,58 @@ from lambda_spark.settings import Measure, SimilaritySettings
 from lambda_spark.speed.co_interactions import STRENGTH_UNITS
 
 WEIGHT_ONE = 2**20
-"""The weight of the newest date. Weights are integers, so that sums do not depend on their order."""
+"""Weight of the newest date. Weights are integers, because sums of integers do not depend on their order."""
 
 
 def date_weight(event_date: Column, newest: date | None, half_life_days: float) -> Column:
-    """2²⁰ · 2^(-age / half_life) to the nearest integer, age in days before the newest date; the same for all where
-    half_life is 0."""
+    """Return the weight of a date's counts, which halves with every half-life.
+
+    The formula is round(2²⁰ · 2^(-age / half_life)), with the age in days before the newest date.
+
+    Args:
+        event_date: The date.
+        newest: The newest date; may be None where there is none.
+        half_life_days: The half-life in days; 0 gives all dates the same weight.
+
+    Returns:
+        An integer from 0 to 2²⁰ (WEIGHT_ONE).
+
+    Source:
+        The project's own definition: exponential decay in integers.
+    """
     if half_life_days == 0:
         return F.lit(WEIGHT_ONE).cast("bigint")
     age = F.date_diff(F.lit(newest), event_date)
     weight = F.lit(float(WEIGHT_ONE)) * F.pow(F.lit(2.0), -age / F.lit(float(half_life_days)))
-    # Not `round`, which goes by way of a decimal's text.
+    # Do not use Spark's `round`, because it converts the number to the text of a decimal, which is slow.
     return F.floor(weight + F.lit(0.5))
 
 
 def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both: Column) -> Column:
-    """How similar j is to i, from the strength c of the pair, the baskets n_i and n_j of each, all baskets n, and the
-    baskets of both; every argument is a decayed integer, c in 1/60 of a basket.
+    """Return how similar product j is to product i.
 
-    confidence c/n_i, in [0, 1]: the share of i's baskets that lead to j (Agrawal et al., SIGMOD 1993); cosine
-    c/√(n_i·n_j) and jaccard c/(n_i + n_j - c), in [0, 1]; lift n·c/(n_i·n_j), 1 at independence; llr, Dunning's G²
-    (Computational Linguistics 19, 1993) on baskets, 0 where the pair is not above chance.
+    All counts are decayed integers: each date's count is multiplied by the weight of the date. In these formulas c is
+    in baskets:
+
+    - confidence: c/n_i, in [0, 1], the share of i's baskets that lead to j.
+    - cosine: c/√(n_i·n_j), in [0, 1].
+    - jaccard: c/(n_i + n_j - c), in [0, 1].
+    - lift: n·c/(n_i·n_j), at least 0, and 1 at independence.
+    - llr: Dunning's G² on baskets, at least 0, and exactly 0 where the pair is not above chance.
+
+    Args:
+        measure: The name of the formula.
+        c: Strength of the pair, in 1/60 of a basket.
+        n_i: Baskets with i.
+        n_j: Baskets with j.
+        n: All baskets.
+        both: Baskets in which both co-interact.
+
+    Returns:
+        The score of the measure.
+
+    Source:
+        confidence: Agrawal et al., SIGMOD 1993. llr: Dunning, Computational Linguistics 19, 1993.
     """
     units = F.lit(STRENGTH_UNITS)
     if measure == "confidence":
@@ -46,6 +77,7 @@ def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both
 
 
 def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> Column:
+    """Return G² = 2·Σ k·ln(k·total / (row·column)) over the four cells k of the 2×2 table of baskets with i and j."""
     one = F.lit(float(WEIGHT_ONE))
     k11, k12, k21 = both / one, (n_i - both) / one, (n_j - both) / one
     k22 = F.greatest(F.lit(0.0), (n - n_i - n_j + both) / one)
@@ -65,9 +97,15 @@ def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> 
 
 
 def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, newest: date | None) -> DataFrame:
-    """The `k` best neighbours of each product and relation. Columns as in `similar_items`.
+    """Find the best neighbours of each product and relation.
 
-    `newest` is the newest date in `co_interactions`, None where it is empty. Neighbours that score 0 are none.
+    Args:
+        co_interactions: Rows of the `co_interactions` table.
+        settings: The measure, the half-life, the smallest number of baskets, and the number of neighbours to keep.
+        newest: The newest date in `co_interactions`; None where it has no rows.
+
+    Returns:
+        The columns of the `similar_items` table. Every score is above 0, because a pair that scores 0 is no neighbour.
     """
     weight = date_weight(F.col("event_date"), newest, settings.half_life_days)
     totals = (
@@ -130,4 +168,4 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
         .where(F.col("score") > 0)
     )
     best_first = Window.partitionBy("product_id", "relation").orderBy(F.desc("score"), F.asc("similar_product_id"))
-    return scored.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= settings.k)
+    return scored.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= settings.max_neighbours)

@@ -1,7 +1,9 @@
-"""A table's log, read as the Delta protocol describes its files.
+"""A table's log, read file by file as the Delta protocol describes it.
 
-Delta's own `history` starts Spark jobs, which costs a small run more than its work; and Delta leaves out a check: by
-trial a log that lost a commit reads as a shorter table, without an error.
+There are two reasons not to ask Delta. Its `history` starts Spark jobs, which cost a small run more than its work. And
+Delta does not check for lost commits: in a trial, a log that had lost one read as a shorter table, without an error.
+
+In all functions, `files` is the lake's file system and `table` the name of a table.
 """
 
 from __future__ import annotations
@@ -21,30 +23,30 @@ _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
 
 
 def commit_numbers(files: FileSystem, table: str) -> list[int]:
-    """The versions whose commit files are still there, oldest first; empty where there is no such table."""
+    """Return the versions whose commit files exist, oldest first; empty where there is no such table."""
     names = files.list(f"{table}/_delta_log")
     return sorted(int(match[1]) for name in names if (match := _COMMIT.fullmatch(name)))
 
 
 def commit_note(files: FileSystem, table: str, version: int) -> dict[str, Any] | None:
-    """What the job that wrote a version noted in its metadata, or None."""
+    """Return the note that a job left with a version, or None."""
     text = _info(files, table, version).get("userMetadata")
     return dict(json.loads(text)) if text else None
 
 
 def commit_time(files: FileSystem, table: str, version: int) -> datetime:
-    """When a version was written (UTC)."""
+    """Return when a version was written (UTC)."""
     millis = int(_info(files, table, version).get("timestamp", 0))
     return datetime.fromtimestamp(millis / 1000, UTC)
 
 
 def commit_operation(files: FileSystem, table: str, version: int) -> str:
-    """What Delta calls the operation that wrote a version, like `WRITE` or `MERGE`."""
+    """Return Delta's name for the operation that wrote a version, like `WRITE` or `MERGE`."""
     return str(_info(files, table, version).get("operation", ""))
 
 
 def rows_written(files: FileSystem, table: str, version: int) -> int | None:
-    """How many rows a version brought; None where its commit does not say."""
+    """Return the number of rows that a version wrote; None where its commit does not record it."""
     rows = _info(files, table, version).get("operationMetrics", {}).get("numOutputRows")
     return None if rows is None else int(rows)
 
@@ -56,32 +58,35 @@ def _info(files: FileSystem, table: str, version: int) -> dict[str, Any]:
 
 
 def appends_rows(files: FileSystem, table: str, version: int) -> bool:
-    """Whether a version brought rows and took none out: what a stream with `skipChangeCommits` reads."""
+    """Whether a version added rows and removed none. A stream with `skipChangeCommits` reads only such versions."""
     changed = _changed(files, table, version)
     return "add" in changed and "remove" not in changed
 
 
 def dates_taken_out(files: FileSystem, table: str, version: int) -> list[date]:
-    """The dates of a table, partitioned by `event_date`, that a version took rows out of."""
+    """Return the dates from which a version removed rows. The table must be partitioned by `event_date`."""
     removed = (action["remove"] for action in _actions(files, table, version) if "remove" in action)
     return sorted({date.fromisoformat(file["partitionValues"]["event_date"]) for file in removed if file["dataChange"]})
 
 
 def files_brought(files: FileSystem, table: str, version: int) -> set[str]:
-    """The files that a version added, change files too: paths below the table."""
+    """Return the data files and change files that a version added, as paths below the table's folder."""
     actions = _actions(files, table, version)
     return {unquote(action[kind]["path"]) for action in actions for kind in ("add", "cdc") if kind in action}
 
 
-def newest_with_same_rows(files: FileSystem, table: str, version: int) -> int:
-    """The newest version whose rows are those of this one: compaction, properties and notes change none."""
+def latest_version_with_same_rows(files: FileSystem, table: str, version: int) -> int:
+    """Find the newest version that has the same rows as this one.
+
+    Commits that compact files, set properties or only carry a note change no rows.
+    """
     while files.exists(_file(table, version + 1)) and not _changed(files, table, version + 1):
         version += 1
     return version
 
 
 def _changed(files: FileSystem, table: str, version: int) -> set[str]:
-    """`add` or `remove`, or both, where a version brought or took out rows."""
+    """Return `add` where a version added rows, and `remove` where it removed rows."""
     return {
         kind
         for action in _actions(files, table, version)
@@ -99,7 +104,12 @@ def _file(table: str, version: int) -> str:
 
 
 def check_log(files: FileSystem, table: str) -> None:
-    """Raises LakeError where a table's log has a gap, an empty commit, or no beginning."""
+    """Check that a table's log is complete.
+
+    Raises:
+        LakeError: A commit that the newest version needs is missing or empty. It needs all commits after the newest
+            Delta checkpoint, or all commits where there is no checkpoint.
+    """
     names = files.list(f"{table}/_delta_log")
     commits = {int(match[1]) for name in names if (match := _COMMIT.fullmatch(name))}
     if not commits:
@@ -117,24 +127,24 @@ def check_log(files: FileSystem, table: str) -> None:
 
 
 def table_bytes(files: FileSystem, table: str, version: int) -> int:
-    """The size of a version's data files by Delta's checksum file; 0 where there is none."""
+    """Return the bytes of a version's data files, from Delta's checksum file; 0 without that file."""
     return int(_checksum(files, table, version).get("tableSizeBytes", 0))
 
 
 def table_properties(files: FileSystem, table: str, version: int) -> dict[str, str] | None:
-    """A version's properties by Delta's checksum file; None where there is none."""
+    """Return a version's table properties, from Delta's checksum file; None without that file."""
     metadata = _checksum(files, table, version).get("metadata")
     return None if metadata is None else dict(metadata["configuration"])
 
 
 def _checksum(files: FileSystem, table: str, version: int) -> dict[str, Any]:
-    """What Delta's checksum file says of a version as a whole; empty where there is none."""
+    """Read Delta's checksum file of a version, which describes the table as a whole; empty without that file."""
     checksum = f"{table}/_delta_log/{version:020}.crc"
     return dict(json.loads(files.read_text(checksum))) if files.exists(checksum) else {}
 
 
 def first_properties(files: FileSystem, table: str) -> dict[str, str]:
-    """The properties that a table was created with; empty where its first commit is gone."""
+    """Return the properties that a table was created with; empty where its first commit is gone."""
     first = f"{table}/_delta_log/{0:020}.json"
     if not files.exists(first):
         return {}

@@ -1,4 +1,4 @@
-"""The file system of a lake or a source, local or not, by Hadoop's own classes."""
+"""The file system of a lake or a source, local or remote, accessed through Hadoop's classes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from lambda_spark.errors import UsageError
+from lambda_spark.errors import LakeError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file's length and when it was last written (UTC)."""
+    """Length and age of a file."""
 
     bytes: int
     modified_at: datetime
+    """When the file was last written (UTC)."""
 
 
 class FileSystem:
-    """Files below one root folder. `root` is a plain absolute path on a local file system, else a URI.
+    """The files below one root folder.
 
-    Raises UsageError where Hadoop knows no such file system, or cannot reach it.
+    Methods take paths relative to the root. The attribute `root` is an absolute path on a local file system, else a
+    URI.
+
+    Args:
+        spark: The session whose Hadoop configuration applies.
+        root: A path or a URI.
+
+    Raises:
+        UsageError: Hadoop does not know the file system, or cannot reach it.
     """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
@@ -39,26 +48,30 @@ class FileSystem:
         except Py4JJavaError as error:
             reason = str(error.java_exception.getMessage() or error.java_exception).splitlines()[0]
             raise UsageError(
-                f"{root}: there is no way to its file system: {reason}; its jars and settings come in by "
-                "SPARK_SUBMIT_OPTIONS (see the README, On a cluster)"
+                f"{root}: unknown or unreachable file system ({reason}). Add the connector's jars and settings with "
+                "SPARK_SUBMIT_OPTIONS (see the README, On a cluster)."
             ) from error
         qualified = self.hadoop.makeQualified(path)
         self.is_local = qualified.toUri().getScheme() == "file"
         self.root: str = qualified.toUri().getPath() if self.is_local else qualified.toString()
 
     def path(self, relative: str = "") -> Any:
+        """Return a path as Hadoop's object."""
         return self._jvm.org.apache.hadoop.fs.Path(f"{self.root}/{relative}" if relative else self.root)
 
     def exists(self, relative: str = "") -> bool:
+        """Whether a file or folder exists."""
         return bool(self.hadoop.exists(self.path(relative)))
 
     def is_folder(self, relative: str = "") -> bool:
+        """Whether a folder exists."""
         return self.exists(relative) and bool(self.hadoop.getFileStatus(self.path(relative)).isDirectory())
 
     def list(self, relative: str = "") -> list[str]:
-        """The names of what lies directly in a folder; empty where there is none."""
+        """Return the sorted names of the files and folders directly in a folder; empty without the folder."""
         if self.is_local:
-            # Python's own listing: Hadoop's hands every name over in calls of its own, and a log has thousands.
+            # List with Python: Hadoop's listing needs calls between Python and Java for every name, and a log has
+            # thousands of files.
             folder = Path(self.root, relative)
             return sorted(os.listdir(folder)) if folder.is_dir() else []
         if not self.exists(relative):
@@ -66,33 +79,44 @@ class FileSystem:
         return sorted(status.getPath().getName() for status in self.hadoop.listStatus(self.path(relative)))
 
     def size(self, relative: str) -> int:
-        """The length of a file in bytes."""
+        """Return the length of a file in bytes."""
         return int(self.hadoop.getFileStatus(self.path(relative)).getLen())
 
     def walk(self, relative: str) -> dict[str, File]:
-        """Every file in a folder and its folders, by its path below the folder."""
-        # Folder by folder: Hadoop's own recursive listing starts a process for each local file, for its owner's name.
-        found: dict[str, File] = {}
+        """Return every file in a folder and its subfolders, by the path below the folder."""
+        # List folder by folder: Hadoop's recursive listing starts a process per local file, to get its owner's name.
+        files: dict[str, File] = {}
         for status in self.hadoop.listStatus(self.path(relative)):
             name = status.getPath().getName()
             if status.isDirectory():
-                found |= {f"{name}/{path}": file for path, file in self.walk(f"{relative}/{name}").items()}
+                files |= {f"{name}/{path}": file for path, file in self.walk(f"{relative}/{name}").items()}
             else:
                 modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
-                found[name] = File(status.getLen(), modified)
-        return found
+                files[name] = File(status.getLen(), modified)
+        return files
 
     def read_text(self, relative: str) -> str:
+        """Return the content of a UTF-8 file."""
         stream = self.hadoop.open(self.path(relative))
         try:
             return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
         finally:
             stream.close()
 
+    def rename(self, relative: str, new: str) -> None:
+        """Rename a folder. Local file systems and HDFS do this in one step. Object stores copy file by file.
+
+        Raises:
+            LakeError: The file system did not rename it.
+        """
+        if not self.hadoop.rename(self.path(relative), self.path(new)):
+            raise LakeError(f"{self.root}/{relative} could not be renamed to {new}; is the folder writable?")
+
     def delete(self, relative: str = "") -> None:
+        """Delete a file, or a folder with its content. Nothing happens where neither exists."""
         self.hadoop.delete(self.path(relative), True)
 
 
 def escape_glob(path: str) -> str:
-    """A path in which no character is read as a pattern."""
+    """Escape the wildcards in a path, so that Hadoop reads it as the path of one file or folder."""
     return re.sub(r"([\[\]{}*?\\,])", r"\\\1", path)

@@ -1,16 +1,18 @@
 """Locks of a lake: one process per job kind, one writer per table, and readers that keep a vacuum away.
 
-They are file locks held by the JVM that writes, so that they end with it, however it ends. They work on a local file
-system; elsewhere one scheduler must own the lake.
+The JVM that writes the tables holds these file locks, so they end with it, however it ends. They work on a local file
+system only. On any other, one scheduler must own the lake.
 
-What takes several locks takes them in this order, so that no two wait for each other: the tables that ingestion
-writes, readers, other tables, each as they stand in `tables.py`. Who keeps readers out before that waits for nobody
-longer than a few seconds (`draining.at_rest_unread`).
+To avoid deadlocks, take several locks in this order: the tables that ingestion writes, the readers' lock, all other
+tables. Within each group, take tables in the order of `tables.py`. There is one exception: a vacuum keeps readers out
+before it takes the tables. It therefore waits for a table only a few seconds before it lets readers in and tries again
+(`quiesce.at_rest_unread`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -25,40 +27,55 @@ from pyspark.sql import SparkSession
 
 from lambda_spark.errors import JobRunningError
 
-_PATIENCE_SECONDS = 3.0
-"""Who waits longer than this is told for what."""
-_WHOLE_FILE = 2**63 - 1
-_LOOK_EVERY = 0.1
-"""Seconds between two looks for a lock that is waited for. A wait within Java could not be interrupted, and where two
-threads of each of two processes wait the kernel, which knows no threads, takes it for a deadlock and fails one."""
+logger = logging.getLogger(__name__)
 
-# A lock file is opened once per process and never closed: closing any channel of a file frees all its locks (POSIX).
+_ANNOUNCE_AFTER_SECONDS = 3.0
+"""A longer wait is logged, with what it waits for."""
+_WHOLE_FILE = 2**63 - 1
+_RETRY_SECONDS = 0.1
+"""Time between two attempts to get a lock.
+
+Do not wait inside Java. Such a wait cannot be interrupted, and the kernel can mistake it for a deadlock: it knows
+processes but no threads. When two threads of each of two processes waited crosswise, the kernel made one wait fail.
+"""
+
+# Open a lock file once per process and never close it: closing any channel of a file frees all its locks (POSIX).
 _channels: dict[str, Any] = {}
 _threads: dict[str, threading.RLock] = {}
 _registry = threading.Lock()
 
-# The locks that the work at hand holds already, also where it goes on in another thread with a copy of this context.
+# The locks that this context holds. A thread that runs with a copy of this context holds them too.
 _held: ContextVar[frozenset[str]] = ContextVar("_held", default=frozenset())
 
 _readers: dict[str, tuple[int, Any]] = {}
-"""Lock file: how many readers of this process share it, and the file lock. Guarded by `_registry`."""
+"""By lock file: the number of this process's readers that share it, and the file lock. Guarded by `_registry`."""
 
 
 class Locks:
-    """The locks of one lake; where it is not on a local file system, or can't be written, they do nothing."""
+    """The locks of one lake.
+
+    They do nothing where the lake is not on a local file system, or this process cannot write there.
+
+    Args:
+        spark: The session whose JVM holds the locks.
+        root: The lake's folder, a path or a URI.
+    """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
         self._jvm: Any = spark._jvm
         is_local = root.startswith("/") and (os.access(root, os.W_OK) or not os.path.exists(root))
         self._folder = Path(root, "_locks") if is_local else None
-        self.say: Callable[[str], None] = lambda text: None
-        """Where a line goes about what is being waited for."""
 
     @contextmanager
-    def job(self, name: str, *, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold a job kind for as long as it runs.
+    def job(self, name: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold the lock of a job kind while the job runs.
 
-        Where another process holds it, raises JobRunningError, or tells `waiting` whom it waits for, and waits.
+        Args:
+            name: The job kind.
+            wait: Whether to wait for a process that holds the lock.
+
+        Raises:
+            JobRunningError: Another process holds the lock, and `wait` is false.
         """
         if self._folder is None:
             yield
@@ -67,8 +84,8 @@ class Locks:
         with thread_lock:
             lock = channel.tryLock()
             holder = self._folder / f"job-{name}.json"
-            if lock is None and waiting is not None:
-                waiting(f"waiting for the {name} that is at work on this lake ({_describe(holder)})")
+            if lock is None and wait:
+                logger.info(f"waiting for the {name} that is at work on this lake ({_describe(holder)})")
                 lock = _when_free(channel.tryLock)
             if lock is None:
                 raise JobRunningError(
@@ -82,9 +99,14 @@ class Locks:
 
     @contextmanager
     def tables(self, *names: str, within: float | None = None) -> Iterator[None]:
-        """Hold some tables for one micro-batch or transaction; others wait. Name them as they stand in `tables.py`.
+        """Hold the locks of some tables for one micro-batch or transaction. Other writers wait.
 
-        Raises JobRunningError where one of them is not free `within` so many seconds.
+        Args:
+            names: Names of tables, in the order of `tables.py`.
+            within: Maximum seconds to wait for each lock; None waits without limit.
+
+        Raises:
+            JobRunningError: One of the locks was not free in time.
         """
         with ExitStack() as stack:
             for name in names:
@@ -93,9 +115,16 @@ class Locks:
 
     @contextmanager
     def table(self, name: str, *, within: float | None = None) -> Iterator[None]:
-        """Hold a table for one transaction; others wait. What holds it already goes on.
+        """Hold the lock of a table for one transaction. Other writers wait.
 
-        Raises JobRunningError where it is not free `within` so many seconds.
+        A caller whose context holds the lock already continues at once.
+
+        Args:
+            name: Name of the table.
+            within: Maximum seconds to wait for the lock; None waits without limit.
+
+        Raises:
+            JobRunningError: The lock was not free in time.
         """
         if self._folder is None:
             yield
@@ -121,7 +150,7 @@ class Locks:
 
     @contextmanager
     def reader(self) -> Iterator[None]:
-        """Keep the files of every version where they are: share a lock that only a vacuum takes alone."""
+        """Share the readers' lock, so that no vacuum deletes the files of any version meanwhile."""
         if self._folder is None:
             yield
             return
@@ -144,7 +173,7 @@ class Locks:
 
     @contextmanager
     def no_readers(self) -> Iterator[None]:
-        """Wait until nobody reads, and keep readers out."""
+        """Hold the readers' lock alone: wait until nobody reads, then keep readers out."""
         if self._folder is None:
             yield
             return
@@ -154,7 +183,7 @@ class Locks:
             yield
             return
         with thread_lock:
-            with self._announced("waiting for whoever reads this lake to end (a query, a report, an open shell)"):
+            with self._announced("waiting for the readers of this lake to end (a query, a report, an open shell)"):
                 lock = _when_free(lambda: self._oust_readers(path, channel))
             token = _held.set(_held.get() | {path})
             try:
@@ -178,7 +207,8 @@ class Locks:
 
     @contextmanager
     def _announced(self, text: str) -> Iterator[None]:
-        timer = threading.Timer(_PATIENCE_SECONDS, self.say, [text])
+        """Log a text if the body takes longer than a few seconds."""
+        timer = threading.Timer(_ANNOUNCE_AFTER_SECONDS, logger.info, [text])
         timer.daemon = True
         timer.start()
         try:
@@ -200,7 +230,7 @@ class Locks:
 @contextmanager
 def _thread_holding(lock: threading.RLock, name: str, within: float | None) -> Iterator[None]:
     if not lock.acquire(timeout=-1 if within is None else within):
-        raise JobRunningError(f"{name} is being written by another thread")
+        raise JobRunningError(f"{name} is being written by another thread of this job; try again later")
     try:
         yield
     finally:
@@ -208,15 +238,15 @@ def _thread_holding(lock: threading.RLock, name: str, within: float | None) -> I
 
 
 def _when_free(attempt: Callable[[], Any], within: float | None = None) -> Any:
-    """The lock that an attempt gets, or None where it gets none within so many seconds."""
+    """Repeat an attempt until it returns a lock. Return None when no attempt did within some seconds."""
     end = None if within is None else time.monotonic() + within
     while (lock := attempt()) is None and (end is None or time.monotonic() < end):
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_RETRY_SECONDS)
     return lock
 
 
 def _or_none(attempt: Callable[[], Any]) -> Any:
-    """A lock, or None where another process or another thread of this one is in the way."""
+    """Return a lock, or None where another process or another thread of this one holds it."""
     try:
         return attempt()
     except Exception as error:
@@ -226,8 +256,9 @@ def _or_none(attempt: Callable[[], Any]) -> Any:
 
 
 def _describe(holder: Path) -> str:
+    """Describe the process that a job's holder file names."""
     try:
         entry = json.loads(holder.read_text())
         return f"process {entry['pid']}, since {entry['since']}"
     except (OSError, ValueError, KeyError):
-        return "by another process"
+        return "another process"

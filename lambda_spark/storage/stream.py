@@ -1,4 +1,4 @@
-"""A streaming query that runs until it has caught up, or for good."""
+"""Running a streaming query, until it has caught up or until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ def run_stream(
     trigger: str,
     idle: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a query until it has taken what is there (`available-now`) or for good (an interval like `10 seconds`).
+    """Run a streaming query.
 
-    `process` is called with each micro-batch, `idle` about once a second between them. An error of `process` is raised
-    here as itself, not as the long text that Spark makes of it.
+    Args:
+        rows: The stream.
+        checkpoint: The stream's checkpoint.
+        process: Called with each micro-batch and its number.
+        trigger: `available-now` ends the query when it has read all that the source holds. With an interval like
+            `10 seconds`, the query runs until the process ends.
+        idle: Called about once a second while the query runs.
+
+    Raises:
+        Exception: The error of `process` itself, instead of the long text that Spark makes of it.
     """
     failures: list[Exception] = []
 
-    def guarded(batch: DataFrame, batch_id: int) -> None:
+    def process_guarded(batch: DataFrame, batch_id: int) -> None:
         try:
             same_partitions(rows.sparkSession, batch)
             process(batch, batch_id)
@@ -35,7 +43,7 @@ def run_stream(
             failures.append(error)
             raise
 
-    writer = rows.writeStream.foreachBatch(guarded).option("checkpointLocation", checkpoint.location)
+    writer = rows.writeStream.foreachBatch(process_guarded).option("checkpointLocation", checkpoint.location)
     writer = writer.queryName(checkpoint.job)
     if trigger == AVAILABLE_NOW:
         query = writer.trigger(availableNow=True).start()

@@ -1,4 +1,7 @@
-"""The lake's tables: names, columns and comments, each declared once. This page is the lake's dictionary."""
+"""The lake's tables: names, columns and comments, each declared once.
+
+The comments are written into Delta, where `describe table` shows them to analysts.
+"""
 
 from __future__ import annotations
 
@@ -7,91 +10,132 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name, its Spark SQL type and what it means."""
+    """A column of a table."""
 
     name: str
     type: str
+    """Spark SQL type."""
     comment: str
+    """Meaning of the column, with its unit, its range and the meaning of null."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A Delta table of the lake.
-
-    `statistics` are the columns whose minimum and maximum Delta keeps per file: few, since each costs time at every
-    commit, and never a user's.
-    """
+    """A Delta table of the lake."""
 
     name: str
     job: str
-    """The job that writes it."""
+    """The job that writes the table."""
     comment: str
+    """Meaning of a row."""
     columns: tuple[Column, ...]
     partition_by: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
+    """Columns whose minimum and maximum Delta keeps per file.
+
+    Name few columns, because each costs time at every commit. Name no column about users, because the log keeps the
+    values.
+    """
     properties: dict[str, str] = field(default_factory=dict)
+    """Delta's own table properties."""
+    former_name: str = ""
+    """Name of the table in version 0.1; empty where it has not changed."""
+    settings_section: str = ""
+    """Section of the settings that the table records as properties; empty where it records none."""
 
     @property
     def column_names(self) -> list[str]:
+        """The names of all columns, in order."""
         return [column.name for column in self.columns]
 
 
 STEADY = "steady"
 """Direction of a trend row that neither rises nor wanes."""
 
-_BUCKET = Column("bucket_start", "timestamp", "First moment of the bucket (UTC)")
-_SIGNAL = Column("signal", "string", "Which interactions are counted: view, cart or purchase")
-_DATE = Column("event_date", "date", "UTC date")
-_RELATION = Column("relation", "string", "viewed: any interaction in one session; bought: purchases of one day")
-_INGEST_BATCH = Column("ingest_batch", "string", "Application id and number of the micro-batch that wrote the row")
-_BATCH_ID = Column("batch_id", "bigint", "Number of the micro-batch that wrote the row")
+_BUCKET = Column("bucket_start", "timestamp", "First moment of the bucket (UTC).")
+_SIGNAL = Column("signal", "string", "Event type that is counted: view, cart or purchase.")
+_DATE = Column("event_date", "date", "UTC date of the events.")
+_RELATION = Column(
+    "relation",
+    "string",
+    "viewed: products of any interaction in one session. bought: products that one user purchased on one date.",
+)
+_INGEST_BATCH = Column(
+    "ingest_batch", "string", "Application id and number of the micro-batch that wrote the row, like ID:17."
+)
+_BATCH_ID = Column("batch_id", "bigint", "Number of the micro-batch that wrote the row, from 0.")
 
 _TREND_FIGURES = (
-    Column("current", "bigint", "Events in this bucket"),
-    Column("previous", "bigint", "Events in the bucket before it"),
-    Column("change", "bigint", "current - previous, in events"),
-    Column("growth", "double", "Damped relative change, in (-1, 1): (current - previous) / (current + previous + 1)"),
-    Column("z_score", "double", "Change of the share of all demand, in standard deviations of independent events"),
+    Column("current", "bigint", "Number of events in this bucket, at least 0."),
+    Column("previous", "bigint", "Number of events in the bucket before, at least 0."),
+    Column("change", "bigint", "current - previous, in events."),
+    Column("growth", "double", "Damped relative change, in (-1, 1): (current - previous) / (current + previous + 1)."),
+    Column(
+        "z_score",
+        "double",
+        "Change of the share of all demand, in standard deviations of independent events. Above 0: the share rose. "
+        "0 if one of the two buckets has no demand at all.",
+    ),
     Column(
         "overdispersion",
         "double",
-        "Factor on the variance of independent events, from all of the bucket and signal; null: too few events to test",
+        "Factor by which counts vary more than independent events would, at least 1. It is estimated from all tested "
+        "rows of the bucket and signal. Null: too few events to test.",
     ),
     Column(
-        "p_value", "double", "Chance of such a change of the share, that way, if only chance moved it; null: untested"
+        "p_value",
+        "double",
+        "Probability that chance alone changes the share at least as much in the same direction, in [0, 0.5]. "
+        "Null: too few events to test.",
     ),
     Column(
         "q_value",
         "double",
-        "Expected share of chance among what moved that way with at most this p_value; null: untested",
+        "False discovery rate, in [0, 1]. It is the expected share of chance changes among the bucket's and signal's "
+        "rows that moved in the same direction with at most this p_value. Null: too few events to test.",
     ),
     Column(
-        "trend_pct", "double", "Share, in percent, of all change in this bucket, signal and direction; null: steady"
+        "trend_pct",
+        "double",
+        "This row's percentage of the sum of |change| over all rows of the bucket, signal and direction, in [0, 100]. "
+        "Null: steady.",
     ),
-    Column("change_pct", "double", "100 * change / previous, in percent; null where previous is 0 (new)"),
-    Column("direction", "string", "rising, waning or steady"),
-    Column("rank", "int", "Place among those of the same bucket, signal and direction, 1 the strongest; null: steady"),
-    Column("complete", "boolean", "Whether the bucket had ended at the newest event"),
+    Column("change_pct", "double", "100 * change / previous, in percent, at least -100. Null: previous is 0."),
+    Column("direction", "string", "rising or waning for a trend, else steady. The sign of z_score decides which."),
+    Column(
+        "rank",
+        "int",
+        "Position among the rows of the bucket, signal and direction. 1 has the largest |z_score|. Null: steady.",
+    ),
+    Column("complete", "boolean", "Whether the bucket had ended at the newest event."),
 )
 
 EVENTS = Table(
     name="events",
     job="ingest",
-    comment="Every valid event of the store, once",
+    comment="Every valid event of the store, one row each.",
     columns=(
-        Column("event_id", "string", "Hex of the first 16 bytes of SHA-256 over the nine columns of the event"),
-        Column("event_time", "timestamp", "When it happened (UTC)"),
-        Column("event_date", "date", "UTC date of event_time"),
-        Column("event_type", "string", "view, cart, remove_from_cart or purchase"),
-        Column("product_id", "bigint", "Product, above 0"),
-        Column("category_id", "bigint", "Category number, as delivered"),
-        Column("category_code", "string", "Category path like electronics.smartphone; null where the store has none"),
-        Column("brand", "string", "Brand, as delivered"),
-        Column("price", "decimal(12,2)", "Price in the store's currency, at least 0"),
-        Column("user_id", "bigint", "User, above 0"),
-        Column("user_session", "string", "Session id, as delivered"),
-        Column("source", "string", "Where the event came from first: a file, or kafka:topic/partition/offset"),
-        Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)"),
+        Column(
+            "event_id",
+            "string",
+            "First 16 bytes of SHA-256 over the event's nine fields, as 32 hexadecimal digits.",
+        ),
+        Column("event_time", "timestamp", "Time of the event (UTC)."),
+        Column("event_date", "date", "UTC date of event_time."),
+        Column("event_type", "string", "view, cart, remove_from_cart or purchase."),
+        Column("product_id", "bigint", "Product id, above 0."),
+        Column("category_id", "bigint", "Category number as delivered. Null: none was delivered."),
+        Column(
+            "category_code",
+            "string",
+            "Category path as delivered, like electronics.smartphone. Null: none was delivered.",
+        ),
+        Column("brand", "string", "Brand as delivered. Null: none was delivered."),
+        Column("price", "decimal(12,2)", "Price in the store's currency, at least 0. Null: none was delivered."),
+        Column("user_id", "bigint", "User id, above 0."),
+        Column("user_session", "string", "Session id as delivered. Null: none was delivered."),
+        Column("source", "string", "Where the event was first read: a file's URI, or kafka:topic/partition/offset."),
+        Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)."),
         _INGEST_BATCH,
     ),
     partition_by=("event_date",),
@@ -102,46 +146,52 @@ EVENTS = Table(
 REJECTED_EVENTS = Table(
     name="rejected_events",
     job="ingest",
-    comment="Every line that is no valid event, once, with all reasons; a file that could not be read is one row",
+    comment="Every line that is no valid event, one row each, with all reasons. A file that could not be read, or that "
+    "repeats its header line, also has a row.",
     columns=(
         Column(
             "rejected_id",
             "string",
-            "Hex of the first 16 bytes of SHA-256 over the raw bytes (with the salt of refused_users before them, "
-            "where the user is refused), or over the source and the reason",
+            "First 16 bytes of a SHA-256, as 32 hexadecimal digits. It is taken over the line's bytes, or over source "
+            "and reason for a whole file. For a refused user it is taken over the salt of refused_users with the line "
+            "or its event_id.",
         ),
         Column(
             "raw",
             "string",
-            "The line as delivered (bytes that are no UTF-8 shown as U+FFFD); null for a whole file, and where the "
-            "user is refused",
+            "The line as delivered, with U+FFFD for bytes that are not UTF-8. Null: a whole file, or a refused user.",
         ),
-        Column("raw_bytes", "binary", "The line's bytes where they are no UTF-8, else null"),
-        Column("reasons", "array<string>", "Everything that is wrong with it"),
-        Column("source", "string", "Where it came from first: a file, or kafka:topic/partition/offset"),
-        Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)"),
+        Column("raw_bytes", "binary", "The line's bytes if they are not UTF-8, else null."),
+        Column("reasons", "array<string>", "All reasons for the rejection, at least one."),
+        Column("source", "string", "Where the line was first read: a file's URI, or kafka:topic/partition/offset."),
+        Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)."),
         _INGEST_BATCH,
     ),
     statistics=("ingested_at",),
 )
 
-INGESTED_FILES = Table(
-    name="ingested_files",
+INGESTION_LOG = Table(
+    name="ingestion_log",
+    former_name="ingested_files",
     job="ingest",
-    comment="Every file, or part of a Kafka partition, that was read: lines = events + repeats + rejected",
+    comment="Every file and every range of a Kafka partition that was read. lines = events + repeats + rejected.",
     columns=(
-        Column("source", "string", "File, as a URI, or kafka:topic/partition/first-last offset"),
+        Column("source", "string", "The file's URI, or kafka:topic/partition/first-last with two offsets."),
         Column(
             "modified_at",
             "timestamp",
-            "When it was changed, or its newest message arrived (UTC)",
+            "Time of the file's last change, or arrival of the range's newest message (UTC).",
         ),
-        Column("bytes", "bigint", "Its length when it was read, or that of its messages, in bytes"),
-        Column("lines", "bigint", "Data lines read (header lines left out); an unreadable file counts as one"),
-        Column("events", "bigint", "Lines that became a new event"),
-        Column("repeats", "bigint", "Lines that repeat an event or a rejected line which was there already"),
-        Column("rejected", "bigint", "Lines that became a new row of rejected_events"),
-        Column("ingested_at", "timestamp", "Start of the micro-batch that read it (UTC)"),
+        Column("bytes", "bigint", "Length of the file when it was read, or of the range's messages, in bytes."),
+        Column(
+            "lines",
+            "bigint",
+            "Number of lines or messages, without the file's first header line. An unreadable file counts as 1.",
+        ),
+        Column("events", "bigint", "Number of lines that became a new row of events."),
+        Column("repeats", "bigint", "Number of lines that repeat an event or a rejected line that was read before."),
+        Column("rejected", "bigint", "Number of lines that became a new row of rejected_events."),
+        Column("ingested_at", "timestamp", "Start of the micro-batch that read the source (UTC)."),
         _INGEST_BATCH,
     ),
 )
@@ -149,26 +199,42 @@ INGESTED_FILES = Table(
 REFUSED_USERS = Table(
     name="refused_users",
     job="forget --refuse",
-    comment="Users whose events are refused since they were forgotten, without their ids",
-    columns=(Column("user", "string", "Hex of SHA-256 over the table's salt, a colon and the user's id"),),
+    comment="Users who were forgotten and whose events are refused since then. The table holds no user ids.",
+    columns=(
+        Column(
+            "user",
+            "string",
+            "Pseudonym: SHA-256 over the table's salt, a colon and the user id, as 64 hexadecimal digits.",
+        ),
+    ),
 )
 
 PRODUCTS = Table(
     name="products",
     job="ingest",
-    comment="Every product of an event, with its newest known attributes",
+    comment="Every product that has an event, with the newest known value of each attribute.",
     columns=(
-        Column("product_id", "bigint", "Product"),
-        Column("category_id", "bigint", "Newest category number that is not null"),
-        Column("category_code", "string", "Newest category path that is not null"),
-        Column("brand", "string", "Newest brand that is not null"),
-        Column("price", "decimal(12,2)", "Newest price that is not null"),
-        Column("first_seen", "timestamp", "Time of its first event (UTC)"),
-        Column("last_seen", "timestamp", "Time of its newest event (UTC)"),
-        Column("category_id_time", "timestamp", "Time of the event that category_id is from"),
-        Column("category_code_time", "timestamp", "Time of the event that category_code is from"),
-        Column("brand_time", "timestamp", "Time of the event that brand is from"),
-        Column("price_time", "timestamp", "Time of the event that price is from"),
+        Column("product_id", "bigint", "Product id, above 0."),
+        Column("category_id", "bigint", "Newest category number that is not null. Null: no event has one."),
+        Column("category_code", "string", "Newest category path that is not null. Null: no event has one."),
+        Column("brand", "string", "Newest brand that is not null. Null: no event has one."),
+        Column(
+            "price",
+            "decimal(12,2)",
+            "Newest price that is not null, in the store's currency, at least 0. Null: no event has one.",
+        ),
+        Column("first_seen", "timestamp", "Time of the product's first event (UTC)."),
+        Column("last_seen", "timestamp", "Time of the product's newest event (UTC)."),
+        Column(
+            "category_id_time", "timestamp", "Time of the event with this category_id (UTC). Null: no event has one."
+        ),
+        Column(
+            "category_code_time",
+            "timestamp",
+            "Time of the event with this category_code (UTC). Null: no event has one.",
+        ),
+        Column("brand_time", "timestamp", "Time of the event with this brand (UTC). Null: no event has one."),
+        Column("price_time", "timestamp", "Time of the event with this price (UTC). Null: no event has one."),
     ),
     statistics=("product_id",),
 )
@@ -176,12 +242,13 @@ PRODUCTS = Table(
 DEMAND = Table(
     name="demand",
     job="trends",
-    comment="Events per bucket, signal and product",
+    settings_section="trends",
+    comment="Number of events per bucket, signal and product. A product without events has no row.",
     columns=(
         _BUCKET,
         _SIGNAL,
-        Column("product_id", "bigint", "Product"),
-        Column("events", "bigint", "Events of the product in the bucket"),
+        Column("product_id", "bigint", "Product id, above 0."),
+        Column("events", "bigint", "Number of the product's events in the bucket, at least 1."),
     ),
     partition_by=("bucket_start",),
 )
@@ -189,13 +256,18 @@ DEMAND = Table(
 TRENDS = Table(
     name="trends",
     job="trends",
-    comment="Per bucket, signal and product: demand against the bucket before, and whether that is a trend",
+    settings_section="trends",
+    comment="Demand per bucket, signal and product, compared with the bucket before, and whether it is a trend.",
     columns=(
         _BUCKET,
         _SIGNAL,
-        Column("product_id", "bigint", "Product"),
-        Column("category_code", "string", "The product's newest category path within the two buckets"),
-        Column("brand", "string", "The product's newest brand within the two buckets"),
+        Column("product_id", "bigint", "Product id, above 0."),
+        Column(
+            "category_code",
+            "string",
+            "Newest category path of the product in the two buckets. Null: no event there has one.",
+        ),
+        Column("brand", "string", "Newest brand of the product in the two buckets. Null: no event there has one."),
         *_TREND_FIGURES,
     ),
     partition_by=("bucket_start",),
@@ -204,29 +276,42 @@ TRENDS = Table(
 CATEGORY_TRENDS = Table(
     name="category_trends",
     job="trends",
-    comment="As trends, per category path; events without one count in the total demand only",
-    columns=(_BUCKET, _SIGNAL, Column("category_code", "string", "Category path"), *_TREND_FIGURES),
+    settings_section="trends",
+    comment="Demand per bucket, signal and category path, judged like trends. Events without a category path count "
+    "only in the total demand.",
+    columns=(_BUCKET, _SIGNAL, Column("category_code", "string", "Category path, never null."), *_TREND_FIGURES),
     partition_by=("bucket_start",),
 )
 
 BRAND_TRENDS = Table(
     name="brand_trends",
     job="trends",
-    comment="As trends, per brand; events without one count in the total demand only",
-    columns=(_BUCKET, _SIGNAL, Column("brand", "string", "Brand"), *_TREND_FIGURES),
+    settings_section="trends",
+    comment="Demand per bucket, signal and brand, judged like trends. Events without a brand count only in the total "
+    "demand.",
+    columns=(_BUCKET, _SIGNAL, Column("brand", "string", "Brand, never null."), *_TREND_FIGURES),
     partition_by=("bucket_start",),
 )
 
 USER_TRENDS = Table(
     name="user_trends",
     job="trends",
-    comment="Per bucket and user: what part of the interactions was with products that were rising, and waning",
+    settings_section="trends",
+    comment="Per bucket and user, the percentages of interactions with rising and with waning products.",
     columns=(
         _BUCKET,
-        Column("user_id", "bigint", "User"),
-        Column("interactions", "bigint", "Views, carts and purchases of the user in the bucket"),
-        Column("rising_pct", "double", "Percent of them with products that were rising by the interaction's signal"),
-        Column("waning_pct", "double", "Percent of them with products that were waning by the interaction's signal"),
+        Column("user_id", "bigint", "User id, above 0."),
+        Column("interactions", "bigint", "Number of the user's views, carts and purchases in the bucket, at least 1."),
+        Column(
+            "rising_pct",
+            "double",
+            "Percentage of interactions with products that were rising by the interaction's signal, in [0, 100].",
+        ),
+        Column(
+            "waning_pct",
+            "double",
+            "Percentage of interactions with products that were waning by the interaction's signal, in [0, 100].",
+        ),
     ),
     partition_by=("bucket_start",),
 )
@@ -234,14 +319,17 @@ USER_TRENDS = Table(
 BASKETS = Table(
     name="baskets",
     job="similarity",
-    comment="What one visitor touched in one session on one date; the smallest first_time of a key counts",
+    comment="Products that one visitor touched in one session on one date. Of rows that differ only in first_time and "
+    "batch_id, the smallest first_time counts.",
     columns=(
         _DATE,
         _RELATION,
-        Column("user_id", "bigint", "User"),
-        Column("user_session", "string", "Session id, '' where the event has none, and '' for bought"),
-        Column("product_id", "bigint", "Product"),
-        Column("first_time", "timestamp", "Time of its first event in the basket (UTC)"),
+        Column("user_id", "bigint", "User id, above 0."),
+        Column(
+            "user_session", "string", "Session id. Empty instead of null if the event has none, and always for bought."
+        ),
+        Column("product_id", "bigint", "Product id, above 0."),
+        Column("first_time", "timestamp", "Time of the product's first event in the basket (UTC)."),
         _BATCH_ID,
     ),
     partition_by=("event_date",),
@@ -250,14 +338,25 @@ BASKETS = Table(
 CO_INTERACTIONS = Table(
     name="co_interactions",
     job="similarity",
-    comment="Co-occurrence by date, to be summed by key; (i, i) counts the baskets of i, and (0, 0) all baskets",
+    comment="Co-occurrence counts by date and relation. Sum the rows of a pair. The pair (i, i) counts the baskets "
+    "with product i, and (0, 0) counts all baskets.",
     columns=(
         _DATE,
         _RELATION,
-        Column("item_a", "bigint", "The smaller product id; 0 stands for the basket itself"),
-        Column("item_b", "bigint", "The larger product id; the same as item_a on the diagonal"),
-        Column("baskets", "bigint", "Baskets in which both lie at most `window` steps apart"),
-        Column("strength", "bigint", "Sum of 1/steps over those baskets, in units of 1/60; 0 on the diagonal"),
+        Column("item_a", "bigint", "The smaller product id of the pair. 0 stands for the basket itself."),
+        Column("item_b", "bigint", "The larger product id of the pair, equal to item_a in (i, i) and (0, 0)."),
+        Column(
+            "baskets",
+            "bigint",
+            "Number of baskets in which the two lie at most similarity.window steps apart. Negative: the row corrects "
+            "earlier rows.",
+        ),
+        Column(
+            "strength",
+            "bigint",
+            "Sum of 1/steps over these baskets, in units of 1/60. 0 in (i, i) and (0, 0). Negative: the row corrects "
+            "earlier rows.",
+        ),
         _BATCH_ID,
     ),
     partition_by=("event_date",),
@@ -266,15 +365,24 @@ CO_INTERACTIONS = Table(
 SIMILAR_ITEMS = Table(
     name="similar_items",
     job="similarity",
-    comment="The most similar products of each product, by relation",
+    settings_section="similarity",
+    comment="The most similar products of each product, by relation.",
     columns=(
         _RELATION,
-        Column("product_id", "bigint", "Product"),
-        Column("similar_product_id", "bigint", "Its neighbour"),
-        Column("rank", "int", "Place among the product's neighbours, 1 the most similar"),
-        Column("score", "double", "The measure's score, older dates weighing less"),
-        Column("baskets", "bigint", "Baskets in which both co-interact, not decayed"),
-        Column("strength", "bigint", "Sum of 1/steps over those baskets in units of 1/60, not decayed"),
+        Column("product_id", "bigint", "Product id, above 0."),
+        Column("similar_product_id", "bigint", "Product id of the neighbour, above 0."),
+        Column("rank", "int", "Position among the product's neighbours. 1 is the most similar."),
+        Column(
+            "score",
+            "double",
+            "Similarity by similarity.measure, above 0. Older dates weigh less, by similarity.half_life_days.",
+        ),
+        Column("baskets", "bigint", "Number of baskets in which the two co-interact, at least 1. Age does not matter."),
+        Column(
+            "strength",
+            "bigint",
+            "Sum of 1/steps over these baskets, in units of 1/60, above 0. Age does not matter.",
+        ),
     ),
     statistics=("product_id",),
 )
@@ -282,24 +390,40 @@ SIMILAR_ITEMS = Table(
 RECOMMENDATIONS = Table(
     name="recommendations",
     job="recommend",
-    comment="The list of each active user, with reasons and the versions of the tables it was computed from",
+    settings_section="recommendations",
+    comment="The list of each active user, with reasons and the versions of the tables it was computed from.",
     columns=(
-        Column("user_id", "bigint", "User"),
-        Column("rank", "int", "Place in the user's list, 1 the best"),
-        Column("product_id", "bigint", "Recommended product"),
-        Column("category_code", "string", "Its newest category path"),
-        Column("brand", "string", "Its newest brand"),
-        Column("price", "decimal(12,2)", "Its newest price"),
+        Column("user_id", "bigint", "User id, above 0."),
+        Column("rank", "int", "Position in the user's list. 1 is the best."),
+        Column("product_id", "bigint", "Product id of the recommended product, above 0."),
+        Column("category_code", "string", "The product's newest category path. Null: no event has one."),
+        Column("brand", "string", "The product's newest brand. Null: no event has one."),
         Column(
-            "score", "double", "Similarity to the user's profile, moved by the trend; null where the list was filled"
+            "price",
+            "decimal(12,2)",
+            "The product's newest price, in the store's currency, at least 0. Null: no event has one.",
         ),
-        Column("reason", "string", "Why it is here, in words"),
-        Column("because_of", "bigint", "The profile product that speaks most for it; null where the list was filled"),
-        Column("trend_growth", "double", "Growth of its views in the newest complete bucket; 0 where steady"),
-        Column("events_version", "bigint", "Version of events that the profiles are from"),
-        Column("products_version", "bigint", "Version of products"),
-        Column("similar_items_version", "bigint", "Version of similar_items"),
-        Column("trends_version", "bigint", "Version of trends"),
+        Column(
+            "score",
+            "double",
+            "Similarity to the user's profile, times 1 + recommendations.trend_weight * trend_growth, above 0. "
+            "Null: the product fills up a short list.",
+        ),
+        Column("reason", "string", "Why the product is in the list, in words."),
+        Column(
+            "because_of",
+            "bigint",
+            "Product id of the profile item that adds most to the score. Null: the product fills up a short list.",
+        ),
+        Column(
+            "trend_growth",
+            "double",
+            "Growth of the product's views in the newest complete bucket, in (-1, 1). 0 if they were steady.",
+        ),
+        Column("events_version", "bigint", "Version of events from which the profiles were computed."),
+        Column("products_version", "bigint", "Version of products that was read."),
+        Column("similar_items_version", "bigint", "Version of similar_items that was read."),
+        Column("trends_version", "bigint", "Version of trends that was read."),
     ),
     statistics=("rank",),
 )
@@ -307,49 +431,62 @@ RECOMMENDATIONS = Table(
 EVALUATIONS = Table(
     name="evaluations",
     job="evaluate",
-    comment="How good recommendations were, by method, protocol and slice, each run under its id",
+    comment="Quality of recommendation lists by method, protocol and slice. Each run has its own id.",
     columns=(
-        Column("run_id", "string", "Run of `evaluate`"),
-        Column("evaluated_at", "timestamp", "Its start (UTC)"),
-        Column("method", "string", "recommend is what is served, the others are baselines"),
-        Column("protocol", "string", "next-item, second-half or future"),
-        Column("repeats", "boolean", "Whether items that were revealed may be recommended and are asked for"),
+        Column("run_id", "string", "Id of the run of evaluate, or of one trial of evaluate --tune."),
+        Column("evaluated_at", "timestamp", "Time at which the results were stored (UTC)."),
+        Column("method", "string", "recommend for the lists that are served, else the name of a baseline."),
+        Column("protocol", "string", "next-item, second-half or future."),
+        Column("repeats", "boolean", "Whether products that a query reveals may be recommended and count as targets."),
         Column(
             "slice",
             "string",
-            "all, a part of the targets, like event_type=cart, or a trial of a search, like tuning similarity.k = 50",
+            "all, a part of the targets like event_type=cart, or a trial of a search like "
+            "tuning similarity.max_neighbours = 50.",
         ),
-        Column("queries", "bigint", "Lists that were asked for"),
-        Column("targets", "bigint", "Products that would have been right"),
-        Column("metric", "string", "Metric and length of the lists, like hr@20"),
-        Column("value", "double", "Mean over the queries"),
+        Column("queries", "bigint", "Number of lists, one per query."),
+        Column("targets", "bigint", "Number of products that the lists should hold. Null: a trial of a search."),
+        Column("metric", "string", "Name of the metric and length of the lists, like hr@20."),
+        Column(
+            "value",
+            "double",
+            "Value of the metric. hr, mrr, recall, precision, ndcg and map are means over the queries, in [0, 1].",
+        ),
         Column(
             "difference",
             "double",
-            "value minus that of recommend (in a search: of the best so far); null where it is not compared",
+            "value minus the value of recommend, or of the best settings so far in a search. Null: not compared.",
         ),
-        Column("low", "double", "Lower end of its 95 % interval"),
-        Column("high", "double", "Upper end of its 95 % interval"),
-        Column("share", "double", "Share of the sessions that begin before the split"),
-        Column("settings", "string", "The settings, as JSON"),
-        Column("events_version", "bigint", "Version of events that it was computed from"),
+        Column("low", "double", "Lower end of the 95 % interval of difference. Null: not compared."),
+        Column("high", "double", "Upper end of the 95 % interval of difference. Null: not compared."),
+        Column("share", "double", "Share of the sessions that begin before the split, in (0, 1)."),
+        Column("settings", "string", "All settings of the run, as JSON."),
+        Column("events_version", "bigint", "Version of events that was evaluated."),
     ),
 )
 
 JOB_RUNS = Table(
     name="job_runs",
     job="run",
-    comment="What jobs did: a row per run that ended by itself, and one per micro-batch of a stream",
+    comment="What jobs did: one row per run that ended by itself, and one row per micro-batch of a stream.",
     columns=(
-        Column("run_id", "string", "Process that did it"),
-        Column("job", "string", "Job, or stream that a micro-batch is of"),
-        Column("batch_id", "bigint", "Number of the micro-batch; null for a run"),
-        Column("started_at", "timestamp", "Its start (UTC)"),
-        Column("seconds", "double", "How long it took"),
-        Column("input_rows", "bigint", "Rows of the micro-batch's input as Spark counts them; a file counts as one"),
-        Column("messages_behind", "bigint", "Messages that Kafka had beyond it; null where it read no topic"),
-        Column("outcome", "string", "done or failed"),
-        Column("detail", "string", "A run's summary or error; a micro-batch's milliseconds per phase, as JSON"),
+        Column("run_id", "string", "Random id of the process that ran the job."),
+        Column("job", "string", "Name of the job, or of the micro-batch's stream."),
+        Column("batch_id", "bigint", "Number of the micro-batch, from 0. Null: a run."),
+        Column("started_at", "timestamp", "Start of the run or micro-batch (UTC)."),
+        Column("seconds", "double", "Duration in seconds."),
+        Column(
+            "input_rows",
+            "bigint",
+            "Number of input rows of the micro-batch as Spark counts them, 1 for a file. Null: a run.",
+        ),
+        Column(
+            "messages_behind",
+            "bigint",
+            "Number of messages in the topic after the micro-batch. Null: a run, or a stream that reads no topic.",
+        ),
+        Column("outcome", "string", "done or failed."),
+        Column("detail", "string", "The run's summary or error, or the micro-batch's milliseconds per phase as JSON."),
     ),
 )
 
@@ -358,7 +495,7 @@ TABLES: dict[str, Table] = {
     for table in (
         EVENTS,
         REJECTED_EVENTS,
-        INGESTED_FILES,
+        INGESTION_LOG,
         REFUSED_USERS,
         PRODUCTS,
         DEMAND,

@@ -1,4 +1,4 @@
-"""What the store sells: categories, families of products that are looked at together, products, and their demand."""
+"""The store's catalogue: categories, families of products that are viewed together, products, and their demand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from lambda_spark.synthetic.model import Floats, Ints, StoreSettings, Stream, shares
 
-# What the store sells and a typical price, from the most to the least visited.
 CATEGORIES: dict[str, int] = {
     "electronics.smartphone": 320, "computers.notebook": 610, "electronics.audio.headphone": 70,
     "electronics.video.tv": 380, "appliances.environment.vacuum": 130, "electronics.clocks": 190,
@@ -36,11 +35,12 @@ CATEGORIES: dict[str, int] = {
     "electronics.video.projector": 360, "apparel.underwear": 15, "appliances.personal.massager": 60,
     "country_yard.lawn_mower": 210, "sport.snowboard": 250, "medicine.tools.tonometer": 40,
 }  # fmt: skip
+"""Category codes with a typical price, from the most to the least visited category."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """Products laid out by category and family, so that each of these is a range of indices."""
+    """Products ordered by category and family, so that each category and each family is a range of indices."""
 
     product_id: Ints
     category: Ints
@@ -48,14 +48,15 @@ class Catalogue:
     category_range: Ints
     """Two rows: begin and end of the product's category."""
     family_range: Ints
-    """Two rows: begin and end of the product's family, some eight products that are looked at together."""
+    """Two rows: begin and end of the product's family, about eight products that are viewed together."""
     weight: Floats
-    """Demand when nothing happens; adds up to 1."""
+    """Demand for each product without planted trends; adds up to 1."""
     usual: Floats
-    """The same by category."""
+    """Demand for each category without planted trends; adds up to 1."""
     brand: Ints
-    """Index into brands; -1 is none."""
+    """Index into `brands`; -1 without a brand."""
     cents: Ints
+    """Regular price in cents; 0 without a price."""
     arrives: Ints
     """First day on sale."""
     leaves: Ints
@@ -66,13 +67,29 @@ class Catalogue:
 
 
 def ranges(key: Ints) -> Ints:
-    """For each element of a grouped array, begin and end of its group, as two rows."""
+    """Find the group of each element of a grouped array.
+
+    Args:
+        key: Group keys. Equal keys are next to one another.
+
+    Returns:
+        Two rows: begin and end of each element's group.
+    """
     _, begin, group, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     return np.stack([begin[group], (begin + size)[group]])
 
 
 def catalogue(settings: StoreSettings) -> Catalogue:
-    """Make up what the store sells. Popularity follows Zipf's law among categories and within each of them."""
+    """Make up the catalogue.
+
+    Popularity follows Zipf's law among the categories and among the products of each category.
+
+    Args:
+        settings: Settings of the store. Only the seed, the days and the number of products matter here.
+
+    Returns:
+        The catalogue.
+    """
     rng = settings.random(Stream.CATALOGUE)
     n = settings.product_count
     n_categories = min(max(12, round(1.9 * math.sqrt(n))), 600)
@@ -81,7 +98,7 @@ def catalogue(settings: StoreSettings) -> Catalogue:
     category = np.repeat(np.arange(n_categories), sizes)
     category_range = ranges(category)
     position = np.arange(n) - category_range[0]
-    # Every family gets its part of popular and of rare products: ranks f, f + families, f + 2 * families, ...
+    # Give every family both popular and rare products: the ranks f, f + families, f + 2 * families, ...
     families = np.maximum(sizes // 8, 1)[category]
     order = np.lexsort((position, position % families, category))
     rank = position[order]
@@ -90,28 +107,29 @@ def catalogue(settings: StoreSettings) -> Catalogue:
     usual = demand / demand.sum()
     weight *= (usual / np.bincount(category, weight))[category]
 
-    # Identifiers in the magnitudes of REES46: each category has its own block, popular products anywhere in it.
+    # Choose ids in the magnitudes of REES46's ids. Each category has its own block of product ids, with
+    # popular products at random places in it.
     block = max(100_000, 2 * int(sizes.max()))
     spread = np.lexsort((rng.random(n), category)) - category_range[0]
     step = np.maximum(1, np.minimum(40, block // sizes))[category]
     product_id = 1_000_000 + rng.permutation(n_categories)[category] * block + spread * step + rng.integers(0, step)
     category_id = 2_053_013_552_000_000_000 + np.cumsum(rng.integers(10**6, 6 * 10**7, n_categories))
 
-    # A third of the demand has no category code; where categories outnumber the codes, some share one.
+    # Leave about a third of the demand without a category code. Some categories share a code where codes run out.
     codes = list(CATEGORIES)
     coded = [None if index % 5 in (2, 4) else index for index in range(n_categories)]
     numbers = {index: number for number, index in enumerate(index for index in coded if index is not None)}
     category_code = [None if index is None else codes[numbers[index] % len(codes)] for index in coded]
     typical = np.array([CATEGORIES[code] if code else 20 + 180 * rng.random() ** 2 for code in category_code])
     cents = np.rint(100 * typical[category] * np.exp(0.5 * rng.standard_normal(n))).astype(np.int64)
-    cents[(rng.random(n) < 0.004) & (rank > 9)] = 0  # the real store, too, has a few products without a price
+    cents[(rng.random(n) < 0.004) & (rank > 9)] = 0  # the real store also has a few products without a price
 
     brands = _brand_names(rng, max(24, n_categories * 3 // 2))
     carried = (len(brands) * rng.random((n_categories, 6)) ** 1.5).astype(np.int64)
     brand = carried[category, (6 * rng.random(n) ** 2).astype(np.int64)]
     brand[rng.random(n) < 0.14] = -1
 
-    # The assortment turns over: one product in twelve arrives after the opening, one in twenty leaves.
+    # Change the assortment over time: one product in twelve arrives after the opening, one in twenty leaves.
     arrives = np.where(rng.random(n) < 1 / 12, rng.integers(1, settings.days, n), 0)
     leaves = np.where(rng.random(n) < 1 / 20, rng.integers(settings.days // 2, settings.days, n), settings.days)
     stays = (arrives > 0) & (leaves < settings.days)
@@ -124,7 +142,7 @@ def catalogue(settings: StoreSettings) -> Catalogue:
 
 
 def _brand_names(rng: np.random.Generator, count: int) -> list[str]:
-    """Invented brands, all different."""
+    """Invent different brand names."""
     begin = [
         "al", "bel", "cor", "dal", "el", "fen", "gor", "hal", "in", "jor", "kel", "lum", "mar",
         "nor", "or", "pel", "ras", "sol", "tor", "ul", "vel", "win", "xan", "yor", "zen",

@@ -1,4 +1,4 @@
-"""How events arrive: most at once, a few a week late, a few twice, as untidy as real data; and as a table."""
+"""Delivery of the events as tables: most events at once, a few a week late, a few twice, as in real data."""
 
 from __future__ import annotations
 
@@ -27,31 +27,41 @@ SCHEMA = pa.schema(
         ("user_session", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
-"""REES46's columns in REES46's order. Strings are dictionary-encoded in memory only; files hold plain strings."""
+"""The columns of REES46 in its order. Strings are dictionary-encoded in memory only; files hold plain strings."""
 LATE_DAYS = (7, 10)
-"""How late a late event is, in days: 7 at least, so that it is in a later file whether files are by day or by week."""
+"""Smallest and largest delay of a late event, in days.
+
+A delay of 7 days puts the event into a later file, whether files are by day or by week.
+"""
 
 
 def generate(settings: StoreSettings) -> Iterator[pa.Table]:
-    """The store's events as they are delivered: a table per chunk (see `chunks`), in SCHEMA, ordered by arrival."""
+    """Make the store's events in the order of their delivery.
+
+    Args:
+        settings: Settings of the store.
+
+    Yields:
+        A table for each chunk (see `chunks`) with the columns of SCHEMA, ordered by arrival.
+    """
     plan = chunks(settings)
     goods = catalogue(settings)
     planted = plants(settings, goods)
-    who = visitors(settings, goods, plan)
-    later: dict[int, list[Events]] = defaultdict(list)
+    everyone = visitors(settings, goods, plan)
+    postponed: dict[int, list[Events]] = defaultdict(list)
     day: Day | None = None
     for chunk in plan:
         if day is None or plan[chunk.index - 1].day != chunk.day:
-            day = day_of(chunk.day, settings, goods, planted, who)
-        made = sessions(chunk, day, goods, planted, who, settings.random(Stream.EVENTS, chunk.index))
-        arrived = _deliver(chunk, made, later, day.begin, settings)
-        yield _as_table(arrived, goods, who, settings)
+            day = day_of(chunk.day, settings, goods, planted, everyone)
+        made = sessions(chunk, day, goods, planted, everyone, settings.random(Stream.EVENTS, chunk.index))
+        arrived = _deliver(chunk, made, postponed, day.begin, settings)
+        yield _as_table(arrived, goods, everyone, settings)
 
 
 def _deliver(
-    chunk: Chunk, made: Events, later: dict[int, list[Events]], midnight: int, settings: StoreSettings
+    chunk: Chunk, made: Events, postponed: dict[int, list[Events]], midnight: int, settings: StoreSettings
 ) -> Events:
-    """What arrives with the chunk, in order of arrival; what arrives another day is put down for that day."""
+    """Return what arrives with the chunk, in order of arrival, and add late events to their day in `postponed`."""
     rng = settings.random(Stream.DELIVERY, chunk.index)
     chance, delay = rng.random(len(made)), rng.integers(LATE_DAYS[0], LATE_DAYS[1] + 1, len(made))
     due = chunk.day + delay
@@ -61,21 +71,20 @@ def _deliver(
     again_later = is_repeated & in_time & (delay % 2 == 0)
     again_now = is_repeated & ~again_later
 
-    for when in range(chunk.day + LATE_DAYS[0], min(chunk.day + LATE_DAYS[1] + 1, settings.days)):
-        later[when].append(made.take(np.flatnonzero((is_late | again_later) & (due == when))))
+    for day in range(chunk.day + LATE_DAYS[0], min(chunk.day + LATE_DAYS[1] + 1, settings.days)):
+        postponed[day].append(made.take(np.flatnonzero((is_late | again_later) & (due == day))))
     prompt = np.flatnonzero(~is_late)
-    twice = np.flatnonzero(again_now)
-    # The first chunk of a day brings in all that is due, at any time.
-    owed = joined([made.take(prompt[:0]), *later.pop(chunk.day, [])])
-    soon = made.take(twice)
-    now = made.take(prompt)
-    any_time = rng.integers(midnight, midnight + 86_400, len(owed))
-    arrival = np.concatenate([now.second, soon.second + rng.integers(0, 90, len(soon)), any_time])
-    return joined([now, soon, owed]).take(np.argsort(arrival, kind="stable"))
+    # Deliver all that was postponed to this day with its first chunk, at random times of the day.
+    overdue = joined([made.take(prompt[:0]), *postponed.pop(chunk.day, [])])
+    repeated = made.take(np.flatnonzero(again_now))
+    in_order = made.take(prompt)
+    any_time = rng.integers(midnight, midnight + 86_400, len(overdue))
+    arrival = np.concatenate([in_order.second, repeated.second + rng.integers(0, 90, len(repeated)), any_time])
+    return joined([in_order, repeated, overdue]).take(np.argsort(arrival, kind="stable"))
 
 
-def _as_table(events: Events, goods: Catalogue, who: Visitors, settings: StoreSettings) -> pa.Table:
-    """Numbers to words."""
+def _as_table(events: Events, goods: Catalogue, everyone: Visitors, settings: StoreSettings) -> pa.Table:
+    """Replace indices by ids and names."""
     category = goods.category[events.product]
     codes, code_of = _dictionary(goods.category_code)
     brand = goods.brand[events.product].astype(np.int32)
@@ -90,7 +99,7 @@ def _as_table(events: Events, goods: Catalogue, who: Visitors, settings: StoreSe
             pa.DictionaryArray.from_arrays(pa.array(code_of[category], mask=code_of[category] < 0), codes),
             pa.DictionaryArray.from_arrays(pa.array(brand, mask=brand < 0), goods.brands),
             pa.array(events.cents / 100),
-            pa.array(who.user_id[events.user]),
+            pa.array(everyone.user_id[events.user]),
             pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32), mask=lost[index]), names),
         ],
         schema=SCHEMA,
@@ -98,16 +107,24 @@ def _as_table(events: Events, goods: Catalogue, who: Visitors, settings: StoreSe
 
 
 def _dictionary(words: Sequence[str | None]) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The distinct words, and for each word its place among them, or -1."""
+    """Return the distinct words, and for each word its place among them; -1 for None."""
     distinct = sorted({word for word in words if word is not None})
     place = {word: number for number, word in enumerate(distinct)}
     return distinct, np.array([-1 if word is None else place[word] for word in words], np.int32)
 
 
 def session_names(session: Ints, seed: int) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """A UUID for each session, and which have none: one in a thousand, as the real store loses one now and then.
+    """Make a UUID for each session, and choose the sessions that lose theirs.
 
-    Both are scrambled from the session's number, so that they are the same in whichever file an event arrives.
+    One session in a thousand loses its UUID, because this happens in the real store now and then. Both the UUID and the
+    loss are computed from the session's number, so that they are the same in every file in which its events arrive.
+
+    Args:
+        session: Numbers of the sessions.
+        seed: Seed of the store.
+
+    Returns:
+        The UUIDs, and whether each session lost its UUID.
     """
     halves = np.stack([_scramble(session, 2 * seed), _scramble(session, 2 * seed + 1)], axis=1)
     digits = np.frombuffer(halves.astype(">u8").tobytes().hex().encode(), np.uint8).reshape(-1, 32)
@@ -122,7 +139,11 @@ def session_names(session: Ints, seed: int) -> tuple[pa.Array, npt.NDArray[np.bo
 
 
 def _scramble(number: Ints, seed: int) -> npt.NDArray[np.uint64]:
-    """SplitMix64 (Steele, Lea, Flood 2014): a bijection of 64 bits that looks random."""
+    """Scramble numbers by SplitMix64, a bijection of 64 bits that looks random.
+
+    Source:
+        Steele, Lea and Flood, 2014.
+    """
     z = number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64((seed * 0xD1B54A32D192ED03 + 1) % 2**64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,16 +1,16 @@
-"""Make an online store's event log in the REES46 format, with a planted truth: for examples, tests and benchmarks.
+"""Generator of a made-up store's event log in the REES46 format, for examples, tests and benchmarks.
 
-The store in `data/` is made again, byte for byte, by
+This command makes the store in `data/` again, byte for byte:
 
     ./spark-submit.sh generate --events 28000 --seed 7 --out data/store --format csv.gz --force
 
-and a store for a benchmark by, say,
+This one makes a store for a benchmark:
 
     ./spark-submit.sh generate --events 5e6 --seed 1 --out big/store --format parquet
 
-The store's events go to files. The planted trends and the counts of lines go to `planted_truth.json` beside the folder
-(`--plants` names another place). A file holds a week, or a day where a week has more than a quarter of a million
-events. Only CSV has broken lines.
+The events go to files in a folder. The planted trends, the planted pairs and the counts of lines go to
+`planted_truth.json` beside the folder; `--planted-truth` names another file. A file holds a week, or a day where a week
+has more than a quarter of a million events. Only CSV files have broken lines.
 """
 
 from __future__ import annotations
@@ -48,30 +48,30 @@ Format = Literal["csv", "csv.gz", "parquet"]
 Bytes = npt.NDArray[np.uint8]
 
 EVENTS_BY_WEEK = 250_000
-"""A store with more events a week than this has a file a day."""
+"""Largest number of events a week for which a file holds a week. In a busier store a file holds a day."""
 FILE_SCHEMA = pa.schema([(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in SCHEMA])
-"""SCHEMA without dictionaries: what a Parquet file holds."""
+"""The schema of a Parquet file: SCHEMA without dictionaries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSummary:
-    """What was written."""
+    """Counts of a store's files and lines."""
 
     files: int
     lines: int
-    """All lines but the headers: events, repeats and broken lines."""
+    """Events, repeats and broken lines, without headers."""
     events: int
     """Distinct valid events."""
     repeats: int
     """Exact copies of an event, in the same file or a later one."""
     broken: int
-    """Lines that cannot be read, no two alike."""
+    """Lines that cannot be read, all different."""
     late: int
-    """Lines in a later file than their date's, repeats among them."""
+    """Lines in a later file than their date's file, repeats included."""
 
 
 class StoreExistsError(Exception):
-    """There are files where the store should go."""
+    """A folder or file to write already exists."""
 
 
 # --- Broken lines -----------------------------------------------------------------------------------------------------
@@ -94,14 +94,22 @@ BROKEN: dict[str, Callable[[list[bytes]], bytes]] = {
     "no_user": _with(7, b""),
     "no_utf8": _with(5, b"caf\xe9"),
 }
-"""Ways for a line to be unusable, each made from the fields of a good one."""
+"""Functions by name that break a line, each in another way, given the fields of a valid line."""
 
 
 # --- Lines ------------------------------------------------------------------------------------------------------------
 
 
 def csv_lines(rows: pa.RecordBatch) -> pa.Array:
-    """Rows as lines of CSV with their line ends: `2019-10-01 00:00:00 UTC`, two decimals, nothing quoted."""
+    """Write rows as lines of CSV.
+
+    Args:
+        rows: The columns of SCHEMA.
+
+    Returns:
+        Lines with their line ends. Times look like `2019-10-01 00:00:00 UTC`, prices have two decimals, and nothing is
+        quoted.
+    """
     second = rows["event_time"].cast(pa.int64()).to_numpy() // 1_000_000
     cents = np.rint(rows["price"].to_numpy() * 100).astype(np.int64)
     columns = [
@@ -119,12 +127,15 @@ def csv_lines(rows: pa.RecordBatch) -> pa.Array:
 
 
 def _words(column: pa.DictionaryArray) -> pa.Array:
-    """A dictionary column as text, empty where null."""
+    """Write a dictionary column as text, empty where null."""
     return pc.fill_null(column.cast(pa.string()), "")
 
 
 def _time_text(second: Ints) -> pa.Array:
-    """Times as REES46 writes them. Dates are few and times of day 86,400, so both are looked up, not formatted."""
+    """Write times as in REES46.
+
+    Dates and times of day are looked up, not formatted, because dates are few and times of day are 86,400.
+    """
     day, of_day = np.divmod(second, 86_400)
     days, which = np.unique(day, return_inverse=True)
     dates = _rows([f"{date(1970, 1, 1) + timedelta(days=number)} " for number in days.tolist()])
@@ -135,13 +146,13 @@ def _time_text(second: Ints) -> pa.Array:
 
 @cache
 def _clock() -> Bytes:
-    """The 86,400 times of day, a row each."""
+    """Return the 86,400 times of day, a row for each."""
     two = [f"{number:02}" for number in range(60)]
     return _rows([f"{hour}:{minute}:{second} UTC" for hour in two[:24] for minute in two for second in two])
 
 
 def _rows(texts: list[str]) -> Bytes:
-    """Texts of one length as rows of bytes."""
+    """Turn texts of the same length into rows of bytes."""
     return np.frombuffer("".join(texts).encode(), np.uint8).reshape(len(texts), -1)
 
 
@@ -151,13 +162,13 @@ def _price_text(cents: Ints) -> pa.Array:
 
 
 def _csv_parts(table: pa.Table, broken: range, rng: np.random.Generator) -> Iterator[bytes | memoryview]:
-    """A chunk's lines as bytes to write one after the other, with broken lines (by number) at random places between."""
+    """Yield a chunk's lines as bytes in order, with the broken lines of these numbers at random places between them."""
     (rows,) = table.to_batches()
     lines = csv_lines(rows)
     _, offsets, data = lines.buffers()
     ends, body = np.frombuffer(offsets, np.int32)[1 : len(lines) + 1], memoryview(data)[: data.size]
     ways, written = list(BROKEN.values()), 0
-    # Each from a line of its own: two broken lines that are alike would count as one and a repeat.
+    # Make each broken line from another line, because two equal broken lines would count as one and its repeat.
     places = np.sort(rng.permutation(len(lines))[: len(broken)]).tolist()
     for number, row in zip(broken, places, strict=True):
         way = ways[number % len(ways)]
@@ -171,7 +182,16 @@ def _csv_parts(table: pa.Table, broken: range, rng: np.random.Generator) -> Iter
 
 
 def file_name(day: date, settings: StoreSettings, form: Format) -> str:
-    """The file of a day's events: one of a day, or of an ISO week (which is a 7-day bucket) in a small store."""
+    """Name the file of a day's events.
+
+    Args:
+        day: The day.
+        settings: Settings of the store.
+        form: Format of the files.
+
+    Returns:
+        The name of the day's own file, or in a small store of the file of its ISO week, which is a 7-day bucket.
+    """
     by_week = settings.events * 7 <= EVENTS_BY_WEEK * settings.days
     return f"events-{day:%G-W%V}.{form}" if by_week else f"events-{day}.{form}"
 
@@ -187,18 +207,35 @@ def write_store(
 ) -> StoreSummary:
     """Write a store's files into a folder and its planted truth beside it.
 
-    A folder with anything in it, and a file of plants that exists, are refused unless forced; then only the files that
-    are to be made are replaced. A file has its name once it is whole; until then its name begins with an underscore.
+    A file gets its name when it is complete. Until then its name begins with an underscore.
+
+    Args:
+        settings: Settings of the store.
+        folder: Folder for the files.
+        form: Format of the files.
+        plants_file: File for the planted truth; `planted_truth.json` beside the folder by default.
+        force: Whether to write although the folder is not empty or the file of the planted truth exists. Only files
+            with the names of the new files are replaced.
+        progress: Receives a line of progress after each chunk.
+
+    Returns:
+        The counts of files and lines.
+
+    Raises:
+        ValueError: The format is unknown.
+        StoreExistsError: The folder is not empty or the file of the planted truth exists, and `force` is false.
     """
     if form not in get_args(Format):
         raise ValueError(f"format must be one of {', '.join(get_args(Format))}, not {form!r}")
     plants_file = plants_file or folder.parent / "planted_truth.json"
     if folder.exists() and any(folder.iterdir()) and not force:
         raise StoreExistsError(
-            f"{folder} is not empty: name another folder, or --force to replace the same names in it"
+            f"{folder} is not empty: name another folder with --out, or add --force to replace files of the same names"
         )
     if plants_file.exists() and not force:
-        raise StoreExistsError(f"{plants_file} exists: name another file with --plants, or --force to replace it")
+        raise StoreExistsError(
+            f"{plants_file} exists: name another file with --planted-truth, or add --force to replace it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     plants_file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -228,11 +265,12 @@ def write_store(
 
 
 Write = Callable[[pa.Table, range, np.random.Generator], None]
+"""Function that writes a chunk's table with broken lines of these numbers."""
 
 
 @contextmanager
 def _writer(path: Path, form: Format) -> Iterator[Write]:
-    """Something that writes chunks to a file one after the other."""
+    """Open a file and yield a function that writes one chunk after the other to it."""
     with ExitStack() as stack:
         if form == "parquet":
             parquet = stack.enter_context(pq.ParquetWriter(path, FILE_SCHEMA, compression="snappy"))
@@ -240,7 +278,7 @@ def _writer(path: Path, form: Format) -> Iterator[Write]:
             return
         sink: BinaryIO = stack.enter_context(path.open("wb"))
         if form == "csv.gz":
-            # Neither a name nor a time in the header, so that the same lines are the same bytes.
+            # Put neither a name nor a time into the header, so that the same lines give the same bytes.
             packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=sink, mtime=0)
             sink = cast(BinaryIO, stack.enter_context(packed))
         sink.write(",".join(SCHEMA.names).encode() + b"\n")
@@ -249,7 +287,7 @@ def _writer(path: Path, form: Format) -> Iterator[Write]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A name to write under; the file gets its own name when it is whole."""
+    """Yield a temporary name to write to; rename the file when it is complete."""
     unfinished = path.with_name("_" + path.name)
     try:
         yield unfinished
@@ -259,11 +297,14 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same, each made while the one before is being written: the two take about as long, on two cores."""
+    """Yield the tables, and make each one while the caller writes the one before.
+
+    Making and writing a table take about as long as each other, so that two cores are busy.
+    """
     with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(next, tables, None)
-        while (table := coming.result()) is not None:
-            coming = pool.submit(next, tables, None)
+        upcoming = pool.submit(next, tables, None)
+        while (table := upcoming.result()) is not None:
+            upcoming = pool.submit(next, tables, None)
             yield table
 
 
@@ -271,19 +312,24 @@ def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def planted_truth(settings: StoreSettings) -> dict[str, Any]:
-    """What was planted, in the words of the events: trends, each from a Monday on, and pairs by relation.
+    """Describe the planted trends and planted pairs by the ids and names that events have.
 
-    `strength` is the factor on demand: above 1 for what rises, below for what wanes, 0 for what vanishes, and null for
-    what is new and had no demand before.
+    Args:
+        settings: Settings of the store.
+
+    Returns:
+        Trends by products, categories and brands, each from a Monday on, and pairs by relation. The `strength` of a
+        trend is its factor on demand. It is above 1 for rising, below 1 for waning and 0 for vanished products. It is
+        None for new products, which had no demand before.
     """
     goods = catalogue(settings)
     planted = plants(settings, goods)
-    named = {"product": "product_id", "category": "category_code", "brand": "brand"}
+    columns = {"product": "product_id", "category": "category_code", "brand": "brand"}
 
     def trends(of: str) -> list[dict[str, Any]]:
         return [
             {
-                named[of]: trend.key,
+                columns[of]: trend.key,
                 "bucket_start": str(settings.day(7 * trend.week)),
                 "what": trend.what,
                 "direction": "rising" if trend.strength is None or trend.strength > 1 else "waning",
@@ -314,24 +360,35 @@ def planted_truth(settings: StoreSettings) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make a store as told on the command line, and say in one line what was made."""
+    """Make a store from the arguments of the command line, and print its counts in one line.
+
+    Args:
+        argv: The arguments; those of the process by default.
+
+    Returns:
+        The exit code: 0 when the store is written, 2 for wrong use.
+    """
     default = StoreSettings()
     about = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="./spark-submit.sh generate", description=about)
     option = parser.add_argument
-    option("--events", type=_whole, default=default.events, help="distinct valid events: 28000 or 5e6, say")
-    option("--seed", type=int, default=default.seed, help="another seed, another store")
+    option("--events", type=_whole, default=default.events, help="distinct valid events, like 28000 or 5e6")
+    option("--seed", type=int, default=default.seed, help="another seed gives another store")
     option("--days", type=int, default=default.days, help=f"days of history from {default.start}")
-    option("--format", choices=get_args(Format), default="csv.gz", help="how the files are written")
-    option("--out", type=Path, required=True, metavar="DIR", help="the folder for the files")
+    option("--format", choices=get_args(Format), default="csv.gz", help="format of the files")
+    option("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     option(
-        "--plants",
+        "--planted-truth",
         type=Path,
         metavar="FILE",
-        help="where to write what is planted (default: planted_truth.json beside DIR)",
+        help="file for the planted trends and pairs (default: planted_truth.json beside DIR)",
     )
-    option("--force", action="store_true", help="replace files of the same names; others stay where they are")
+    option("--plants", nargs="?", const="", help=argparse.SUPPRESS)
+    option("--force", action="store_true", help="replace files of the same names; other files stay")
     arguments = parser.parse_args(argv)
+    if arguments.plants is not None:
+        print("error: --plants is now called --planted-truth: write that name", file=sys.stderr)
+        return 2
 
     began = shown = time.monotonic()
 
@@ -346,7 +403,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             StoreSettings(events=arguments.events, seed=arguments.seed, days=arguments.days),
             arguments.out,
             arguments.format,
-            plants_file=arguments.plants,
+            plants_file=arguments.planted_truth,
             force=arguments.force,
             progress=progress,
         )
@@ -362,7 +419,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _whole(text: str) -> int:
-    """A whole number, also as 5e6."""
+    """Read a whole number, also as 5e6."""
     try:
         number = float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What kind of store, and the chunks of time that its events are made in.
+"""Settings of the store, and the chunks of time in which its events are made.
 
-Random numbers come from streams seeded by (seed, stream, chunk), so a chunk's sessions are the same whatever was made
-before them, and the cut into chunks depends on the settings alone.
+Random numbers come from streams that are seeded by (seed, stream, chunk). The sessions of a chunk are therefore the
+same whatever was made before them. The division into chunks depends on the settings alone.
 """
 
 from __future__ import annotations
@@ -20,48 +20,55 @@ WEEKDAYS = (0.97, 0.96, 0.97, 0.99, 1.05, 1.06, 1.02)
 """Relative traffic from Monday to Sunday."""
 
 SALE = 3.0
-"""Traffic on the day of a sale, relative to what the day would have had."""
+"""Traffic on the day of a sale, relative to the same day without a sale."""
 CHUNK_EVENTS = 400_000
-"""A day with more events than this is made in parts, so that memory stays bounded however big the store."""
+"""Largest number of events in a chunk. A busier day is made in parts, so that large stores need no more memory."""
 ONE_OFFS = 0.6
-"""Share of the users who come once and never again."""
+"""Share of the users who come only once."""
 
 
 class Stream(IntEnum):
-    """What a stream of random numbers is for: separate streams keep one part's draws from moving another's."""
+    """Purpose of a stream of random numbers. The draws of one stream do not change those of another."""
 
     CATALOGUE, VISITORS, PLANTS, PRICES, EVENTS, DELIVERY, BROKEN = range(7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
-    """What kind of store. The same settings give the same store."""
+    """Settings of a store. The same settings give the same store."""
 
     events: int = 28_000
-    """Distinct valid events: exactly as many are made; repeats and broken lines come on top."""
+    """Exact number of distinct valid events. Repeats and broken lines are added to them."""
     seed: int = 7
-    """Names one store among all alike."""
+    """Seed of all random numbers. Another seed gives another store of the same kind."""
     days: int = 45
     """Days of history. 45 is six weeks and three days, so that the last 7-day bucket is not over yet."""
     start: date = date(2019, 9, 30)
-    """The first day: a Monday, as 7-day buckets begin on Mondays."""
+    """The first day. It is a Monday, because 7-day buckets begin on Mondays."""
     users: int | None = None
-    """Users; by default in proportion to the events, so that 197 thousand come to be seen in 5 million."""
+    """Number of users. The default is in proportion to the events: 197 thousand are seen in 5 million events."""
     products: int | None = None
-    """Products; by default 52 thousand for 5 million events, growing more slowly than the events do."""
+    """Number of products. The default is 52 thousand for 5 million events and grows more slowly than the events."""
     weekly_growth: float = 0.02
-    """By how much traffic grows from week to week."""
+    """Growth of traffic from week to week, as a share."""
     sale_day: int | None = None
-    """The day of a sale, by its index; by default there is none."""
+    """Index of the day of a sale; None without a sale."""
     late_share: float = 0.004
-    """Share of events that are delivered at least a week late. (None can be late in the last days: nothing follows.)"""
+    """Share of events that are delivered at least a week late.
+
+    Events of the last days cannot be late, because no later file follows.
+    """
     repeat_share: float = 0.006
-    """Share of events that are delivered twice, half of them at once and half of them a week or more later."""
+    """Share of events that are delivered twice. Half of the repeats come at once, half a week or more later."""
     broken_share: float = 0.001
-    """Lines that cannot be read, as a share of the events. CSV only."""
+    """Number of lines that cannot be read, as a share of the events. Only CSV files have broken lines."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no store, with a line that says what is possible."""
+        """Refuse settings from which no store can be made.
+
+        Raises:
+            ValueError: A setting is out of range. The message names the range.
+        """
         least = {"events": 1000, "seed": 0, "days": 21, "users": 20, "products": 200, "sale_day": 0}
         for name, minimum in least.items():
             value = getattr(self, name)
@@ -91,30 +98,38 @@ class StoreSettings:
 
     @property
     def user_count(self) -> int:
-        """Users, in proportion to the events unless they are given."""
+        """Number of users; in proportion to the events unless it is given."""
         return self.users if self.users is not None else max(20, round(self.events * 0.0406))
 
     @property
     def product_count(self) -> int:
-        """Products; by default a store with ten times the events has eight times the products."""
+        """Number of products; by default a store with ten times the events has eight times the products."""
         return self.products if self.products is not None else max(200, round(52_000 * (self.events / 5e6) ** 0.9))
 
     @property
     def last_complete_week(self) -> int:
-        """The index of the last whole week."""
+        """Index of the last whole week."""
         return self.days // 7 - 1
 
     def day(self, index: int) -> date:
-        """The date of a day by its index."""
+        """Return the date of a day by its index."""
         return self.start + timedelta(days=index)
 
     def random(self, stream: Stream, chunk: int = 0) -> np.random.Generator:
-        """The random numbers for one purpose and one chunk."""
+        """Return the random number generator of one purpose and one chunk."""
         return np.random.default_rng([self.seed, stream, chunk])
 
 
 def shares(total: int, weights: npt.NDArray[np.floating]) -> Ints:
-    """Split a whole number in proportion to weights into whole numbers that add up to it."""
+    """Split a whole number in proportion to weights.
+
+    Args:
+        total: The number to split.
+        weights: The weights, not all 0.
+
+    Returns:
+        A whole number for each weight. They add up to `total`.
+    """
     bounds = np.rint(np.cumsum(weights) / np.sum(weights) * total).astype(np.int64)
     parts: Ints = np.diff(bounds, prepend=0)
     return parts
@@ -122,19 +137,19 @@ def shares(total: int, weights: npt.NDArray[np.floating]) -> Ints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What is made at once: the sessions that begin in one stretch of one day."""
+    """Sessions that are made together: those that begin in one stretch of one day."""
 
     index: int
     day: int
     stretch: tuple[float, float]
-    """Where in the day, as shares of its traffic: (0, 1) is the whole day."""
+    """Begin and end of the stretch, as shares of the day's traffic. The whole day is (0, 1)."""
     events: int
     one_offs: tuple[int, int]
-    """The users, by index, who come once: in this chunk."""
+    """Index range of the users whose only visit is in this chunk."""
 
 
 def chunks(settings: StoreSettings) -> list[Chunk]:
-    """The store cut into chunks, in order of time. Depends on the settings alone."""
+    """Divide the store into chunks, in order of time. The chunks depend on the settings alone."""
     day = np.arange(settings.days)
     traffic = np.array(WEEKDAYS)[day % 7] * (1 + settings.weekly_growth) ** (day / 7)
     by_day = shares(settings.events, traffic * np.where(day == settings.sale_day, SALE, 1.0))

@@ -1,4 +1,4 @@
-"""What is planted in the store, the truth that trends and similarity are measured by."""
+"""Planted trends and planted pairs of the store: the truth by which trends and similarity are measured."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ What = Literal["rising", "waning", "new", "vanished"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedTrend:
-    """From the Monday of a week on, demand for some products is another than before."""
+    """Change of the demand for some products, from the Monday of one week on."""
 
     of: Of
     key: int | str
     """The product id, category code or brand."""
     what: What
     week: int
+    """Index of the week in which the trend begins."""
     strength: float | None
-    """The factor on demand; null for what is new."""
+    """The factor on demand; None for new products, which have no demand before."""
     members: Ints
-    """The products, by index."""
+    """Indices of the products whose demand changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +38,20 @@ class PlantedPair:
     a: int
     b: int
     bought: bool
-    """Bought together as well as viewed together."""
+    """Whether the two are bought together as well as viewed together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plants:
-    """All that is planted. No product takes part in two plants."""
+    """All planted trends and planted pairs. No product takes part in two of them."""
 
     trends: list[PlantedTrend]
     pairs: list[PlantedPair]
 
 
-# What is planted: the kind, the factor on demand, and how many weeks before the last complete one it begins. Products
-# take these from the most demanded on: what wanes needs something to lose, and chance is great where counts are small.
+# Each planted trend has its kind, its factor on demand, and the number of weeks from its begin to the last complete
+# week. Products take the trends in this order, from the most demanded product on. Waning trends come first, because
+# they need demand to lose and because chance is great where counts are small.
 PRODUCT_PLANTS: tuple[tuple[What, float | None, int], ...] = (
     ("waning", 0.15, 0), ("vanished", 0.0, 0), ("waning", 0.1, 1), ("waning", 0.1, 0), ("vanished", 0.0, 2),
     ("waning", 0.05, 2), ("new", None, 0), ("new", None, 1), ("rising", 4.0, 0), ("rising", 5.0, 2),
@@ -63,18 +65,30 @@ VIEWED_PAIRS, BOUGHT_PAIRS = 6, 5
 
 
 def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
-    """Choose what is planted among products with enough demand to show it, and apart from one another."""
+    """Choose the planted trends and planted pairs.
+
+    The chosen products have enough demand to show the change, and none takes part in two trends or pairs.
+
+    Args:
+        settings: Settings of the store.
+        goods: The store's catalogue.
+
+    Returns:
+        The planted trends and planted pairs.
+    """
     rng = settings.random(Stream.PLANTS)
     free = (goods.arrives == 0) & (goods.leaves == settings.days)
     trends: list[PlantedTrend] = []
 
     def plant(of: Of, key: int | str, what: What, strength: float | None, back: int, members: Ints) -> None:
-        # In a store of three weeks, "two weeks before" would be the first, which has nothing before it.
+        # Begin no trend in the first week, because no week comes before it. Without this limit, a store of three weeks
+        # would have trends there.
         week = max(1, settings.last_complete_week - back)
         trends.append(PlantedTrend(of=of, key=key, what=what, week=week, strength=strength, members=members))
         free[members] = False
 
-    # Categories by code (several may share one), from the head of the store but for its very first.
+    # Plant trends in categories by their code, which several categories may share. Leave out the two first codes, which
+    # are those of the most visited categories.
     of_code = defaultdict(list)
     for index, code in enumerate(goods.category_code):
         if code is not None:
@@ -83,14 +97,15 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
     for (what, factor, back), code in zip(CATEGORY_PLANTS, codes, strict=False):
         plant("category", code, what, factor, back, np.flatnonzero(np.isin(goods.category, of_code[code])))
 
-    # Brands that hardly sell in a planted category: the strongest after the first.
+    # Plant trends in brands with little demand in a category with a planted trend. Take the strongest after the first.
     demand = np.bincount(goods.brand + 1, goods.weight, len(goods.brands) + 1)[1:]
-    mingled = np.bincount(goods.brand + 1, goods.weight * ~free, len(goods.brands) + 1)[1:] > 0.1 * demand
-    strongest = np.argsort(np.where(mingled, 0, -demand), kind="stable")[1:].tolist()
+    is_affected = np.bincount(goods.brand + 1, goods.weight * ~free, len(goods.brands) + 1)[1:] > 0.1 * demand
+    strongest = np.argsort(np.where(is_affected, 0, -demand), kind="stable")[1:].tolist()
     for (what, factor, back), brand in zip(BRAND_PLANTS, strongest, strict=False):
         plant("brand", goods.brands[brand], what, factor, back, np.flatnonzero((goods.brand == brand) & free))
 
-    # Products from the head of what is free, but for the strongest few; then pairs from those next in demand.
+    # Plant trends in the free products with the most demand, without the strongest three. Then plant pairs of the
+    # products that follow in demand.
     ranked = np.flatnonzero(free)[np.argsort(-goods.weight[free], kind="stable")][3:]
     changing = _some(ranked, len(PRODUCT_PLANTS), max(5, len(ranked) // 200), rng)
     for (what, strength, back), product in zip(PRODUCT_PLANTS, changing.tolist(), strict=True):
@@ -105,12 +120,23 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
 
 
 def _some(ranked: Ints, count: int, spare: int, rng: np.random.Generator) -> Ints:
-    """So many from the first, in their order, leaving out a few."""
+    """Choose `count` of the first `count + spare` products at random, and keep their order."""
     return ranked[np.sort(rng.permutation(count + spare)[:count])]
 
 
 def weights_on(day: int, goods: Catalogue, planted: Plants) -> Floats:
-    """The demand for every product on one day: none before it arrives and after it leaves, and the planted factors."""
+    """Compute the demand for every product on one day.
+
+    A product has no demand before it arrives and after it leaves. Planted trends multiply the demand by their factors.
+
+    Args:
+        day: Index of the day.
+        goods: The store's catalogue.
+        planted: The planted trends.
+
+    Returns:
+        A weight for each product. The weights of all products add up to 1 when nothing is planted and all are on sale.
+    """
     weight = np.where((goods.arrives <= day) & (day < goods.leaves), goods.weight, 0.0)
     for trend in planted.trends:
         begun = day // 7 >= trend.week

@@ -1,9 +1,9 @@
-"""What happens in the store: visitors come, look around, and sometimes buy.
+"""Sessions of the store: visitors come, look around, and sometimes buy.
 
-    weights of the day ─► who comes ─► sessions ─► products, event types, times
+    weights of the day ─► visitors of the day ─► sessions ─► products, event types, times
 
-A session keeps to a category, mostly to a family in it, and may move on once. After a product with a planted partner
-the next product is often that partner. Some views are followed by a cart or a purchase of the same product.
+A session keeps to one category, mostly to one family in it, and may move on to another theme once. After a product of a
+planted pair, the next product is often its partner. Some views are followed by a cart or a purchase of the product.
 """
 
 from __future__ import annotations
@@ -26,15 +26,27 @@ HOURS = (
     67, 90, 190, 320, 450, 500, 545, 535, 555, 560, 550, 520,
     520, 600, 650, 655, 660, 640, 500, 350, 235, 125, 85, 60,
 )  # fmt: skip
-"""Relative traffic by hour of the day (UTC): a morning, an early evening and a quiet night."""
+"""Relative traffic by hour of the day (UTC): a peak in the morning, one in the early evening, and a quiet night."""
 MAX_LENGTH, MAX_GAP = 120, 600
-"""Most events in a session, most seconds between two: their product is less than a day, so a session fits into one."""
-FAVOURITES = (0.6, 0.25)  # sessions of a regular in the first and second favourite category; the rest anywhere
-STAY = 0.32  # the same product once more (a reload, the photos)
-FAMILY = 0.6  # a next product from the same family; otherwise from the whole category
-DRIFT = 0.15  # sessions that move on to something else, if they are long enough
-FOLLOW = 0.5  # the next product after one with a planted partner is that partner
-BUY_BOTH = 0.8  # sessions that begin with a product bought in pairs, and are long enough, buy the pair
+"""Largest number of events of a session, and of seconds between two of them.
+
+Their product is less than a day, so that every session fits into one day.
+"""
+FAVOURITES = (0.6, 0.25)
+"""Shares of a regular's sessions in the first and in the second favourite category. The rest begin anywhere."""
+STAY = 0.32
+"""Chance that the next event is about the same product, as after a reload."""
+FAMILY = 0.6
+"""Chance that the next product comes from the same family. Otherwise it comes from the whole category."""
+DRIFT = 0.15
+"""Chance that a session moves on to another theme, if it is long enough."""
+FOLLOW = 0.5
+"""Chance that a product of a planted pair is followed by its partner."""
+BUY_BOTH = 0.8
+"""Chance that a session buys both products of a pair that is bought together.
+
+The session has to begin with one of the two and be long enough.
+"""
 
 FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.0300, (CART,)),
@@ -42,27 +54,30 @@ FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.0090, (PURCHASE,)),
     (0.0050, (CART, REMOVE)),
 )
-"""What an event may be followed by, for the same product: the chance, and the event types that come next."""
+"""Event types that may follow an event for the same product, each row with its chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Events as columns of numbers. Text comes last, as it is by far the heaviest."""
+    """Events as columns of numbers. Text is added on delivery, because it needs by far the most memory."""
 
     second: Ints
-    """Since 1970."""
+    """Seconds since 1970."""
     kind: npt.NDArray[np.int8]
+    """Index into EVENT_TYPES."""
     product: Ints
+    """Index into the catalogue."""
     cents: Ints
     user: Ints
+    """Index into the visitors."""
     session: Ints
-    """A number that no other session has."""
+    """Number of the session, unique in the store."""
 
     def __len__(self) -> int:
         return len(self.second)
 
     def take(self, index: Ints) -> Events:
-        """These rows, in this order."""
+        """Return the rows with these indices, in this order."""
         return Events(
             second=self.second[index], kind=self.kind[index], product=self.product[index], cents=self.cents[index],
             user=self.user[index], session=self.session[index],
@@ -70,7 +85,7 @@ class Events:
 
 
 def joined(parts: Sequence[Events]) -> Events:
-    """Several lots of events as one."""
+    """Concatenate events."""
     if len(parts) == 1:
         return parts[0]
     return Events(
@@ -85,21 +100,22 @@ def joined(parts: Sequence[Events]) -> Events:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitors:
-    """Everyone who ever comes. The regulars are first by index, then the one-offs in the order of their visits."""
+    """All users. The regulars come first by index, then the users with one visit, in the order of their visits."""
 
     user_id: Ints
+    """Ids of all users."""
     activity: Floats
-    """How often a regular comes, relative to the others: a long tail."""
+    """Relative frequency of each regular's visits, with a long tail."""
     favourites: Ints
     """Two rows: each regular's first and second favourite category."""
     joins: Ints
-    """Each regular's first day. Half of them know the store from before."""
+    """Each regular's first day. It is day 0 for the half of them who know the store from before."""
     leaves: Ints
     """The day from which a regular no longer comes."""
 
 
 def visitors(settings: StoreSettings, goods: Catalogue, plan: Sequence[Chunk]) -> Visitors:
-    """Make up the users. A later user has a higher id, as accounts are numbered."""
+    """Make up the users. A later user has a higher id, because stores number accounts in order."""
     rng = settings.random(Stream.VISITORS)
     users = settings.user_count
     regulars = users - int(ONE_OFFS * users)
@@ -122,32 +138,32 @@ def visitors(settings: StoreSettings, goods: Catalogue, plan: Sequence[Chunk]) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """What holds for all sessions of a day."""
+    """Demand, visitors and prices of one day."""
 
     begin: int
     """Midnight, in seconds since 1970."""
     mass: Floats
-    """Cumulated weights of the products, from 0."""
+    """Cumulative weights of the products, beginning with 0."""
     appeal: Floats
-    """By category, how its demand today compares with the usual."""
+    """The day's demand for each category as a multiple of its usual demand."""
     regulars: Floats
-    """Cumulated chances that it is this regular who comes."""
+    """Cumulative weights of the regulars; a regular is drawn in proportion to the weight."""
     cents: Ints
-    """Today's prices."""
+    """The day's price of each product, in cents."""
 
 
-def day_of(index: int, settings: StoreSettings, goods: Catalogue, planted: Plants, who: Visitors) -> Day:
-    """Work out a day's demand.
+def day_of(index: int, settings: StoreSettings, goods: Catalogue, planted: Plants, everyone: Visitors) -> Day:
+    """Compute the demand, the visitors and the prices of one day.
 
-    Regulars come more often while what they like is in demand, so that the demand for a category follows its weight
-    whoever asks for it.
+    Regulars come more often while their favourite categories are in demand. The demand for a category therefore follows
+    its weight among regulars as it does among other visitors.
     """
     weight = weights_on(index, goods, planted)
     usual = goods.usual
     appeal = np.bincount(goods.category, weight) / usual
-    here = (who.joins <= index) & (index < who.leaves)
-    wish = _wishes(who.favourites, appeal, usual).sum(axis=0)
-    # One product in twenty is on offer in a week, at ten or twenty percent off.
+    here = (everyone.joins <= index) & (index < everyone.leaves)
+    wish = _wishes(everyone.favourites, appeal, usual).sum(axis=0)
+    # Reduce the price of one product in twenty for the week, by ten or twenty percent.
     rng = settings.random(Stream.PRICES, index // 7)
     off = np.where(rng.random(len(weight)) < 0.05, rng.integers(1, 3, len(weight)) * 10, 0)
     midnight = datetime.combine(settings.day(index), datetime.min.time(), UTC)
@@ -155,28 +171,41 @@ def day_of(index: int, settings: StoreSettings, goods: Catalogue, planted: Plant
         begin=int(midnight.timestamp()),
         mass=np.concatenate([[0.0], np.cumsum(weight)]),
         appeal=appeal,
-        regulars=np.cumsum(who.activity * here * wish),
+        regulars=np.cumsum(everyone.activity * here * wish),
         cents=goods.cents * (100 - off) // 100,
     )
 
 
 def _wishes(favourites: Ints, appeal: Floats, usual: Floats) -> Floats:
-    """How much a regular wants the first favourite, the second, and anything at all: three rows."""
+    """Compute each regular's demand for the first favourite category, the second one, and any category: three rows."""
     first, second = FAVOURITES
     anything = np.full(favourites.shape[1], (1 - first - second) * float(appeal @ usual))
     return np.stack([first * appeal[favourites[0]], second * appeal[favourites[1]], anything])
 
 
 def draw(mass: Floats, begin: Ints, end: Ints, chance: Floats) -> Ints:
-    """A product from each range, in proportion to the weights; chance is uniform in [0, 1)."""
+    """Draw a product from each range, in proportion to the weights.
+
+    Args:
+        mass: Cumulative weights of the products, beginning with 0.
+        begin: Index of the first product of each range.
+        end: Index after the last product of each range.
+        chance: Random numbers, uniform in [0, 1).
+
+    Returns:
+        Index of a product for each range.
+    """
     low = mass[begin]
-    found: Ints = np.searchsorted(mass, low + chance * (mass[end] - low), side="right") - 1
-    return np.minimum(np.maximum(found, begin), end - 1)
+    drawn: Ints = np.searchsorted(mass, low + chance * (mass[end] - low), side="right") - 1
+    return np.minimum(np.maximum(drawn, begin), end - 1)
 
 
 def session_lengths(events: int, rng: np.random.Generator) -> Ints:
-    """Lengths that add up to so many events: half the sessions have one or two, one in a hundred more than twenty."""
-    # The mean is 3.8, so a third as many sessions as events are enough but for the smallest of days.
+    """Draw lengths of sessions that add up to a number of events.
+
+    Half of the sessions have one or two events, and one in a hundred has more than twenty.
+    """
+    # Draw a third as many sessions as events, because the mean length is 3.8. The 60 more are for the smallest days.
     lengths = np.ceil(2.0 * np.exp(rng.standard_normal(events // 3 + 60))).astype(np.int64)
     lengths = np.minimum(lengths, MAX_LENGTH)
     ends = np.cumsum(lengths)
@@ -187,20 +216,20 @@ def session_lengths(events: int, rng: np.random.Generator) -> Ints:
 
 
 def sessions(
-    chunk: Chunk, day: Day, goods: Catalogue, planted: Plants, who: Visitors, rng: np.random.Generator
+    chunk: Chunk, day: Day, goods: Catalogue, planted: Plants, everyone: Visitors, rng: np.random.Generator
 ) -> Events:
-    """All events of the sessions that begin in the chunk, session by session."""
+    """Make all events of the sessions that begin in the chunk, session by session."""
     length = session_lengths(chunk.events, rng)
     n, first = len(length), np.cumsum(length) - length
     session = np.repeat(np.arange(n), length)
     step = np.arange(chunk.events) - first[session]
 
-    user, category = _who_and_where(chunk, day, goods, who, n, rng)
-    # Where each category begins and ends among the products; last, and so at -1, the whole store.
+    user, category = _who_and_where(chunk, day, goods, everyone, n, rng)
+    # Bound each category among the products. The last entry is the whole store, so that category -1 means anywhere.
     bounds = np.searchsorted(goods.category, np.arange(len(goods.category_id) + 1))
     begins, ends = np.append(bounds[:-1], 0), np.append(bounds[1:], bounds[-1])
 
-    # A session has one theme, or two if it drifts: the product it starts with says which category and family.
+    # Give a session one theme, or two if it drifts. The first product of a theme decides its category and family.
     anchor = draw(day.mass, begins[category], ends[category], rng.random(n))
     anywhere = draw(day.mass, np.full(n, begins[-1]), np.full(n, ends[-1]), rng.random(n))
     turn = np.where(rng.random(n) < DRIFT, 1 + (rng.random(n) * (length + 1)).astype(np.int64), MAX_LENGTH)
@@ -223,27 +252,27 @@ def sessions(
 
 
 def _who_and_where(
-    chunk: Chunk, day: Day, goods: Catalogue, who: Visitors, n: int, rng: np.random.Generator
+    chunk: Chunk, day: Day, goods: Catalogue, everyone: Visitors, n: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
-    """Who comes, by index, and the category each wants, or -1: one-offs first, then regulars."""
+    """Draw the user and the category of each session, users with one visit first; category -1 is the whole store."""
     new = np.arange(*chunk.one_offs)[:n]
     regular = np.searchsorted(day.regulars[:-1], rng.random(n - len(new)) * day.regulars[-1], side="right")
-    favourites = who.favourites[:, regular]
+    favourites = everyone.favourites[:, regular]
     wishes = np.cumsum(_wishes(favourites, day.appeal, goods.usual), axis=0)
     mood = rng.random(len(regular)) * wishes[2]
-    wanted = np.where(mood < wishes[0], favourites[0], np.where(mood < wishes[1], favourites[1], -1))
-    return np.concatenate([new, regular]), np.concatenate([np.full(len(new), -1), wanted])
+    category = np.where(mood < wishes[0], favourites[0], np.where(mood < wishes[1], favourites[1], -1))
+    return np.concatenate([new, regular]), np.concatenate([np.full(len(new), -1), category])
 
 
 def _funnel(step: Ints, length: Ints, rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """The event types, and where a session moves on to another product rather than staying with the last."""
+    """Draw the event types, and whether each event moves on to another product or stays with the last one."""
     n = len(step)
     kind = np.zeros(n, np.int8)
     moves = rng.random(n) >= STAY
     chance = rng.random(n)
     rates = np.cumsum([rate for rate, _ in FUNNEL])
     at = np.flatnonzero(chance < rates[-1])
-    at = at[np.diff(at, prepend=-3) > 2]  # not in the midst of another
+    at = at[np.diff(at, prepend=-3) > 2]  # begin no path inside another one
     path = np.searchsorted(rates, chance[at], side="right")
     for number, (_, kinds) in enumerate(FUNNEL):
         for offset, following in enumerate(kinds, start=1):
@@ -263,7 +292,7 @@ def _browse(
     begins: npt.NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Ints:
-    """The product of each event. Where a theme begins it is the theme's own; then others of the family or category."""
+    """Draw the product of each event: first the theme's product, then others of its family or category."""
     at = np.flatnonzero(moves | begins)
     starts = begins[at]
     shown = theme[at]
@@ -275,13 +304,14 @@ def _browse(
     partner = _partners(planted.pairs, len(goods.weight))
     follows = np.flatnonzero(partner[shown[:-1]] >= 0) + 1
     follows = follows[~starts[follows] & (rng.random(len(follows)) < FOLLOW)]
-    follows = follows[np.diff(follows, prepend=-2) > 1]  # after a product that is itself shown, not replaced
+    # Drop a place right after another one, because the product before it is itself replaced by a partner.
+    follows = follows[np.diff(follows, prepend=-2) > 1]
     shown[follows] = partner[shown[follows - 1]]
     return np.repeat(shown, np.diff(at, append=len(theme)))
 
 
 def _partners(pairs: Sequence[PlantedPair], products: int) -> Ints:
-    """For each product the one it belongs with, or -1."""
+    """Find the partner of each product; -1 without one."""
     partner = np.full(products, -1)
     for pair in pairs:
         partner[[pair.a, pair.b]] = pair.b, pair.a
@@ -297,24 +327,27 @@ def _buy_pairs(
     kind: npt.NDArray[np.int8],
     rng: np.random.Generator,
 ) -> None:
-    """Rewrite sessions that begin with a product bought in pairs: see it, see its partner, buy one, buy the other."""
+    """Rewrite sessions that begin with a product of a bought pair: view both products, then buy both."""
     chosen = np.flatnonzero((partner[anchor] >= 0) & (length >= 4))
     chosen = chosen[rng.random(len(chosen)) < BUY_BOTH]
-    begin, one, other = first[chosen], anchor[chosen], partner[anchor[chosen]]
-    for offset, (which, event) in enumerate(((one, VIEW), (other, VIEW), (one, PURCHASE), (other, PURCHASE))):
-        product[begin + offset] = which
+    begin, a, b = first[chosen], anchor[chosen], partner[anchor[chosen]]
+    for offset, (bought, event) in enumerate(((a, VIEW), (b, VIEW), (a, PURCHASE), (b, PURCHASE))):
+        product[begin + offset] = bought
         kind[begin + offset] = event
 
 
 def _times(chunk: Chunk, length: Ints, first: Ints, session: Ints, rng: np.random.Generator) -> Ints:
-    """Seconds of the day: sessions begin by the hours' traffic, then half a minute or so goes by between two events."""
+    """Draw the second of the day of each event.
+
+    Sessions begin in proportion to the traffic of the hours. About half a minute goes by between two events.
+    """
     low, high = chunk.stretch
     traffic = np.concatenate([[0.0], np.cumsum(HOURS)]) / sum(HOURS)
     begin = np.interp(low + (high - low) * rng.random(len(length)), traffic, np.arange(25) * 3600.0).astype(np.int64)
     gaps = np.clip(30 * np.exp(0.95 * rng.standard_normal(len(session), np.float32)), 1, MAX_GAP).astype(np.int64)
-    gone = np.cumsum(gaps)
-    # One that would go past midnight begins earlier, so that a day's events are all made in that day.
-    lasts = gone[first + length - 1] - gone[first]
-    begin = np.minimum(begin, 86_399 - lasts)
-    seconds: Ints = (begin - gone[first])[session] + gone
+    elapsed = np.cumsum(gaps)
+    # Begin a session earlier if it would go past midnight, so that all its events are on the same day.
+    duration = elapsed[first + length - 1] - elapsed[first]
+    begin = np.minimum(begin, 86_399 - duration)
+    seconds: Ints = (begin - elapsed[first])[session] + elapsed
     return seconds

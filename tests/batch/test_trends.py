@@ -1,4 +1,4 @@
-"""The definitions of the batch layer, by literal examples; z and growth are worked out by hand or by plain Python."""
+"""The definitions of the batch layer in literal examples. z and growth are computed by hand or in plain Python."""
 
 import math
 from datetime import date, datetime, timedelta
@@ -72,7 +72,7 @@ def test_an_empty_bucket_is_a_bucket(spark):
     assert sorted(map(tuple, actual.collect())) == [(NOV_04, 0, 20), (NOV_11, 20, 0)]
 
 
-def test_the_first_bucket_and_those_after_the_newest_have_no_trends(spark):
+def test_the_first_bucket_and_buckets_after_the_newest_have_no_trends(spark):
     assert {
         row.bucket_start for row in compared(spark, [(OCT_28, 7, 20), (NOV_04, 7, 20)], newest=NOV_04).collect()
     } == {NOV_04}
@@ -90,7 +90,7 @@ def test_a_product_that_only_grows_with_the_store_is_steady(spark):
 @pytest.mark.parametrize(
     ("setting", "direction"), [({"min_change": 30}, "rising"), ({"min_change": 31}, "steady"), ({"min_z": 6}, "steady")]
 )
-def test_both_thresholds_decide(spark, setting, direction):
+def test_a_trend_must_reach_both_min_change_and_min_z(spark, setting, direction):
     demand = [(NOV_04, 7, 20), (NOV_11, 7, 50), (NOV_04, 8, 900), (NOV_11, 8, 900)]
     row = (
         compared(spark, demand, settings=TrendSettings(**{"min_change": 10, "min_z": 3, **setting}))
@@ -118,7 +118,7 @@ def test_z_is_0_where_a_total_is_0(spark, total, previous_total):
 
 
 def exact_tail(current, n, p):
-    """The chance of so many of n or more, or of so many or fewer where that is less than is expected."""
+    """Return the binomial probability of `current` or more of n, or of `current` or fewer if it is below n·p."""
     counts = range(current, n + 1) if current > n * p else range(current + 1)
     return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
 
@@ -135,21 +135,21 @@ def exact_tail(current, n, p):
         (0, 8, (3, 1)),
     ],
 )
-def test_p_is_near_the_exact_binomial_tail_however_few_and_uneven_the_counts(spark, current, previous, totals):
+def test_p_is_near_the_exact_binomial_tail_for_few_and_uneven_counts(spark, current, previous, totals):
     row = spark.range(1).select(p_value(*(F.lit(n) for n in (current, previous, *totals, 1.0)))).collect()[0]
     exact = exact_tail(current, current + previous, totals[0] / sum(totals))
     assert 0.7 * exact < row[0] < 1.2 * exact
 
 
-def test_p_of_counts_that_vary_four_times_as_much_is_that_of_half_the_deviation(spark):
-    # The root of the deviance is 6.12 for 90.5 and 29.5 where 60 are expected of each, worked out by hand.
-    usual, overdispersed = (
+def test_an_overdispersion_of_4_halves_the_root_of_the_deviance(spark):
+    # By hand: for the counts 90.5 and 29.5, with 60 expected of each, the root of the deviance is 5.70.
+    independent, overdispersed = (
         spark.range(1)
-        .select(*(p_value(*(F.lit(n) for n in (91, 29, 1, 1, spread))) for spread in (1.0, 4.0)))
+        .select(*(p_value(*(F.lit(n) for n in (91, 29, 1, 1, dispersion))) for dispersion in (1.0, 4.0)))
         .collect()[0]
     )
     root = math.sqrt(2 * (90.5 * math.log(90.5 / 60) + 29.5 * math.log(29.5 / 60)))
-    assert usual == pytest.approx(math.erfc(root / math.sqrt(2)) / 2, rel=0.003)
+    assert independent == pytest.approx(math.erfc(root / math.sqrt(2)) / 2, rel=0.003)
     assert overdispersed == pytest.approx(math.erfc(root / 2 / math.sqrt(2)) / 2, rel=0.003)
 
 
@@ -166,8 +166,8 @@ def test_the_normal_tail_is_right_to_a_third_of_a_percent(spark, x):
     )
 
 
-def test_overdispersion_is_the_median_of_z_squared_and_grows_with_the_fourth_root_of_demand(spark):
-    # χ² with 1 degree of freedom has its median at 0.4549.
+def test_overdispersion_follows_the_median_of_z_squared_and_the_fourth_root_of_demand(spark):
+    # The median of χ² with 1 degree of freedom is 0.4549.
     cases = [(10, 11, 4.0), (5, 11, 4.0), (160, 11, 4.0), (160, 9, 4.0), (10, 11, 0.3), (160, 11, 0.3)]
     frame = spark.createDataFrame(cases, "size long, tested long, median_z2 double")
     factor = overdispersion(F.col("size"), F.col("tested"), F.col("median_z2"), F.lit(10.0))
@@ -175,7 +175,7 @@ def test_overdispersion_is_the_median_of_z_squared_and_grows_with_the_fourth_roo
     assert [row[0] for row in frame.select(factor).collect()] == pytest.approx(expected, rel=1e-12)
 
 
-def test_peers_are_the_tested_of_a_bucket_and_signal(spark):
+def test_peers_summarize_the_tested_keys_of_each_bucket_and_signal(spark):
     rows = [(NOV_11, "view", z, size) for z, size in ((-2.0, 10), (1.0, 12), (3.0, 90), (0.0, 20))]
     frame = spark.createDataFrame(
         [*rows, (NOV_18, "view", -1.0, 7)], "bucket_start timestamp, signal string, z_score double, size long"
@@ -191,8 +191,9 @@ def test_peers_are_the_tested_of_a_bucket_and_signal(spark):
     )
 
 
-def test_q_is_the_least_share_of_chance_by_the_step_up_procedure_each_direction_by_itself(spark):
-    # Five are tested. Rising: p·5/k is 0.05, 0.10, 0.0667; the third, being less, also holds for the second.
+def test_q_values_follow_the_step_up_procedure_in_each_direction_separately(spark):
+    # Five keys are tested. For the rising ones p·5/k is 0.05, 0.10 and 0.0667. The second gets the smaller value of the
+    # third.
     rows = [(1, 4.0, 0.01), (2, 3.0, 0.04), (3, 3.0, 0.04), (4, -2.0, 0.02), (5, -0.1, 0.45), (6, 1.0, None)]
     frame = spark.createDataFrame(rows, "key int, z_score double, p_value double").select(
         F.lit(NOV_11).alias("bucket_start"),
@@ -208,18 +209,19 @@ def test_q_is_the_least_share_of_chance_by_the_step_up_procedure_each_direction_
     )
 
 
-def test_among_many_that_fluctuate_only_what_chance_does_not_explain_is_a_trend(spark):
-    # Forty products go from 13 to 27 or back, each |z| above 2: here that is how counts vary. One goes from 20 to 400.
+def test_only_a_product_beyond_the_usual_fluctuation_is_a_trend(spark):
+    # Forty products go from 13 to 27 or back, each with |z| above 2. So counts usually vary that much in this store.
+    # One product goes from 20 to 400.
     demand = [(NOV_04, 78, 5000), (NOV_11, 78, 5000), (NOV_04, 77, 20), (NOV_11, 77, 400)]
     for key in range(40):
         demand += [(NOV_04, key, 13 + 14 * (key % 2)), (NOV_11, key, 27 - 14 * (key % 2))]
-    for share, trending in ((0.05, {77}), (1.0, {77, *range(40)})):
-        settings = TrendSettings(min_change=10, min_z=2, max_false_share=share)
+    for max_fdr, trending in ((0.05, {77}), (1.0, {77, *range(40)})):
+        settings = TrendSettings(min_change=10, min_z=2, max_fdr=max_fdr)
         rows = compared(spark, demand, settings=settings).where("bucket_start = '2019-11-11'").collect()
         assert {row.product_id for row in rows if row.direction != "steady"} == trending
 
 
-def test_what_has_fewer_events_than_the_least_change_is_not_tested(spark):
+def test_a_product_with_fewer_events_than_min_change_is_not_tested(spark):
     row = (
         compared(spark, [(NOV_04, 7, 4), (NOV_11, 7, 5), (NOV_11, 8, 90), (NOV_04, 8, 90)])
         .where("product_id = 7 and bucket_start = '2019-11-11'")
@@ -252,7 +254,7 @@ def test_trend_percentages_sum_to_100_and_ranks_follow_z(spark):
     assert [row.trend_pct for row in rows] == [pytest.approx(100 * change / 180) for change in (80, 50, 50)]
 
 
-def test_a_bucket_is_complete_when_it_had_ended(spark):
+def test_a_bucket_is_complete_if_it_had_ended(spark):
     demand = [(OCT_28, 7, 1), (NOV_04, 7, 1), (NOV_11, 7, 1)]
     complete = {row.bucket_start: row.complete for row in compared(spark, demand, known=NOV_11).collect()}
     assert complete == {NOV_04: True, NOV_11: False}
@@ -270,36 +272,36 @@ def test_attributes_of_a_trend_are_the_newest_of_its_two_buckets(spark):
     )
     with compute(events, WEEKS, extent_of(events), F.lit(NOV_18)) as tables:
         rows = tables.trends.collect()
-    found = sorted((row.bucket_start, row.category_code, row.brand) for row in rows)
-    assert found == [(NOV_11, "new.code", "bolt"), (NOV_18, None, "bolt")]
+    attributes = sorted((row.bucket_start, row.category_code, row.brand) for row in rows)
+    assert attributes == [(NOV_11, "new.code", "bolt"), (NOV_18, None, "bolt")]
 
 
-def test_attributes_of_a_trend_are_those_of_the_product_whatever_the_signal(spark):
-    """The cart of the bucket before has a row in this one, and the product is called what the views here call it."""
+def test_attributes_of_a_trend_are_the_same_for_all_signals_of_a_product(spark):
+    """The cart event of the previous bucket has a row in this bucket, with the attributes of this bucket's view."""
     events = spark.createDataFrame(
         [(NOV_04, "cart", 7, "old.code", "acme", 1), (NOV_11, "view", 7, "new.code", "bolt", 1)], EVENTS
     )
     with compute(events, WEEKS, extent_of(events), F.lit(NOV_11)) as tables:
         rows = tables.trends.collect()
-    found = [(row.signal, row.current, row.previous, row.category_code, row.brand) for row in rows]
-    assert sorted(found) == [("cart", 0, 1, "new.code", "bolt"), ("view", 1, 0, "new.code", "bolt")]
+    actual = [(row.signal, row.current, row.previous, row.category_code, row.brand) for row in rows]
+    assert sorted(actual) == [("cart", 0, 1, "new.code", "bolt"), ("view", 1, 0, "new.code", "bolt")]
 
 
-def test_categories_and_brands_are_judged_apart_even_of_the_same_name(spark):
+def test_a_category_and_a_brand_of_the_same_name_are_compared_separately(spark):
     views = [(NOV_04, 7, "same", 40), (NOV_04, 8, "other", 100), (NOV_11, 7, "same", 160), (NOV_11, 8, "other", 100)]
     events = spark.createDataFrame(
         [(start, "view", product, name, name, 1) for start, product, name, count in views for _ in range(count)], EVENTS
     )
     with compute(events, WEEKS, extent_of(events), F.lit(NOV_11)) as tables:
         for key, rows in (("category_code", tables.category_trends), ("brand", tables.brand_trends)):
-            found = rows.select(key, "current", "previous", "direction", "trend_pct", "rank").collect()
-            assert sorted(map(tuple, found)) == [
+            actual = rows.select(key, "current", "previous", "direction", "trend_pct", "rank").collect()
+            assert sorted(map(tuple, actual)) == [
                 ("other", 100, 100, "steady", None, None),
                 ("same", 160, 40, "rising", 100.0, 1),
             ]
 
 
-def test_demand_counts_the_three_signals_and_no_removal(spark):
+def test_demand_counts_views_carts_and_purchases_but_no_removals(spark):
     events = spark.createDataFrame(
         [(NOV_04, kind, 7, "a.b", "acme", 1) for kind in ("view", "view", "cart", "purchase", "remove_from_cart")],
         EVENTS,
@@ -310,7 +312,7 @@ def test_demand_counts_the_three_signals_and_no_removal(spark):
     assert sorted(map(tuple, demand.collect())) == sorted(expected)
 
 
-def test_category_demand_has_no_row_for_null_but_its_total_does(spark):
+def test_events_without_a_category_count_only_in_the_total(spark):
     events = spark.createDataFrame([(NOV_04, "view", 7, "a.b", None, 1), (NOV_04, "view", 8, None, None, 1)], EVENTS)
     cells = demand_cells(events, Buckets(WEEKS))
     expected = [(NOV_04, "a.b", "view", 1, 0), (NOV_11, "a.b", "view", 0, 1)]
@@ -337,12 +339,12 @@ def test_buckets_are_aligned_to_the_origin(spark, settings, moment, start):
     assert buckets.start(buckets.number(micros + 1)) == micros
 
 
-def test_user_trends_are_the_percent_of_interactions_by_their_own_signal(spark):
-    moving = spark.createDataFrame(
+def test_user_trends_are_percentages_of_interactions_each_by_its_own_signal(spark):
+    product_trends = spark.createDataFrame(
         [(NOV_11, "view", 7, "rising"), (NOV_11, "cart", 7, "waning"), (NOV_11, "view", 8, "steady")],
         "bucket_start timestamp, signal string, product_id long, direction string",
     )
-    touched = [
+    interactions = [
         (NOV_11, "view", 7),
         (NOV_11, "cart", 7),
         (NOV_11, "view", 8),
@@ -350,6 +352,8 @@ def test_user_trends_are_the_percent_of_interactions_by_their_own_signal(spark):
         (NOV_04, "view", 7),
         (NOV_11, "remove_from_cart", 7),
     ]
-    events = spark.createDataFrame([(*one, None, None, 1) for one in touched], EVENTS)
+    events = spark.createDataFrame([(*interaction, None, None, 1) for interaction in interactions], EVENTS)
     span = {"first_bucket": F.lit(NOV_04), "newest_bucket": F.lit(NOV_11)}
-    assert [tuple(row) for row in user_trends(events, moving, WEEKS, **span).collect()] == [(NOV_11, 1, 4, 25.0, 25.0)]
+    assert [tuple(row) for row in user_trends(events, product_trends, WEEKS, **span).collect()] == [
+        (NOV_11, 1, 4, 25.0, 25.0)
+    ]

@@ -1,7 +1,7 @@
-"""`./spark-submit.sh benchmark`: this project beside what one would otherwise use, on one machine, in one run.
+"""Measure this project and the engines that one would otherwise use, on one machine, in one run.
 
-Each side is a process with two threads; what it prints is gathered here, checked where the definitions are the same,
-and written as JSON and as Markdown, the growth also as a picture.
+Each side is a process with two threads. Its printed figures are collected here and written as JSON and Markdown. Sides
+that work by the same definitions must have the same sums of rows. The benchmark `growth` is also drawn as a picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from lambda_spark.synthetic.generate import write_store
 from lambda_spark.synthetic.model import StoreSettings
 from tests.benchmarks.report import Figures, markdown, summary, versions, with_ratios
-from tests.benchmarks.trend_quality import Quality, rendered
+from tests.benchmarks.trend_quality import Quality, quality_tables
 from tests.environments import python_of
 from tests.sessions import PROJECT
 from tests.spark_cluster import Cluster
@@ -35,52 +35,66 @@ SIDES = {
     "replay": "spark-peers",
     "sar": "spark-peers",
 }
-"""Side: its environment; None is this one."""
+"""The environment of each side. None is this project's own."""
 SAME_WORK = ("similarity", "neighbours")
-"""Pairs and the best of them, by one definition or another."""
+"""Names of work that count as the same: pairs of products and the best neighbours, by whatever definition."""
 HISTORY = (1, 10, 100)
-"""Days of history that the growth is measured after."""
+"""Days of history after which the growth is measured."""
 MICRO_BATCHES = 10
 MASTERS = ("local[1]", "local[2]", "spark")
-"""One core, two, and two workers of a standalone cluster with one each."""
+"""Masters to compare: one core, two cores, and a standalone cluster with two workers of one core each."""
 
 Results = tuple[list[Figures], list[Figures], str]
-"""What a benchmark returns: what the sides printed, a row for each side and work, and these as Markdown."""
+"""The result of a benchmark: the printed lines, a row for each side and work, and the rows as Markdown."""
 
 
 def main(arguments: Sequence[str]) -> int:
     benchmarks = {"layers": layers, "growth": growth, "cores": cores, "month": month, "trends": trends}
-    parser = argparse.ArgumentParser(prog="./spark-submit.sh benchmark", description=__doc__.partition(": ")[2])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(benchmarks)} (default: layers)")
-    parser.add_argument("--events", type=lambda text: int(float(text)), default=5_000_000, help="size of the store")
-    parser.add_argument("--runs", type=int, default=5, help="how often each layer is measured (default 5)")
-    parser.add_argument("--stores", type=int, default=20, help="trends: how many stores are made up (default 20)")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="who is measured (default all)")
-    parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="folder for the results")
+    parser = argparse.ArgumentParser(prog="./spark-submit.sh benchmark", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"benchmarks to run: {', '.join(benchmarks)} (default: layers)"
+    )
+    parser.add_argument(
+        "--events",
+        type=lambda text: int(float(text)),
+        default=5_000_000,
+        help="events of the made-up store (default 5e6)",
+    )
+    parser.add_argument("--runs", type=int, default=5, help="runs of each layer (default 5)")
+    parser.add_argument("--stores", type=int, default=20, help="trends: number of made-up stores (default 20)")
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="sides to measure (default: all)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmark-results"),
+        help="folder for the results (default: benchmark-results)",
+    )
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - benchmarks.keys()
     if unknown:
-        parser.error(f"there is no benchmark '{min(unknown)}'; there are {', '.join(benchmarks)}")
+        parser.error(f"there is no benchmark '{min(unknown)}'. The benchmarks are {', '.join(benchmarks)}.")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    complaints = []
+    all_errors = []
     for name in chosen.names or ["layers"]:
         with TemporaryDirectory(prefix="benchmark-") as folder:
             figures, rows, table = benchmarks[name](Path(folder), chosen)
-        found = [one["failed"] for one in figures if "failed" in one] + differing_sums(figures)
+        errors = [line["failed"] for line in figures if "failed" in line] + differing_sums(figures)
         title = f"{name}, {chosen.events:,} events, {os.cpu_count()} cores, Python {platform.python_version()}"
-        text = "\n\n".join([title, table, *filter(None, [versions(figures)]), *found])
+        text = "\n\n".join([title, table, *filter(None, [versions(figures)]), *errors])
         results = {"title": title, "rows": rows, "lines": figures}
         (chosen.out / f"{name}.json").write_text(json.dumps(results, indent=1))
         (chosen.out / f"{name}.md").write_text(f"{text}\n")
         print(text)
         if name == "growth":
             draw(chosen.out)
-        complaints += found
-    return 1 if complaints else 0
+        all_errors += errors
+    return 1 if all_errors else 0
 
 
 def layers(folder: Path, chosen: argparse.Namespace) -> Results:
-    """Each layer of each side on one store."""
+    """Measure each layer of each side on one store."""
     make_store(folder, chosen.events, "parquet", "csv")
     figures = []
     for side in chosen.sides:
@@ -98,7 +112,7 @@ def layers(folder: Path, chosen: argparse.Namespace) -> Results:
 
 
 def growth(folder: Path, chosen: argparse.Namespace) -> Results:
-    """Micro-batches after ever more history; `--events` is the size of the longest."""
+    """Measure micro-batches after histories of increasing length. `--events` is the size of the longest one."""
     figures = []
     for days in HISTORY:
         say(f"measuring micro-batches after {days} days")
@@ -109,27 +123,28 @@ def growth(folder: Path, chosen: argparse.Namespace) -> Results:
     rows = with_ratios(summary(figures), "1 day", of_base=False)
     table = markdown(rows, "of 1 day's")
     if "duckdb" in chosen.sides:
-        say("measuring DuckDB, which computes all again")
+        say("measuring DuckDB, which recomputes everything")
         python = python_of(HERE / "requirements-single-machine.txt")
-        again = lines_of([python, HERE / "single_machine.py", "duckdb", of_days / "store", 1, "similarity"])
-        figures += again
-        all_again = sum(one["cpu_seconds"] for one in again if one.get("work") == "similarity")
+        recompute = lines_of([python, HERE / "single_machine.py", "duckdb", of_days / "store", 1, "similarity"])
+        figures += recompute
+        recompute_cpu = sum(line["cpu_seconds"] for line in recompute if line.get("work") == "similarity")
         longest = f"{HISTORY[-1]} days"
         ingestion, pairs = (
             next(row["cpu_s"] for row in rows if (row["who"], row["work"]) == (longest, f"micro-batch of {layer}"))
             for layer in ("ingest", "similarity")
         )
-        if all_again:
+        if recompute_cpu:
             table += (
-                f"\n\nA micro-batch's pairs take {pairs:.1f} CPU seconds after {longest}, its ingestion before that "
-                f"{ingestion:.1f}. DuckDB computes all pairs and neighbours again in {all_again:.1f}: the pairs are "
-                f"{pairs / all_again:.2f} times that, both {(ingestion + pairs) / all_again:.2f}."
+                f"\n\nAfter {longest}, the pairs of a micro-batch take {pairs:.1f} CPU seconds and its ingestion takes "
+                f"{ingestion:.1f}. DuckDB recomputes all pairs and neighbours in {recompute_cpu:.1f} CPU seconds. The "
+                f"pairs take {pairs / recompute_cpu:.2f} times as much as DuckDB. Pairs and ingestion together take "
+                f"{(ingestion + pairs) / recompute_cpu:.2f} times as much."
             )
     return figures, rows, table
 
 
 def cores(folder: Path, chosen: argparse.Namespace) -> Results:
-    """Each of our layers on one core, on two, and on a standalone cluster of two workers."""
+    """Measure each of our layers on one core, on two cores, and on a standalone cluster of two workers."""
     make_store(folder, chosen.events, "csv")
     figures = []
     for master in MASTERS:
@@ -148,24 +163,24 @@ def cores(folder: Path, chosen: argparse.Namespace) -> Results:
 
 
 def month(folder: Path, chosen: argparse.Namespace) -> Results:
-    """A month of a large store with a crawler and a bestseller, by the commands that a user types."""
+    """Measure a month of a large store with a crawler and a bestseller, by the commands that a user types."""
     figures = lines_of([sys.executable, "-m", "tests.benchmarks.month", folder, chosen.events])
     rows = summary(figures)
-    tables = [one for one in figures if "files" in one]
-    sizes = [f"| {one['table']} | {one['files']:,} | {one['bytes'] / 1e6:,.1f} |" for one in tables]
+    tables = [line for line in figures if "files" in line]
+    sizes = [f"| {line['table']} | {line['files']:,} | {line['bytes'] / 1e6:,.1f} |" for line in tables]
     return figures, rows, "\n".join([markdown(rows), "", "| table | files | MB |", "| --- | --- | --- |", *sizes])
 
 
 def trends(folder: Path, chosen: argparse.Namespace) -> Results:
-    """How well planted trends are found, by the batch layer's definition and by others, in stores made up for it."""
+    """Measure how well the batch layer and other methods find the planted trends of made-up stores."""
     say(f"finding planted trends in {chosen.stores} made-up stores")
     figures = lines_of([sys.executable, "-m", "tests.benchmarks.trend_quality", chosen.stores])
-    qualities = [Quality(**one) for one in figures if "failed" not in one]
-    return figures, [], f"```\n{rendered(qualities)}\n```"
+    qualities = [Quality(**line) for line in figures if "failed" not in line]
+    return figures, [], f"```\n{quality_tables(qualities)}\n```"
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:
-    # Without repeats, which only our side would leave out.
+    # Make no repeats, because only our side would remove them.
     store = StoreSettings(events=events, seed=1, repeat_share=0.0)
     for form in forms:
         say(f"making a store of {events:,} events ({form})")
@@ -178,16 +193,16 @@ def ours(folder: Path, name: str, events: int, runs: int, *master: str) -> list[
 
 
 def draw(out: Path) -> None:
-    """The growth as a picture beside its figures."""
+    """Draw the growth as a picture beside its figures."""
     python = python_of(HERE / "requirements-plot.txt")
     subprocess.run([python, HERE / "plot.py", out / "growth.json", out / "growth.png"], check=True)
 
 
 def lines_of(command: Sequence[object]) -> list[Figures]:
-    """What a side printed as JSON, its own words apart; where it failed, also a line that says so."""
+    """Run a side and return the lines of JSON that it printed. A failed side adds a line that says so."""
     environment = {**os.environ}
     if str(command[0]) != sys.executable:
-        # The peers bring their own Spark.
+        # Unset the paths of our Spark, because the peers' environments have their own.
         environment = {key: value for key, value in environment.items() if key not in ("SPARK_HOME", "PYTHONPATH")}
         environment["PYSPARK_PYTHON"] = str(command[0])
     words = [str(word) for word in command]
@@ -199,12 +214,13 @@ def lines_of(command: Sequence[object]) -> list[Figures]:
 
 
 def differing_sums(figures: Sequence[Figures]) -> list[str]:
-    """Where two sides that work by the same definition have other rows, in words."""
-    ours = {one["table"]: one["sums"] for one in figures if "sums" in one and one["who"] == OURS}
+    """Return a message for each table whose sums differ between our side and a side with the same definition."""
+    ours = {line["table"]: line["sums"] for line in figures if "sums" in line and line["who"] == OURS}
     return [
-        f"{one['who']} has other rows in {one['table']}: {one['sums']}, ours {ours[one['table']]}"
-        for one in figures
-        if "sums" in one and one["table"] in ours and one["sums"] != ours[one["table"]]
+        f"{line['who']} and {OURS} have different rows in {line['table']}: "
+        f"the sums of {line['who']} are {line['sums']}, ours are {ours[line['table']]}."
+        for line in figures
+        if "sums" in line and line["table"] in ours and line["sums"] != ours[line["table"]]
     ]
 
 

@@ -1,10 +1,10 @@
-"""How long it takes from an event's arrival in Kafka until `recommend --user` reflects it.
+"""The time from an event's arrival in Kafka until `recommend --user` reflects it.
 
     ./spark-submit.sh test -m long -s tests/benchmarks/freshness.py
 
-A store is replayed into a real broker while `ingest` and `similarity` stay up as processes. Now and then a user who was
-never seen views one product; the clock runs until the list that `recommend --user` makes in an open session is because
-of that product. Prints one JSON object.
+A store is replayed into a real broker while `ingest` and `similarity` stay up as processes. Every few seconds a new
+user views one product. The clock stops when that user's list names this product as a reason. The list is computed in an
+open session, as `recommend --user` computes it. The test prints one JSON object.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def broker(tmp_path):
 def test_freshness(spark, broker, tmp_path):
     broker.create_topic(TOPIC, partitions=2)
     where = ["--bootstrap-servers", broker.address, "--topic", TOPIC]
-    # The store is there when the clock starts; another one's events come meanwhile, at a small store's pace.
+    # Ingest the first store before the clock starts. Replay the second one meanwhile, at the pace of a small store.
     for name, seed in (("store", 5), ("feed", 6)):
         write_store(StoreSettings(events=50_000, seed=seed, days=35), tmp_path / name / "events", "csv")
     lake = tmp_path / "lake"
@@ -62,14 +62,14 @@ def test_freshness(spark, broker, tmp_path):
         start("similarity", "--lake", lake, "--trigger", "2 seconds", "--set", "similarity.refresh_interval=1 minute")
         start("replay", tmp_path / "feed" / "events", *where, "--rate", 20)
         opened = Lake.open(spark, str(lake))
-        popular = opened.read(SIMILAR_ITEMS).where("rank = 20").select("product_id").distinct().limit(200).collect()
+        popular = opened[SIMILAR_ITEMS].read().where("rank = 20").select("product_id").distinct().limit(200).collect()
         dice = random.Random(1)
-        waits, asked = [], []
+        waits, lookups = [], []
         for number in range(PROBES + 2):
             time.sleep(dice.uniform(2, 6))
             user, product = NEWCOMER + number, dice.choice(popular).product_id
             event = {
-                # After the store's last day: years later all that it knew would have decayed.
+                # Date the event just after the store's last day, because years later all its counts would have decayed.
                 "event_time": f"{datetime(2019, 11, 4) + timedelta(minutes=number):%Y-%m-%d %H:%M:%S} UTC",
                 "event_type": "view",
                 "product_id": product,
@@ -79,17 +79,17 @@ def test_freshness(spark, broker, tmp_path):
             began = time.monotonic()
             broker.send(TOPIC, [json.dumps(event).encode()])
             while True:
-                seen = opened.version(EVENTS)
-                asking = time.monotonic()
+                seen = opened[EVENTS].version()
+                lookup_began = time.monotonic()
                 rows = for_user(pin_views(opened), RecommendationSettings(), user)
-                asked.append(time.monotonic() - asking)
+                lookups.append(time.monotonic() - lookup_began)
                 if any(row.because_of == product for row in rows):
                     break
                 assert time.monotonic() - began < 300, ingest.log.read_text()[-2000:]
-                while opened.version(EVENTS) == seen:
+                while opened[EVENTS].version() == seen:
                     time.sleep(0.1)
             waits.append(time.monotonic() - began)
             print(f"{waits[-1]:.1f} s", flush=True)
-        # The first two also wait for the start of both jobs.
+        # Leave out the first two probes, because they include the start of both jobs.
         figures = {"probes": len(waits[2:]), "median_s": statistics.median(waits[2:]), "worst_s": max(waits[2:])}
-        print(json.dumps({**figures, "median_recommend_s": statistics.median(asked)}))
+        print(json.dumps({**figures, "median_recommend_s": statistics.median(lookups)}))

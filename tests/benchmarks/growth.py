@@ -1,17 +1,20 @@
-"""What fresh results cost after ever more days of history, with the same number of events a day.
+"""The cost of fresh results after ever longer histories, at a constant number of events per day.
 
     python -m tests.benchmarks.growth FOLDER EVENTS_A_DAY DAYS MICRO_BATCHES
 
-A lake takes in DAYS days; then the next day comes in MICRO_BATCHES deliveries of 10,000 events, or of an equal share of
-the day where it has not so many, as to jobs that stay up. Prints a line of JSON for each micro-batch of ingestion and
-of the speed layer, and for what is renewed after them.
+A lake ingests DAYS days. Then MICRO_BATCHES deliveries of the next day arrive, each one micro-batch, as jobs that stay
+up would see them. A delivery has 10,000 events, or an equal share of the day where the day has fewer. The command
+prints one line of JSON for each micro-batch of ingestion and of the speed layer, and one for each table renewed after
+them.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -22,11 +25,11 @@ import pyarrow.parquet as pq
 from pyarrow.dataset import dataset, field
 from pyspark.sql import SparkSession
 
-from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.batch.refresh import update_trends
 from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.settings import load_settings
 from lambda_spark.spark import fit_partitions
-from lambda_spark.speed.update import update
+from lambda_spark.speed.update import update_similarity
 from lambda_spark.storage import tables
 from lambda_spark.storage.lake import Lake
 from lambda_spark.synthetic.generate import write_store
@@ -35,15 +38,15 @@ from tests.benchmarks.measure import bytes_read_by, cpu_seconds_of, jvm_of, prin
 from tests.sessions import start_session
 
 EVENTS = 10_000
-"""In one delivery, at most."""
+"""Most events in one delivery."""
 FEWEST_DAYS = 21
-"""A made-up store has no fewer."""
+"""Fewest days that a made-up store can have."""
 ONE_FILE_EACH = "1b"
-"""As `max_bytes_per_batch`: a file is never split, and none waits for another."""
+"""A `max_bytes_per_batch` that makes each file one micro-batch, because a file is never split."""
 
 
 class Clock:
-    """Prints what went by since it was last asked."""
+    """Prints the time and resources used since the last lap."""
 
     def __init__(self, spark: SparkSession, who: str) -> None:
         self._spark = spark
@@ -52,34 +55,34 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        # To ask Spark for the files takes longer the more it has done: that counts for nobody.
+        # Ask Spark for the files outside of any lap, because the answer takes longer with each query.
         files = files_read(self._spark)
-        self._seen = (*self._gone_by(), files)
+        self._last = (*self._readings(), files)
 
-    def _gone_by(self) -> tuple[float, float, int]:
+    def _readings(self) -> tuple[float, float, int]:
         return perf_counter(), cpu_seconds_of("self", self._jvm), bytes_read_by(self._jvm)
 
     def lap(self, work: str, **more: int) -> None:
-        now = (*self._gone_by(), files_read(self._spark))
-        seconds, cpu, read, files = (after - before for after, before in zip(now, self._seen, strict=True))
-        self._seen = (*self._gone_by(), now[-1])
+        now = (*self._readings(), files_read(self._spark))
+        seconds, cpu, read, files = (after - before for after, before in zip(now, self._last, strict=True))
+        self._last = (*self._readings(), now[-1])
         figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "bytes_read": read, "files_read": files}
         print(json.dumps({"who": self._who, "work": work, **figures, **more}), flush=True)
 
 
 def files_read(spark: SparkSession) -> int:
-    """How many data files the queries have read that Spark still tells of."""
+    """Return how many data files were read by the queries that Spark's status store still holds."""
     store = spark._jsparkSession.sharedState().statusStore()
     queries = store.executionsList()
-    found = 0
+    files = 0
     for at in range(queries.size()):
         query = queries.apply(at)
         numbers = [query.metrics().apply(nth) for nth in range(query.metrics().size())]
         values = store.executionMetrics(query.executionId())
         for number in numbers:
             if number.name() == "number of files read" and values.contains(number.accumulatorId()):
-                found += int(values.apply(number.accumulatorId()).replace(",", ""))
-    return found
+                files += int(values.apply(number.accumulatorId()).replace(",", ""))
+    return files
 
 
 def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
@@ -94,35 +97,42 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
     inbox.mkdir()
     sources = [str(folder / "history"), str(inbox)]
     clock = Clock(spark, who)
+    logging.getLogger("lambda_spark").setLevel(logging.INFO)
 
-    def each_micro_batch(work: str) -> Callable[[str], None]:
+    @contextmanager
+    def each_micro_batch(work: str) -> Iterator[None]:
         clock.start()
-        return lambda said: clock.lap(work) if said.startswith("micro-batch") else None
+        handler = _EachMicroBatch(lambda: clock.lap(work))
+        logging.getLogger("lambda_spark").addHandler(handler)
+        yield
+        logging.getLogger("lambda_spark").removeHandler(handler)
 
-    ingest(lake, sources, settings.ingest, progress=silent)
+    ingest(lake, sources, settings.ingest)
     clock.lap("history: ingest", events=days * events_a_day)
-    update(lake, settings.similarity, progress=silent)
+    update_similarity(lake, settings.similarity)
     clock.lap("history: similarity", events=days * events_a_day)
-    fit_partitions(spark, lake.size(tables.EVENTS))
-    refresh_trends(lake, settings.trends, progress=silent)
+    fit_partitions(spark, lake[tables.EVENTS].size())
+    update_trends(lake, settings.trends)
     clock.lap("history: trends", events=days * events_a_day)
 
     for number in range(deliveries):
         pq.write_table(last_day.slice(number * size, size), inbox / f"{number:04}.parquet")
     each = replace(settings.ingest, max_bytes_per_batch=ONE_FILE_EACH)
-    ingest(lake, sources, each, progress=each_micro_batch("micro-batch of ingest"))
+    with each_micro_batch("micro-batch of ingest"):
+        ingest(lake, sources, each)
     clock.lap("after them: products")
     each = replace(settings.similarity, max_bytes_per_batch=ONE_FILE_EACH)
-    update(lake, each, progress=each_micro_batch("micro-batch of similarity"))
+    with each_micro_batch("micro-batch of similarity"):
+        update_similarity(lake, each)
     clock.lap("after them: similar_items")
-    refresh_trends(lake, settings.trends, progress=silent)
+    update_trends(lake, settings.trends)
     clock.lap("after them: trends")
     print_peak(who, jvm_of(spark))
     spark.stop()
 
 
 def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
-    """Write the days before the last one into `history`, a file each; returns the events of the last day."""
+    """Write each day before the last one as a file into `history`, and return the events of the last day."""
     all_days = max(FEWEST_DAYS, days + 1)
     store = StoreSettings(events=events_a_day * all_days, days=all_days, seed=1, weekly_growth=0.0, late_share=0.0)
     write_store(store, folder / "store", "parquet", plants_file=folder / "planted_truth.json")
@@ -137,8 +147,16 @@ def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
     return day
 
 
-def silent(_: str) -> None:
-    pass
+class _EachMicroBatch(logging.Handler):
+    """A log handler that calls a function after each micro-batch, because the jobs log a line then."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(logging.INFO)
+        self._call = call
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("micro-batch"):
+            self._call()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Time, CPU and memory of one piece of work. Needs nothing but Python: the peers' environments run it too."""
+"""Measurement of the time, CPU time and memory of one piece of work.
+
+This module imports only the standard library, because the peers' environments run it too.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ from typing import Any
 
 
 def cpu_seconds_of(*processes: int | str) -> float:
-    """CPU time of some processes so far, in seconds, of all their threads."""
+    """Return the CPU seconds that all threads of some processes have used so far."""
     ticks = 0
     for process in processes:
-        # The name of a process may hold spaces; it ends with the last parenthesis.
+        # Split after the last parenthesis, because it ends the process's name, which may contain spaces.
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def jvm_of(spark: Any) -> int:
-    """The process of a session's JVM."""
+    """Return the process id of a session's JVM."""
     return int(spark.sparkContext._jvm.ProcessHandle.current().pid())
 
 
 def peak_bytes(process: int | str = "self") -> int:
-    """The most memory that a process has held so far."""
+    """Return the peak memory of a process so far, in bytes."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -36,8 +39,18 @@ def peak_bytes(process: int | str = "self") -> int:
 def measured(
     who: str, work: str, call: Callable[[], Any], cpu: Callable[[], float] = time.process_time, **more: Any
 ) -> Any:
-    """Do a piece of work and print its figures, and what more is to be said, as a line of JSON; returns what the work
-    returned."""
+    """Do a piece of work and print its figures as one line of JSON.
+
+    Args:
+        who: The side that does the work.
+        work: The name of the work.
+        call: The work itself.
+        cpu: Returns the CPU seconds used so far.
+        more: Further entries for the line.
+
+    Returns:
+        The result of `call`.
+    """
     began, cpu_began = time.perf_counter(), cpu()
     result = call()
     seconds, cpu_seconds = time.perf_counter() - began, cpu() - cpu_began
@@ -47,26 +60,26 @@ def measured(
 
 
 def print_versions(who: str, packages: Sequence[str]) -> None:
-    """Print as a line of JSON what was measured, by the packages that this environment has."""
+    """Print one line of JSON with the versions of the measured packages in this environment."""
     print(json.dumps({"who": who, "versions": {name: version(name) for name in packages}}), flush=True)
 
 
 def cpu_of_children() -> float:
-    """CPU time of the processes that this one has started and waited for, in seconds."""
+    """Return the CPU seconds of all processes that this process has started and waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def peak_of_children() -> int:
-    """The most memory that one of the processes which this one has started and waited for has held."""
+    """Return the largest peak memory of a process that this process has started and waited for, in bytes."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def print_peak(who: str, process: int | str = "self") -> None:
-    """Print as a line of JSON what a process has held at most."""
+    """Print one line of JSON with the peak memory of a process."""
     print(json.dumps({"who": who, "work": "all", "peak_bytes": peak_bytes(process)}), flush=True)
 
 
 def bytes_read_by(process: int | str = "self") -> int:
-    """What a process has read from files so far, from the disk or from its cache."""
+    """Return the bytes that a process has read from files so far, from disk or from the page cache."""
     return int(Path(f"/proc/{process}/io").read_text().split("rchar:")[1].split()[0])

@@ -1,10 +1,10 @@
-"""A month of a large store, from CSV to lists, by the commands that a user types, in the memory that they take.
+"""One month of a large store, measured from CSV files to recommendations with the commands that a user types.
 
     python -m tests.benchmarks.month FOLDER EVENTS
 
-What makes a store hard is added to it: a crawler that touches a sixtieth as many products as there are events, in one
-session, and a product that is viewed in every third session. Prints a line of JSON for each job, and for each table its
-files and bytes.
+Two hard cases are added to the store. A crawler views products one after the other in a single session, one view for
+every 60 events of the store. A bestseller is viewed in every third session. The command prints one line of JSON for
+each job, one for their peak memory, and one for each table with its files and bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WHO = "lambda-spark"
 JOBS = ("ingest", "trends", "similarity", "recommend")
 DAYS = 31
 CRAWLER, BESTSELLER = 999_999_999, 1
-"""A user and a product that the store has not."""
+"""The user id of the crawler and the product id of the bestseller. The store itself has neither."""
 TEXTS = pa.csv.ConvertOptions(
     include_columns=["event_time", "product_id", "user_id", "user_session"],
     column_types={"event_time": pa.string(), "user_session": pa.string()},
@@ -45,17 +45,17 @@ def main(folder: Path, events: int) -> None:
         source = [folder / "csv"] if job == "ingest" else []
         command = [PROJECT / "spark-submit.sh", job, *source, "--lake", folder / "lake"]
         run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
-        # Lists are made for users, however many events there are.
+        # Report no events for `recommend`. It makes lists for users, so events per second would mean nothing.
         measured(WHO, job, run, cpu_of_children, **({} if job == "recommend" else {"events": lines}))
     print(json.dumps({"who": WHO, "work": "all", "peak_bytes": peak_of_children()}))
     for log in sorted((folder / "lake").glob("*/_delta_log")):
         files = pa.table(DeltaTable(log.parent).get_add_actions(flatten=True))
-        found = {"table": log.parent.name, "files": files.num_rows, "bytes": pc.sum(files["size_bytes"]).as_py() or 0}
-        print(json.dumps({"who": WHO, **found}))
+        sizes = {"table": log.parent.name, "files": files.num_rows, "bytes": pc.sum(files["size_bytes"]).as_py() or 0}
+        print(json.dumps({"who": WHO, **sizes}))
 
 
 def add_bestseller(folder: Path) -> int:
-    """A view of one product in every third session of each file; returns the number of lines."""
+    """Add a view of the bestseller to every third session of each file, and return the number of lines."""
     lines = 0
     for file in sorted(folder.glob("events-*.csv")):
         sessions = (
@@ -63,21 +63,21 @@ def add_bestseller(folder: Path) -> int:
             .group_by("user_session")
             .aggregate([("event_time", "min"), ("user_id", "min")])
         )
-        some = sessions.take(np.arange(0, sessions.num_rows, 3))
-        count = some.num_rows
+        every_third = sessions.take(np.arange(0, sessions.num_rows, 3))
+        count = every_third.num_rows
         write_views(
             folder / f"bestseller-{file.name.removeprefix('events-')}",
-            some["event_time_min"],
+            every_third["event_time_min"],
             pa.repeat(BESTSELLER, count),
-            some["user_id_min"],
-            some["user_session"],
+            every_third["user_id_min"],
+            every_third["user_session"],
         )
         lines += count
     return lines
 
 
 def add_crawler(folder: Path, events: int) -> int:
-    """Views of one user in one session, one product after the other; returns the number of lines."""
+    """Add the crawler's session, one product after the other, and return the number of lines."""
     first = sorted(folder.glob("events-*.csv"))[0]
     rows = pa.csv.read_csv(first, convert_options=TEXTS)
     day = np.datetime64(pc.min(rows["event_time"]).as_py()[:10], "s")

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.ours STORE_CSV FOLDER EVENTS RUNS [MASTER]
 
-Prints a line of JSON for each measured piece, and sums of the tables' rows for others to agree with. Every user of the
-store gets a list, as from the others. Beside ingestion stands what Spark takes to copy the same lines as they are.
+The command prints one line of JSON for each measured piece. It also prints sums of the tables' rows, which other sides
+with the same definitions must equal. Every user of the store gets a list, because every user gets one from the other
+sides. For comparison with ingestion, it measures how long Spark takes to copy the same lines unchanged.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from lambda_spark.batch.refresh import TREND_TABLES
-from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.batch.refresh import TREND_TABLES, update_trends
+from lambda_spark.cli.progress import show_progress
 from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.serving.inputs import pin_views
 from lambda_spark.serving.one_user import for_user
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import load_settings
 from lambda_spark.spark import fit_partitions
 from lambda_spark.speed.co_interactions import total_counts
-from lambda_spark.speed.update import start_over, update
+from lambda_spark.speed.update import start_over, update_similarity
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS, RECOMMENDATIONS, SIMILAR_ITEMS, TRENDS, Table
 from tests.benchmarks.measure import cpu_of_children, cpu_seconds_of, jvm_of, measured, print_peak, print_versions
@@ -35,9 +37,9 @@ from tests.sessions import PROJECT, start_session
 
 WHO = "lambda-spark"
 ALL_DAYS = 3650
-"""More than the store is old."""
+"""An `active_days` longer than the store's history, so that every user is active."""
 SMALL_EXECUTORS = {"spark.executor.memory": "2g"}
-"""On a cluster; elsewhere there are none."""
+"""Memory of a cluster's executors. A local master has no executors, so it ignores this."""
 LINES = (
     "event_time string, event_type string, product_id bigint, category_id bigint, category_code string, brand string, "
     "price double, user_id bigint, user_session string"
@@ -48,7 +50,7 @@ SUMS = (
     (CO_INTERACTIONS, ("baskets", "strength")),
     (SIMILAR_ITEMS, ("rank", "baskets")),
 )
-"""What of the tables' rows others have too, who work by the same definitions."""
+"""Tables and columns whose sums must equal those of the sides that work by the same definitions."""
 
 
 def main(store: Path, folder: Path, events: int, runs: int, master: str = "") -> None:
@@ -57,40 +59,44 @@ def main(store: Path, folder: Path, events: int, runs: int, master: str = "") ->
     jvm = jvm_of(spark)
     piece = partial(measured, who, cpu=partial(cpu_seconds_of, "self", jvm))
     settings = load_settings(None, [f"recommendations.active_days={ALL_DAYS}"])
+    show_progress(monotonic(), to_stderr=True)
     print_versions(who, ["pyspark", "delta-spark", "deltalake"])
 
     for run in range(runs):
         lake = Lake.open(spark, str(folder / f"lake-{run}"), create=True)
-        piece("ingest", partial(ingest, lake, [str(store)], settings.ingest, progress=say), events=events)
+        piece("ingest", partial(ingest, lake, [str(store)], settings.ingest), events=events)
         piece("ingest: lines copied as they are", partial(copy, spark, store, folder / f"copy-{run}"), events=events)
         for old in (folder / f"lake-{run - 1}", folder / f"copy-{run}"):
             shutil.rmtree(old, ignore_errors=True)
 
-    def forget_what_was_written(*tables: Table) -> None:
+    def delete_tables(*tables: Table) -> None:
         for table in tables:
             shutil.rmtree(f"{lake.path}/{table.name}", ignore_errors=True)
 
-    fit_partitions(spark, lake.size(EVENTS))
+    fit_partitions(spark, lake[EVENTS].size())
     for _ in range(runs):
-        forget_what_was_written(*TREND_TABLES)
-        piece("trends", partial(refresh_trends, lake, settings.trends, progress=say), events=events)
+        delete_tables(*TREND_TABLES)
+        piece("trends", partial(update_trends, lake, settings.trends), events=events)
     for _ in range(runs):
-        if lake.exists(SIMILAR_ITEMS):
-            start_over(lake, settings.similarity, say)
-        piece("similarity", partial(update, lake, settings.similarity, progress=say), events=events)
+        if lake[SIMILAR_ITEMS].exists():
+            start_over(lake, settings.similarity)
+        piece("similarity", partial(update_similarity, lake, settings.similarity), events=events)
     for _ in range(runs):
-        forget_what_was_written(RECOMMENDATIONS)
-        piece("recommend", partial(refresh_recommendations, lake, settings.recommendations, progress=say))
-    users = [row.user_id for row in lake.read(RECOMMENDATIONS).where("rank = 1").select("user_id").limit(5).collect()]
+        delete_tables(RECOMMENDATIONS)
+        piece("recommend", partial(update_recommendations, lake, settings.recommendations))
+    users = [row.user_id for row in lake[RECOMMENDATIONS].read().where("rank = 1").select("user_id").limit(5).collect()]
     for user in users:
-        one = partial(for_user, settings=settings.recommendations, user_id=user)
-        piece("one user, in an open session", lambda one=one: one(pin_views(lake)))
+        recommend = partial(for_user, settings=settings.recommendations, user_id=user)
+        piece("one user, in an open session", lambda recommend=recommend: recommend(pin_views(lake)))
     for user in users:
         command = [str(PROJECT / "spark-submit.sh"), "lookup", "--user", str(user), "--lake", lake.path]
         look_up = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
         measured(who, "one user, looked up by a process", look_up, cpu_of_children)
+    replay = [str(PROJECT / "spark-submit.sh"), "replay", str(store), "--to", str(folder / "feed"), "--rate", "1e9"]
+    play = partial(subprocess.run, replay, check=True, stdout=subprocess.DEVNULL)
+    measured(who, "replay into a folder", play, cpu_of_children, events=events)
     for table, columns in SUMS:
-        rows = lake.read(table)
+        rows = lake[table].read()
         rows = total_counts(rows) if table is CO_INTERACTIONS else rows
         sums = rows.agg(F.count("*"), *(F.sum(column) for column in columns)).collect()[0]
         print(json.dumps({"who": who, "table": table.name, "sums": list(sums)}))
@@ -99,12 +105,8 @@ def main(store: Path, folder: Path, events: int, runs: int, master: str = "") ->
 
 
 def copy(spark: SparkSession, store: Path, target: Path) -> None:
-    """What ingestion is measured by: read, and written to Delta as it is, without a look at a line."""
+    """Read the lines and write them to Delta without any validation, for a comparison with ingestion."""
     spark.read.csv(str(store), schema=LINES, header=True).write.format("delta").save(str(target))
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

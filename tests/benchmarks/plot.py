@@ -1,8 +1,8 @@
-"""The growth as a picture: seconds and bytes of each micro-batch against the days of history.
+"""A picture of the benchmark `growth`: seconds, CPU seconds and MB of each micro-batch against the days of history.
 
     python plot.py GROWTH_JSON PICTURE
 
-Runs in an environment of its own.
+This file runs in an environment of its own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PANELS = (("seconds", 1, "seconds"), ("cpu_seconds", 1, "CPU seconds"), ("bytes_
 
 
 def main(results: Path, picture: Path) -> None:
-    found = json.loads(results.read_text())
+    growth = json.loads(results.read_text())
     figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 4.2), layout="constrained")
     for axis, (name, unit, title) in zip(axes, PANELS, strict=True):
         values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for line in found["lines"]:
+        for line in growth["lines"]:
             if line.get("work", "").startswith(("micro-batch", "after")):
                 values[line["work"]][int(line["who"].split()[0])].append(line[name] / unit)
         for work, by_days in sorted(values.items(), reverse=True):
@@ -36,14 +36,15 @@ def main(results: Path, picture: Path) -> None:
             [drawn] = axis.plot(days, middle, marker="o", linestyle="-" if is_batch else ":", label=work)
             for day in days if is_batch else ():
                 axis.plot([day] * len(by_days[day]), by_days[day], ".", alpha=0.3, color=drawn.get_color())
-        # By logarithms what is flat is seen beside what grows with the history, and that is a straight line.
+        # Use logarithmic axes. They show flat costs beside growing ones, and a cost that grows with the history is a
+        # straight line on them.
         axis.set(xscale="log", yscale="log", xlabel="days of history", title=title)
         axis.set_xticks(days, [str(day) for day in days])
         axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
-    figure.suptitle(found["title"], fontsize="medium")
+    figure.suptitle(growth["title"], fontsize="medium")
     figure.savefig(picture, dpi=120)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark's figures as tables for people."""
+"""The benchmark's figures as Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,58 +8,80 @@ from statistics import median
 from typing import Any
 
 Figures = dict[str, Any]
-"""One line of a side's output: who, work, seconds, cpu_seconds, and maybe events, bytes_read, files_read; or who, work
-`all` and peak_bytes; or who and versions."""
+"""One line of a side's output, in one of three forms.
+
+- A measured piece: who, work, seconds and cpu_seconds, and optionally events, bytes_read and files_read.
+- The peak memory: who, work `all` and peak_bytes.
+- The measured packages: who and versions.
+"""
 
 
 def summary(figures: Iterable[Figures]) -> list[Figures]:
-    """One row per side and work: runs, median, least and most seconds, and medians of what else was measured."""
+    """Summarise the runs of each side and work.
+
+    Returns:
+        One row per side and work: the number of runs, the median, least and most seconds, the median CPU seconds and
+        the side's peak memory in bytes. The medians of events, bytes_read and files_read are None where a run lacks
+        them.
+    """
     runs: dict[tuple[str, str], list[Figures]] = defaultdict(list)
     peaks: dict[str, int] = {}
-    for one in figures:
-        if "seconds" in one:
-            runs[one["work"], one["who"]].append(one)
-        elif "peak_bytes" in one:
-            peaks[one["who"]] = one["peak_bytes"]
+    for line in figures:
+        if "seconds" in line:
+            runs[line["work"], line["who"]].append(line)
+        elif "peak_bytes" in line:
+            peaks[line["who"]] = line["peak_bytes"]
 
-    def middle(each: Sequence[Figures], name: str) -> float | None:
-        return median(one[name] for one in each) if all(name in one for one in each) else None
+    def median_of(lines: Sequence[Figures], name: str) -> float | None:
+        return median(line[name] for line in lines) if all(name in line for line in lines) else None
 
     return [
         {
             "work": work,
             "who": who,
-            "runs": len(each),
-            "median_s": median(one["seconds"] for one in each),
-            "least_s": min(one["seconds"] for one in each),
-            "most_s": max(one["seconds"] for one in each),
-            "cpu_s": median(one["cpu_seconds"] for one in each),
+            "runs": len(lines),
+            "median_s": median(line["seconds"] for line in lines),
+            "least_s": min(line["seconds"] for line in lines),
+            "most_s": max(line["seconds"] for line in lines),
+            "cpu_s": median(line["cpu_seconds"] for line in lines),
             "peak_bytes": peaks.get(who),
-            **{name: middle(each, name) for name in ("events", "bytes_read", "files_read")},
+            **{name: median_of(lines, name) for name in ("events", "bytes_read", "files_read")},
         }
-        for (work, who), each in runs.items()
+        for (work, who), lines in runs.items()
     ]
 
 
 def with_ratios(rows: Sequence[Figures], base: str, *, of_base: bool, same_work: Sequence[str] = ()) -> list[Figures]:
-    """Each row with `ratio`: its median in multiples of that of the base for the same work, or the other way round.
+    """Add a `ratio` to each row: its median time compared with the base's time for the same work.
 
-    None where the base has no figure. The works of `same_work` count as one: the base has one of them.
+    Args:
+        rows: The result of `summary`.
+        base: The side to compare with.
+        of_base: Whether the ratio is the base's time in multiples of the row's time, and not the other way round.
+        same_work: Names of work that count as the same. The base has one of them.
+
+    Returns:
+        The rows with `ratio`, which is None where the base has no time for the work.
     """
     medians = {row["work"]: row["median_s"] for row in rows if row["who"] == base}
     shared = next((medians[work] for work in same_work if work in medians), None)
 
     def ratio(row: Figures) -> float | None:
-        of = medians.get(row["work"], shared if row["work"] in same_work else None)
-        if not of:
+        base_s = medians.get(row["work"], shared if row["work"] in same_work else None)
+        if not base_s:
             return None
-        return float(of / row["median_s"] if of_base else row["median_s"] / of)
+        return float(base_s / row["median_s"] if of_base else row["median_s"] / base_s)
 
     return [{**row, "ratio": ratio(row)} for row in rows]
 
 
 def markdown(rows: Sequence[Figures], ratio: str = "") -> str:
-    """A table in Markdown, with those columns only that have figures; `ratio` is what it is called."""
+    """Return a Markdown table without the columns that are empty.
+
+    Args:
+        rows: The result of `summary` or `with_ratios`.
+        ratio: The heading of the column with the ratios.
+    """
     columns = {
         "work": lambda row: row["work"],
         "by": lambda row: row["who"],
@@ -83,6 +105,6 @@ def _seconds(row: Figures) -> str:
 
 
 def versions(figures: Iterable[Figures]) -> str:
-    """What was measured, in a line."""
-    found = {name: number for one in figures for name, number in one.get("versions", {}).items()}
-    return ", ".join(f"{name} {number}" for name, number in sorted(found.items()))
+    """Return one line with the names and versions of the measured packages."""
+    numbers = {name: number for line in figures for name, number in line.get("versions", {}).items()}
+    return ", ".join(f"{name} {number}" for name, number in sorted(numbers.items()))

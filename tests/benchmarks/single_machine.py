@@ -1,13 +1,14 @@
-"""What single-machine engines take for the same work, from a store's Parquet files.
+"""Single-machine engines (DuckDB, Polars, implicit) measured on the same work, from a store's Parquet files.
 
     python single_machine.py WHO STORE_PARQUET RUNS [WORK…]
 
-WHO is duckdb, polars or implicit, WORK what DuckDB is to do (default: all). Runs in an environment of its own; prints a
-line of JSON for each measured piece.
-DuckDB works by this project's definitions and prints sums of its rows, which must be those of our tables. It leaves out
-the trends of categories, brands and users, overdispersion, false discoveries, directions and ranks, attributes, the
-trend in a score, products bought before, fillers and reasons. Polars counts trends without z. implicit's pairs are
-those within the last 50 products of each user.
+WHO is duckdb, polars or implicit. WORK names the pieces that DuckDB does (default: all of them). This file runs in an
+environment of its own. It prints one line of JSON for each measured piece.
+
+DuckDB works by this project's definitions and prints sums of its rows, which must equal those of our tables. For trends
+it leaves out categories, brands and users, overdispersion, false discovery rates, directions, ranks and attributes. For
+lists it leaves out the trend in a score, the filter of bought products, fillers and reasons. Polars computes trends
+without z. implicit counts pairs within the last 50 products of each user.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def duckdb(store: str, runs: int, *works: str) -> None:
         if works and work not in works:
             continue
         for _ in range(runs):
-            measured("DuckDB", work, lambda sql=sql: [connection.execute(one) for one in sql])
+            measured("DuckDB", work, lambda sql=sql: [connection.execute(statement) for statement in sql])
     if works:
         return
     for table, sums in (
@@ -170,7 +171,7 @@ def polars(store: str, runs: int) -> None:
 
 
 def implicit(store: str, runs: int) -> None:
-    # Its own threads are enough: the ones of the linear algebra beneath would only stand in their way.
+    # Give OpenBLAS one thread, because its threads would compete with implicit's own.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     os.environ["POLARS_MAX_THREADS"] = str(THREADS)
     import numpy as np

@@ -1,9 +1,10 @@
-"""What the Spark recommenders that one would otherwise take need for the same work, from a store's Parquet files.
+"""Other Spark recommenders (RePlay, SARplus) measured on the same work, from a store's Parquet files.
 
     python spark_peers.py WHO STORE_PARQUET FOLDER RUNS
 
-WHO is replay or sar. Runs in an environment of its own, with the Spark that both were made for; prints a line of JSON
-for each measured piece. The pairs are those within the last 50 products of each user: neither knows sessions.
+WHO is replay or sar. This file runs in an environment of its own, with the Spark version that both were made for. It
+prints one line of JSON for each measured piece. Pairs are counted within the last 50 products of each user, because
+neither recommender knows sessions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def open_session(folder: Path) -> SparkSession:
     settings = {
         "spark.driver.memory": "6g",
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
-        # As many as cores and a little more: Spark's 200 would only cost here.
+        # Use a few more partitions than cores, because Spark's default of 200 only adds overhead on two cores.
         "spark.sql.shuffle.partitions": "8",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.ui.enabled": "false",
@@ -42,7 +43,11 @@ def open_session(folder: Path) -> SparkSession:
 
 
 def last_items(spark: SparkSession, store: str) -> DataFrame:
-    """The last distinct products of each user: user_idx, item_idx (both numbered from 0), timestamp, relevance."""
+    """Return the last distinct products of each user.
+
+    Returns:
+        user_idx and item_idx, both numbered from 0; timestamp, in seconds; relevance, always 1.
+    """
     latest_first = Window.partitionBy("user_id").orderBy(F.desc("timestamp"), "product_id")
     touched = (
         spark.read.parquet(store)
@@ -61,7 +66,7 @@ def last_items(spark: SparkSession, store: str) -> DataFrame:
 
 
 def keep_only(spark: SparkSession, items: DataFrame) -> None:
-    """Take out of Spark's cache what a run has left there: the next one, whose plans are the same, would find it."""
+    """Empty Spark's cache of all but the items, because the next run has the same plans and would reuse its results."""
     spark.catalog.clearCache()
     items.cache().count()
 

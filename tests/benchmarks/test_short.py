@@ -1,4 +1,4 @@
-"""The benchmark in short, for what it finds and not for how long it takes."""
+"""A short benchmark run, which checks the results and not the times."""
 
 import json
 import subprocess
@@ -10,21 +10,21 @@ from tests.sessions import PROJECT
 
 
 @pytest.mark.process
-def test_of_half_a_million_events_our_tables_have_the_rows_that_duckdb_finds(tmp_path):
+def test_our_tables_have_the_same_row_sums_as_duckdb_on_half_a_million_events(tmp_path):
     chosen = ["--events", "5e5", "--runs", "1", "--sides", "ours", "duckdb", "--out", tmp_path]
     done = subprocess.run(
         [PROJECT / "spark-submit.sh", "benchmark", *chosen], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    found = json.loads((tmp_path / "layers.json").read_text())
-    sides = {one["who"] for one in found["lines"] if "sums" in one}
+    results = json.loads((tmp_path / "layers.json").read_text())
+    sides = {line["who"] for line in results["lines"] if "sums" in line}
     assert sides == {"lambda-spark", "DuckDB"}
-    measured = {(row["who"], row["work"]) for row in found["rows"]}
+    measured = {(row["who"], row["work"]) for row in results["rows"]}
     assert {(who, work) for who in sides for work in ("trends", "similarity", "recommend")} <= measured
     assert "| trends | DuckDB |" in (tmp_path / "layers.md").read_text()
 
 
-def test_figures_are_told_by_their_medians_and_ratios():
+def test_the_report_shows_medians_and_ratios():
     def line(who, work, seconds, **more):
         return {"who": who, "work": work, "seconds": seconds, "cpu_seconds": 2 * seconds, **more}
 

@@ -1,12 +1,13 @@
-"""How well trends are found: the batch layer's definition against others, over many stores with planted trends.
+"""A study of how well the batch layer and other methods find planted trends, over many made-up stores.
 
 `./spark-submit.sh benchmark trends` runs this file in a process of its own, with the number of stores.
 
     planted demand of each seed ─► the function of the batch layer ─┐
                                └─► the other formulas (numpy)      ─┴─► lists per bucket and direction ─► figures
 
-A list has what a method calls rising (or waning), the strongest first. Methods that only rank call their first TOP. All
-stores are compared in one pass of Spark: `trends` treats every signal apart, so each store is a signal of its own.
+A list holds the keys that a method calls rising (or waning), the strongest first. A method that only ranks lists its
+first TOP keys. One Spark job compares all stores. Each store is a signal of its own there, because `trends` computes
+each signal separately.
 """
 
 from __future__ import annotations
@@ -40,52 +41,63 @@ from tests.sessions import PROJECT, start_session
 TOP = 20
 WEEK = 7
 BATCH_LAYER = "batch layer"
-"""The method that is the production function."""
+"""The name of the method that calls the production function."""
 
 
-class Place(NamedTuple):
-    """Where a list belongs: the store, what is listed, by how many days the grid is shifted, bucket and direction."""
+class ListId(NamedTuple):
+    """The identity of a list: the store, the type of its keys, the grid, the bucket and the direction."""
 
     seed: int
-    of: Of
+    key_type: Of
     shift: int
+    """Days by which the grid of buckets is shifted."""
     bucket: int
+    """The bucket's index in its grid."""
     direction: int
+    """1 for rising, -1 for waning."""
 
 
-Lists = dict[Place, list[int]]
-"""Keys by place, the strongest first."""
+Lists = dict[ListId, list[int]]
+"""The keys of each list, the strongest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """The figures of one method, for one kind of key and one direction; a figure is null where nothing was listed."""
+    """The figures of one method for one type of key and one direction.
 
-    of: Of
+    A key is true when it really changed in the list's direction. A figure is None where the method listed no key.
+    """
+
+    key_type: Of
     method: str
     direction: str
     precision: float | None
-    """Of the first 20 listed, the percent that truly moved that way."""
+    """Percent of true keys among the first 20 keys of all lists."""
     recall: float
-    """Of the trends planted in a bucket, the percent among its first 20."""
-    false: float
-    """Of those listed in a bucket, the percent that did not move that way, 0 where none is listed, on average over
-    buckets: the false discovery rate (Benjamini and Hochberg, 1995)."""
+    """Percent of the trends planted in a bucket that are among the first 20 of its list."""
+    false_discovery_rate: float
+    """Percent of keys in a list that are not true, averaged over buckets. An empty list counts as 0.
+
+    Source:
+        False discovery rate, Benjamini and Hochberg, 1995.
+    """
     false_of_all: float | None
-    """Of all that was ever listed, the percent that did not move that way."""
+    """Percent of keys that are not true, among the keys of all lists together."""
     listed: float
-    """Keys listed per bucket."""
-    buckets: float | None
-    """Buckets until a planted trend is among the first 20, over all grids: 1 is the bucket in which it begins."""
-    stays: float | None
-    """The percent of the first 20 that stays when the grid is shifted by 1 to 6 days (the longer list is 100)."""
+    """Keys per list, averaged over buckets."""
+    delay: float | None
+    """Buckets until a planted trend is among the first 20, averaged over all grids. It begins in bucket 1."""
+    overlap: float | None
+    """Percent of the first 20 that stay listed when the grid is shifted by 1 to 6 days.
+
+    The longer of the two lists counts as 100."""
 
 
 # --- Other methods ----------------------------------------------------------------------------------------------------
 
 
 class Counts(NamedTuple):
-    """Views by key in a bucket and the two before it."""
+    """Views by key in a bucket and in the two buckets before it."""
 
     current: Floats
     previous: Floats
@@ -93,44 +105,62 @@ class Counts(NamedTuple):
 
 
 Score = Callable[[Counts], tuple[Floats, Floats | None]]
-"""A score, positive for what rises and negative for what wanes, and from which absolute score on a key is called; None
-where the method only ranks."""
+"""A method: it returns a score per key and the smallest absolute score that the method calls a trend.
+
+The score is positive for a rising key and negative for a waning one. A method that only ranks returns None for the
+smallest score."""
 
 
 def growth(counts: Counts) -> tuple[Floats, Floats | None]:
-    """(c - p) / (c + p + 1): the trend value of the original project, which ranks by it."""
+    """Return (c - p) / (c + p + 1), the trend value by which the original project ranks."""
     c, p, _ = counts
     return (c - p) / (c + p + 1), None
 
 
 def difference(counts: Counts) -> tuple[Floats, Floats | None]:
-    """c - p: "trending" of the Universal Recommender (ActionML), the difference between two halves of a period."""
+    """Return c - p, the difference between two halves of a period.
+
+    Source:
+        "trending" of the Universal Recommender (ActionML).
+    """
     return counts.current - counts.previous, None
 
 
 def difference_of_differences(counts: Counts) -> tuple[Floats, Floats | None]:
-    """(c - p) - (p - b): "hot" of the Universal Recommender (ActionML), over three thirds of a period."""
+    """Return (c - p) - (p - b), the difference of differences between three thirds of a period.
+
+    Source:
+        "hot" of the Universal Recommender (ActionML).
+    """
     c, p, b = counts
     return (c - p) - (p - b), None
 
 
 def decayed_popularity(counts: Counts) -> tuple[Floats, Floats | None]:
-    """c + p/2 + b/4: popularity with a half-life of one bucket. It has no notion of waning."""
+    """Return c + p/2 + b/4, popularity with a half-life of one bucket. It cannot show waning."""
     c, p, b = counts
     return c + p / 2 + b / 4, None
 
 
 def poisson_interval(counts: Counts) -> tuple[Floats, Floats | None]:
-    """(c - p) / (2.576·√p), a trend from 1 on: is the count outside the 99 % interval of a Poisson variable with the
-    last count as its mean? Point-by-point Poisson of Hendrickson, Kolb, Lehman and Montague, Trend Detection in Social
-    Data, Twitter 2015, with the normal interval; p at least 1."""
+    """Return (c - p) / (2.576·√p), with p at least 1; a key is a trend from an absolute score of 1 on.
+
+    Such a count lies outside the 99 % interval of a Poisson variable whose mean is the last count. The interval is that
+    of the normal approximation.
+
+    Source:
+        Point-by-point Poisson, Hendrickson, Kolb, Lehman and Montague, Trend Detection in Social Data, Twitter 2015.
+    """
     c, p, _ = counts
     score = (c - p) / (2.576 * np.sqrt(np.maximum(p, 1)))
     return score, np.ones_like(score)
 
 
 def share_z(counts: Counts) -> tuple[Floats, Floats | None]:
-    """z of the share by itself, from 3 on, with a change of at least 10: see `batch.trends.z_score`."""
+    """Return the z-score of the share; a key is a trend from |z| = 3 on, with a change of at least 10.
+
+    `batch.trends.z_score` has the formula. This method has no bound on the false discovery rate.
+    """
     c, p, _ = counts
     n, share = c + p, c.sum() / (c.sum() + p.sum())
     z = (c - n * share) / np.sqrt(np.maximum(n, 1) * share * (1 - share))
@@ -140,80 +170,81 @@ def share_z(counts: Counts) -> tuple[Floats, Floats | None]:
 METHODS: dict[str, Score] = {
     "growth (original)": growth,
     "difference (UR trending)": difference,
-    "of differences (UR hot)": difference_of_differences,
+    "difference of differences (UR hot)": difference_of_differences,
     "decayed popularity": decayed_popularity,
     "Poisson interval (Gnip)": poisson_interval,
     "z of the share alone": share_z,
 }
 
 
-def other_lists(demand: PlantedDemand, seed: int, shifts: Iterable[int], score: Score) -> Lists:
-    """What a method lists in one store."""
+def lists_by_score(demand: PlantedDemand, seed: int, shifts: Iterable[int], score: Score) -> Lists:
+    """Return the lists of a method for one store."""
     lists: Lists = {}
-    for of in get_args(Of):
+    for key_type in get_args(Of):
         for shift in shifts:
             buckets = bucket_days(demand.days, shift)
-            views = [np.zeros_like(demand.views[of][0])] + [demand.views[of][days].sum(axis=0) for days in buckets]
+            by_day = demand.views[key_type]
+            views = [np.zeros_like(by_day[0])] + [by_day[days].sum(axis=0) for days in buckets]
             for bucket in range(1, len(buckets)):
                 counts = Counts(*(views[bucket + 1 - back].astype(float) for back in range(3)))
                 scores, least = score(counts)
                 for direction in (1, -1):
-                    called = (scores * direction > 0) & (least is None or scores * direction >= least)
-                    keys = np.flatnonzero(called)
+                    is_trend = (scores * direction > 0) & (least is None or scores * direction >= least)
+                    keys = np.flatnonzero(is_trend)
                     strongest = keys[np.argsort(-np.abs(scores[keys]), kind="stable")]
                     listed = strongest[:TOP] if least is None else strongest
-                    lists[Place(seed, of, shift, bucket, direction)] = listed.tolist()
+                    lists[ListId(seed, key_type, shift, bucket, direction)] = listed.tolist()
     return lists
 
 
 # --- The batch layer --------------------------------------------------------------------------------------------------
 
 
-def batch_lists(
+def lists_of_batch_layer(
     spark: SparkSession, demands: Mapping[int, PlantedDemand], shifts: Iterable[int], settings: TrendSettings
 ) -> Lists:
-    """What `batch.trends.trends` lists in all stores."""
+    """Return the lists of `batch.trends.trends` for all stores."""
     lists: Lists = {}
     for shift in shifts:
         shifted = replace(settings, origin=settings.origin + timedelta(days=shift))
-        for row in sorted(_called(spark, demands, shift, shifted).collect(), key=lambda row: row.rank):
-            of, seed = row.signal.split()
+        for row in sorted(_trend_rows(spark, demands, shift, shifted).collect(), key=lambda row: row.rank):
+            key_type, seed = row.signal.split()
             first = demands[int(seed)].first_day.astype("datetime64[s]").item()
             bucket = ((row.bucket_start - first).days - shift) // WEEK + (shift > 0)
-            place = Place(int(seed), of, shift, bucket, 1 if row.direction == "rising" else -1)
-            lists.setdefault(place, []).append(row.key)
+            list_id = ListId(int(seed), key_type, shift, bucket, 1 if row.direction == "rising" else -1)
+            lists.setdefault(list_id, []).append(row.key)
     return lists
 
 
-def _called(
+def _trend_rows(
     spark: SparkSession, demands: Mapping[int, PlantedDemand], shift: int, settings: TrendSettings
 ) -> DataFrame:
     buckets = Buckets(settings)
-    demand = _counted(spark, _demand_columns(demands, shift), buckets)
-    totals = _counted(spark, _total_columns(demands, shift), buckets)
-    starts = [day for one in demands.values() for day in _bucket_starts(one, shift)]
+    demand = _with_previous_counts(spark, _key_counts(demands, shift), buckets)
+    totals = _with_previous_counts(spark, _total_counts(demands, shift), buckets)
+    starts = [day for store in demands.values() for day in _bucket_starts(store, shift)]
     first, newest = (F.timestamp_micros(F.lit(_micros(day))) for day in (min(starts), max(starts)))
     rows = trends(demand, totals, "key", settings, first_bucket=first, newest_bucket=newest, known_until=newest)
     return rows.where(F.col("direction") != STEADY).select("signal", "bucket_start", "key", "direction", "rank")
 
 
-def _counted(
+def _with_previous_counts(
     spark: SparkSession, columns: Iterator[tuple[str, np.datetime64, Ints, Ints]], buckets: Buckets
 ) -> DataFrame:
-    """Columns bucket_start, signal, key, current and previous from (signal, start, keys, events)."""
+    """Return bucket_start, signal, key, current and previous, from tuples of signal, bucket start, keys and events."""
     signals, starts, keys, events = zip(*columns, strict=True)
     sizes = [len(part) for part in keys]
-    place = np.repeat(np.arange(len(sizes)), sizes)
-    counted = pa.table(
+    part_of_row = np.repeat(np.arange(len(sizes)), sizes)
+    counts = pa.table(
         {
-            "signal": pa.array(signals).take(pa.array(place)),
-            "micros": np.array([_micros(start) for start in starts])[place],
+            "signal": pa.array(signals).take(pa.array(part_of_row)),
+            "micros": np.array([_micros(start) for start in starts])[part_of_row],
             "key": np.concatenate(keys),
             "events": np.concatenate(events),
         }
     )
     rows = (
-        spark.createDataFrame(counted)
+        spark.createDataFrame(counts)
         .where(F.col("events") > 0)
         .select("signal", F.timestamp_micros("micros").alias("bucket_start"), "key", F.col("events").alias("current"))
     )
@@ -222,22 +253,20 @@ def _counted(
     )
 
 
-def _demand_columns(
-    demands: Mapping[int, PlantedDemand], shift: int
-) -> Iterator[tuple[str, np.datetime64, Ints, Ints]]:
+def _key_counts(demands: Mapping[int, PlantedDemand], shift: int) -> Iterator[tuple[str, np.datetime64, Ints, Ints]]:
     for seed, demand in demands.items():
-        for of, views in demand.views.items():
+        for key_type, views in demand.views.items():
             starts = _bucket_starts(demand, shift)
             for start, days in zip(starts, bucket_days(demand.days, shift), strict=True):
-                yield f"{of} {seed}", start, np.arange(views.shape[1]), views[days].sum(axis=0)
+                yield f"{key_type} {seed}", start, np.arange(views.shape[1]), views[days].sum(axis=0)
 
 
-def _total_columns(demands: Mapping[int, PlantedDemand], shift: int) -> Iterator[tuple[str, np.datetime64, Ints, Ints]]:
+def _total_counts(demands: Mapping[int, PlantedDemand], shift: int) -> Iterator[tuple[str, np.datetime64, Ints, Ints]]:
     for seed, demand in demands.items():
-        for of in demand.views:
+        for key_type in demand.views:
             starts = _bucket_starts(demand, shift)
             for start, days in zip(starts, bucket_days(demand.days, shift), strict=True):
-                yield f"{of} {seed}", start, np.zeros(1, np.int64), demand.traffic[days].sum(keepdims=True)
+                yield f"{key_type} {seed}", start, np.zeros(1, np.int64), demand.traffic[days].sum(keepdims=True)
 
 
 def _bucket_starts(demand: PlantedDemand, shift: int) -> list[np.datetime64]:
@@ -253,7 +282,10 @@ def _micros(day: np.datetime64) -> int:
 
 
 def bucket_days(days: int, shift: int) -> list[range]:
-    """The days, by index, of each bucket of a grid shifted by so many days: with a shift the first one is cut."""
+    """Return the day indices of each bucket, for a grid that is shifted by some days.
+
+    The first bucket of a shifted grid is shorter, because it begins before the store's first day.
+    """
     begins = range(shift - WEEK if shift else 0, days, WEEK)
     return [range(max(begin, 0), min(begin + WEEK, days)) for begin in begins]
 
@@ -261,136 +293,168 @@ def bucket_days(days: int, shift: int) -> list[range]:
 def trend_quality(
     spark: SparkSession, seeds: Sequence[int], settings: TrendSettings, shifts: Sequence[int] = range(WEEK)
 ) -> list[Quality]:
-    """All figures over the stores of some seeds, and grids shifted by some days (0 among them)."""
+    """Return all figures over the stores of some seeds.
+
+    Args:
+        spark: The session.
+        seeds: One seed per store.
+        settings: The settings of the batch layer's trends.
+        shifts: Days by which the grids of buckets are shifted; 0 must be among them.
+
+    Raises:
+        UsageError: If `trends.bucket` is not 7 days.
+    """
     if settings.bucket != timedelta(days=WEEK):
-        raise UsageError("trends are measured for trends.bucket = '7 days', as they are planted on Mondays")
+        raise UsageError(
+            "this benchmark needs trends.bucket = '7 days', because the trends are planted on Mondays. "
+            "Set trends.bucket = '7 days' in conf/lambda.toml"
+        )
     demands = {seed: planted_demand(trend_store(seed)) for seed in seeds}
-    lists = {BATCH_LAYER: batch_lists(spark, demands, shifts, settings)}
+    lists = {BATCH_LAYER: lists_of_batch_layer(spark, demands, shifts, settings)}
     for name, score in METHODS.items():
         lists[name] = {}
         for seed, demand in demands.items():
-            lists[name] |= other_lists(demand, seed, shifts, score)
+            lists[name] |= lists_by_score(demand, seed, shifts, score)
     truth = {
-        Place(seed, of, 0, bucket, direction): set(np.flatnonzero(changes == direction).tolist())
+        ListId(seed, key_type, 0, bucket, direction): set(np.flatnonzero(changes == direction).tolist())
         for seed, demand in demands.items()
-        for of in get_args(Of)
-        for bucket, changes in _changes(demand, of)
+        for key_type in get_args(Of)
+        for bucket, changes in _true_changes_by_bucket(demand, key_type)
         for direction in (1, -1)
     }
     return [
-        quality(method, of, direction, lists[method], truth, demands, shifts)
-        for of in get_args(Of)
+        quality(method, key_type, direction, lists[method], truth, demands, shifts)
+        for key_type in get_args(Of)
         for method in lists
         for direction in (1, -1)
     ]
 
 
-def _changes(demand: PlantedDemand, of: Of) -> Iterator[tuple[int, Ints]]:
+def _true_changes_by_bucket(demand: PlantedDemand, key_type: Of) -> Iterator[tuple[int, Ints]]:
     buckets = bucket_days(demand.days, 0)
     for bucket in range(1, len(buckets)):
-        yield bucket, true_changes(demand, of, buckets[bucket - 1], buckets[bucket])
+        yield bucket, true_changes(demand, key_type, buckets[bucket - 1], buckets[bucket])
 
 
 def quality(
     method: str,
-    of: Of,
+    key_type: Of,
     direction: int,
     lists: Lists,
-    truth: Mapping[Place, set[int]],
+    truth: Mapping[ListId, set[int]],
     demands: Mapping[int, PlantedDemand],
     shifts: Sequence[int],
 ) -> Quality:
-    """The figures of one method's lists."""
-    places = [place for place in truth if place.of == of and place.direction == direction]
+    """Return the figures of one method's lists.
+
+    Args:
+        method: The name of the method.
+        key_type: The type of keys to measure.
+        direction: 1 for rising, -1 for waning.
+        lists: The method's lists.
+        truth: The keys that really changed, by list of the unshifted grid.
+        demands: The stores by seed.
+        shifts: Days by which the grids are shifted.
+    """
+    list_ids = [list_id for list_id in truth if list_id.key_type == key_type and list_id.direction == direction]
     top = hits = found = planted = 0
     listed, false = [], []
-    for place in places:
-        called = lists.get(place, [])
-        first, wanted = called[:TOP], _planted(demands[place.seed], place)
-        top, hits = top + len(first), hits + len(truth[place].intersection(first))
-        listed.append(len(called))
-        false.append(len(set(called) - truth[place]))
-        planted, found = planted + len(wanted), found + len(wanted.intersection(first))
+    for list_id in list_ids:
+        keys = lists.get(list_id, [])
+        first, planted_keys = keys[:TOP], _planted_keys(demands[list_id.seed], list_id)
+        top, hits = top + len(first), hits + len(truth[list_id].intersection(first))
+        listed.append(len(keys))
+        false.append(len(set(keys) - truth[list_id]))
+        planted, found = planted + len(planted_keys), found + len(planted_keys.intersection(first))
     delays = [
         delay
         for seed, demand in demands.items()
-        for week, key, way in demand.planted[of]
-        if way == direction
+        for week, key, change in demand.planted[key_type]
+        if change == direction
         for shift in shifts
-        if (delay := _delay(lists, seed, of, shift, week, key, way)) is not None
+        if (delay := _delay(lists, seed, key_type, shift, week, key, direction)) is not None
     ]
-    stays = list(_stays(lists, places, shifts, demands))
+    overlaps = list(_overlaps(lists, list_ids, shifts, demands))
     return Quality(
-        of=of,
+        key_type=key_type,
         method=method,
         direction="rising" if direction > 0 else "waning",
         precision=100 * hits / top if top else None,
         recall=100 * found / planted,
-        false=100 * float(np.mean(np.array(false) / np.maximum(listed, 1))),
+        false_discovery_rate=100 * float(np.mean(np.array(false) / np.maximum(listed, 1))),
         false_of_all=100 * sum(false) / sum(listed) if sum(listed) else None,
         listed=float(np.mean(listed)),
-        buckets=float(np.mean(delays)) if delays else None,
-        stays=100 * float(np.mean(stays)) if stays else None,
+        delay=float(np.mean(delays)) if delays else None,
+        overlap=100 * float(np.mean(overlaps)) if overlaps else None,
     )
 
 
-def _planted(demand: PlantedDemand, place: Place) -> set[int]:
-    return {key for week, key, way in demand.planted[place.of] if (week, way) == (place.bucket, place.direction)}
+def _planted_keys(demand: PlantedDemand, list_id: ListId) -> set[int]:
+    planted = demand.planted[list_id.key_type]
+    return {key for week, key, change in planted if (week, change) == (list_id.bucket, list_id.direction)}
 
 
-def _delay(lists: Lists, seed: int, of: Of, shift: int, week: int, key: int, way: int) -> int | None:
-    """1 where a trend is among the first in the bucket in which it begins, 2 in the one after, null in neither."""
+def _delay(lists: Lists, seed: int, key_type: Of, shift: int, week: int, key: int, direction: int) -> int | None:
+    """Return the bucket in which a planted trend enters the first TOP of a list.
+
+    Returns:
+        1 for the bucket in which the trend begins, 2 for the bucket after it, None for neither.
+    """
     begins = (WEEK * week - shift) // WEEK + (shift > 0)
     for delay in (1, 2):
-        if key in lists.get(Place(seed, of, shift, begins + delay - 1, way), [])[:TOP]:
+        if key in lists.get(ListId(seed, key_type, shift, begins + delay - 1, direction), [])[:TOP]:
             return delay
     return None
 
 
-def _stays(
-    lists: Lists, places: Sequence[Place], shifts: Sequence[int], demands: Mapping[int, PlantedDemand]
+def _overlaps(
+    lists: Lists, list_ids: Sequence[ListId], shifts: Sequence[int], demands: Mapping[int, PlantedDemand]
 ) -> Iterator[float]:
-    """For each complete bucket and each shift, how much of the first 20 is in the shifted bucket that overlaps most."""
-    for place in places:
-        days = demands[place.seed].days
-        first = set(lists.get(place, [])[:TOP])
+    """Yield the share of the first TOP that a shifted grid also lists, for each complete bucket and each shift.
+
+    The list is compared with the list of the shifted bucket that overlaps it most.
+    """
+    for list_id in list_ids:
+        days = demands[list_id.seed].days
+        first = set(lists.get(list_id, [])[:TOP])
         for shift in shifts:
-            # A shift by up to three days is most alike when it goes forward, a greater one when it goes back.
-            bucket = place.bucket + (shift <= WEEK // 2)
-            is_complete = max(WEEK * (place.bucket + 1), WEEK * bucket + shift) <= days
-            other = set(lists.get(place._replace(shift=shift, bucket=bucket), [])[:TOP])
+            # Up to a shift of three days, the later of the two shifted buckets overlaps most, else the earlier one.
+            bucket = list_id.bucket + (shift <= WEEK // 2)
+            is_complete = max(WEEK * (list_id.bucket + 1), WEEK * bucket + shift) <= days
+            other = set(lists.get(list_id._replace(shift=shift, bucket=bucket), [])[:TOP])
             if shift and is_complete and (first or other):
                 yield len(first & other) / max(len(first), len(other))
 
 
-def rendered(figures: Iterable[Quality]) -> str:
-    """The figures as plain text, a table for products, categories and brands each."""
+def quality_tables(figures: Iterable[Quality]) -> str:
+    """Return the figures as plain text, with one table each for products, categories and brands."""
     parts = defaultdict(list)
-    for one in figures:
-        parts[one.of].append(
+    for each in figures:
+        parts[each.key_type].append(
             {
-                "method": one.method,
-                "direction": one.direction,
-                f"precision@{TOP}": one.precision,
-                f"recall@{TOP}": one.recall,
-                "false": one.false,
-                "of all": one.false_of_all,
-                "listed": one.listed,
-                "buckets": one.buckets,
-                "stays": one.stays,
+                "method": each.method,
+                "direction": each.direction,
+                f"precision@{TOP}": each.precision,
+                f"recall@{TOP}": each.recall,
+                "false": each.false_discovery_rate,
+                "false of all": each.false_of_all,
+                "listed": each.listed,
+                "delay": each.delay,
+                "overlap": each.overlap,
             }
         )
-    formats = dict.fromkeys([f"precision@{TOP}", f"recall@{TOP}", "false", "of all", "listed", "stays"], ".1f")
-    return "\n\n".join(f"{of}\n{table(rows, formats | {'buckets': '.2f'})}" for of, rows in parts.items())
+    percents = [f"precision@{TOP}", f"recall@{TOP}", "false", "false of all", "listed", "overlap"]
+    formats = {**dict.fromkeys(percents, ".1f"), "delay": ".2f"}
+    return "\n\n".join(f"{key_type}\n{table(rows, formats)}" for key_type, rows in parts.items())
 
 
 def main(stores: int) -> None:
-    """Print the figures over so many stores as JSON, a line each."""
+    """Print the figures over some stores as JSON, one line per method, type of key and direction."""
     settings = load_settings(PROJECT / "conf" / "lambda.toml").trends
     with TemporaryDirectory(prefix="trends-") as folder:
         spark = start_session("benchmark trends", Path(folder) / "spark.log")
-        for one in trend_quality(spark, range(1, stores + 1), settings):
-            print(json.dumps(asdict(one)), flush=True)
+        for figures in trend_quality(spark, range(1, stores + 1), settings):
+            print(json.dumps(asdict(figures)), flush=True)
         spark.stop()
 
 

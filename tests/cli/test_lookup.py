@@ -1,4 +1,4 @@
-"""A list is read without Spark, as `recommend` wrote it."""
+"""`lookup` reads a list without Spark, as `recommend` wrote it."""
 
 import json
 from pathlib import Path
@@ -21,35 +21,35 @@ def written(lake):
         {"user_id": 8, "rank": 1, "product_id": 13},
     ]
     schema = ", ".join(f"{column.name}: {column.type}" for column in RECOMMENDATIONS.columns)
-    lake.replace(RECOMMENDATIONS, literal_rows(lake.spark, rows, schema), settings={}, note={})
+    lake[RECOMMENDATIONS].replace(literal_rows(lake.spark, rows, schema), settings={}, note={})
     return lake
 
 
-def test_a_users_list_is_what_the_table_holds_by_rank(written):
-    expected = written.read(RECOMMENDATIONS).where("user_id = 7").orderBy("rank").collect()
+def test_a_users_list_equals_the_table_in_order_of_rank(written):
+    expected = written[RECOMMENDATIONS].read().where("user_id = 7").orderBy("rank").collect()
     assert look_up(written.path, 7) == [row.asDict() for row in expected]
     assert [row["product_id"] for row in look_up(written.path, 7)] == [11, 12]
 
 
-def test_lists_that_are_replaced_meanwhile_and_whose_files_go_are_read_anew(written, monkeypatch):
-    rows = written.read(RECOMMENDATIONS).where("rank = 1").persist()
+def test_lists_are_read_again_if_they_are_replaced_and_their_files_deleted_meanwhile(written, monkeypatch):
+    rows = written[RECOMMENDATIONS].read().where("rank = 1").persist()
     opened = []
 
-    def open_and_be_overtaken(location):
+    def open_and_replace(location):
         opened.append(DeltaTable(location))
         if len(opened) == 1:
-            written.replace(RECOMMENDATIONS, rows, settings={}, note={})
+            written[RECOMMENDATIONS].replace(rows, settings={}, note={})
             for file in opened[0].file_uris():
                 Path(file).unlink()
         return opened[-1]
 
     rows.count()
-    monkeypatch.setattr(lookup, "DeltaTable", open_and_be_overtaken)
+    monkeypatch.setattr(lookup, "DeltaTable", open_and_replace)
     assert [row["product_id"] for row in look_up(written.path, 7)] == [11]
     assert len(opened) == 2
 
 
-def test_lists_whose_files_are_lost_are_said_in_one_line(written, capsys):
+def test_lost_files_of_the_lists_are_reported_in_one_line(written, capsys):
     for file in DeltaTable(f"{written.path}/{RECOMMENDATIONS.name}").file_uris():
         Path(file).unlink()
     assert main(["--user", "7", "--lake", written.path]) == 1
@@ -67,7 +67,7 @@ def test_the_command_prints_a_table_or_json(written, capsys):
     assert [(row["product_id"], row["price"]) for row in printed["recommendations"]] == [(11, 9.5), (12, None)]
 
 
-def test_who_has_no_list_and_what_is_no_lake_are_told_so(written, capsys, tmp_path):
+def test_a_user_without_a_list_and_a_folder_without_a_lake_get_a_message(written, capsys, tmp_path):
     assert main(["--user", "9", "--lake", written.path]) == 0
     assert "no list is written for user 9" in capsys.readouterr().out
     with pytest.raises(LakeError, match="has no lists: run `recommend` first"):

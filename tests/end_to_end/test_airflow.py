@@ -1,4 +1,4 @@
-"""The ready DAG in a real Airflow: it is loaded, runs the chain, and skips where another run is at work."""
+"""The ready DAG in a real Airflow: it loads, runs the chain, and skips when another run holds the lock."""
 
 import os
 import re
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 
 @pytest.fixture
 def airflow(tmp_path):
-    """Airflow's command line, in a home of its own whose only DAG is ours."""
+    """Airflow's command line, in a home folder of its own whose only DAG is the project's."""
     python = python_of(PROJECT / "tests" / "end_to_end" / "requirements-airflow.txt")
     folder = tmp_path / "airflow" / "dags"
     folder.mkdir(parents=True)
@@ -46,17 +46,17 @@ def airflow(tmp_path):
     return command
 
 
-def test_a_real_airflow_runs_the_chain_and_skips_where_another_is_at_it(spark, airflow, tmp_path):
+def test_a_real_airflow_runs_the_chain_and_skips_when_another_run_is_active(spark, airflow, tmp_path):
     (tmp_path / "in").mkdir()
     for number, lines in enumerate(deliveries(2)):
         (tmp_path / "in" / f"{number}.csv").write_text("\n".join([*lines, ""]))
     assert "No data found" in airflow("dags", "list-import-errors")
 
-    said = airflow("dags", "test", "lambda_spark", "--conf", '{"start": "2019-10-01"}')
-    assert "new_state=success" in said
+    output = airflow("dags", "test", "lambda_spark", "--conf", '{"start": "2019-10-01"}')
+    assert "new_state=success" in output
     lake = Lake.open(spark, str(tmp_path / "lake"))
-    assert lake.read(EVENTS).count() > 0
-    assert lake.read(RECOMMENDATIONS).count() > 0
+    assert lake[EVENTS].read().count() > 0
+    assert lake[RECOMMENDATIONS].read().count() > 0
 
     other = held(lake, "run", 600)
     try:

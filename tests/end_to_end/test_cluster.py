@@ -1,4 +1,4 @@
-"""The whole chain on a standalone cluster that loses a worker on the way, whose executors have no Python."""
+"""The whole chain on a standalone cluster that loses a worker during the run. The executors have no Python."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from jobs.run import run
 from lambda_spark.storage.lake import Lake
-from lambda_spark.storage.tables import CO_INTERACTIONS, INGESTED_FILES
+from lambda_spark.storage.tables import CO_INTERACTIONS, INGESTION_LOG
 from tests.conftest import PROJECT
 from tests.faults.killing import SETTINGS, deliveries, tables_of
 from tests.in_session import do
@@ -28,7 +28,7 @@ def cluster(tmp_path):
     running.stop()
 
 
-def test_a_cluster_that_loses_a_worker_makes_the_tables_of_a_local_run(spark, cluster, tmp_path):
+def test_a_cluster_that_loses_a_worker_makes_the_same_tables_as_a_local_run(spark, cluster, tmp_path):
     (tmp_path / "in").mkdir()
     for number, lines in enumerate(deliveries(5)):
         (tmp_path / "in" / f"{number}.csv").write_text("\n".join([*lines, ""]))
@@ -52,13 +52,14 @@ def test_a_cluster_that_loses_a_worker_makes_the_tables_of_a_local_run(spark, cl
         time.sleep(0.05)
     cluster.kill_worker(0)
     assert process.wait(WITHIN) == 0, log.read_text()
-    assert cluster.executor_logs(0), "the worker that was killed had an executor"
+    assert cluster.executor_logs(0), "the killed worker had no executor"
     assert "on spark://127.0.0.1" in log.read_text()
 
     do("run", run, spark, tmp_path / "in", "--lake", alone, *SETTINGS)
-    found, expected = (tables_of(Lake.open(spark, str(path))) for path in (on_cluster, alone))
-    # Of a line that two files of one micro-batch bring, either counts as the first.
-    of_files, expected_of_files = found.pop(INGESTED_FILES.name), expected.pop(INGESTED_FILES.name)
-    assert found == expected
-    assert of_files.total() == expected_of_files.total() == 3
+    actual, expected = (tables_of(Lake.open(spark, str(path))) for path in (on_cluster, alone))
+    # Compare only the size of the ingestion log. When two files of one micro-batch hold the same line, either file may
+    # count it as its event, and the other one as a repeat.
+    log_rows, expected_log_rows = actual.pop(INGESTION_LOG.name), expected.pop(INGESTION_LOG.name)
+    assert actual == expected
+    assert log_rows.total() == expected_log_rows.total() == 3
     assert expected[CO_INTERACTIONS.name]

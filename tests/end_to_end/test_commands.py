@@ -1,4 +1,4 @@
-"""The commands as a user types them, each a real process."""
+"""The commands as a user types them, as real processes or in the tests' own session."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from jobs.run import run
 from jobs.sql import sql
 from jobs.trends import trends
 from jobs.verify import main as verify
+from lambda_spark.cli.arguments import JOBS
 from lambda_spark.errors import UsageError
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import (
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """One run of the demo, from a folder that is not the project's; every test below looks at its lake."""
+    """One run of the demo, started outside the project's folder. The tests below read its lake."""
     folder = tmp_path_factory.mktemp("it's my store")
     code, output, errors = command("demo", cwd=folder)
     assert code == 0, output + errors
@@ -53,7 +54,7 @@ def in_process(job, call, spark, folder, *arguments):
     return do(job, call, spark, *arguments, "--lake", folder / "lake")
 
 
-def test_the_demo_prints_its_account_and_its_result(demo):
+def test_the_demo_prints_its_counts_and_its_results(demo):
     _, output = demo
     counts = PLANTS["counts"]
     account = re.search(r"([\d,]+) lines read = ([\d,]+) events \+ ([\d,]+) repeats \+ ([\d,]+) rejected", output)
@@ -77,8 +78,8 @@ def test_the_demo_prints_its_account_and_its_result(demo):
     assert "Traceback" not in output
 
 
-def found_trends(lake):
-    """(kind, week, key, direction) of what moved in its views."""
+def detected_trends(lake):
+    """Return (kind, week, key, direction) for each product, category and brand whose views rose or waned."""
     return {
         (kind, f"{row.bucket_start:%Y-%m-%d}", row[key], row.direction)
         for kind, key, table in (
@@ -86,7 +87,7 @@ def found_trends(lake):
             ("categories", "category_code", CATEGORY_TRENDS),
             ("brands", "brand", BRAND_TRENDS),
         )
-        for row in lake.read(table).where("signal = 'view' and direction != 'steady'").collect()
+        for row in lake[table].read().where("signal = 'view' and direction != 'steady'").collect()
     }
 
 
@@ -97,24 +98,25 @@ PLANTED = {
 }
 
 
-def test_of_the_planted_trends_those_are_found_that_chance_does_not_explain(demo, spark):
+def test_most_planted_trends_are_detected_and_few_others(demo, spark):
     folder, _ = demo
-    found = found_trends(Lake.open(spark, str(folder / "lake")))
+    detected = detected_trends(Lake.open(spark, str(folder / "lake")))
     opposite = {"rising": "waning", "waning": "rising"}
-    assert not {(*plant[:3], opposite[plant[3]]) for plant in PLANTED} & found
-    # A store this small has few views of each product; what is called is nearly all planted, or a part of it.
-    assert len(PLANTED & found) >= 6
-    assert len(found) < 40
+    assert not {(*plant[:3], opposite[plant[3]]) for plant in PLANTED} & detected
+    # A store this small has few views per product, so not every planted trend is significant. Nearly all detected
+    # trends are planted ones or parts of planted ones.
+    assert len(PLANTED & detected) >= 6
+    assert len(detected) < 40
 
 
-def test_without_a_bound_on_false_ones_all_planted_trends_are_found(demo, spark, tmp_path):
+def test_without_a_bound_on_false_discoveries_all_planted_trends_are_detected(demo, spark, tmp_path):
     folder, _ = demo
     shutil.copytree(folder / "lake", tmp_path / "lake")
-    in_process("trends", trends, spark, tmp_path, "--set", "trends.max_false_share=1")
-    assert found_trends(Lake.open(spark, str(tmp_path / "lake"))) >= PLANTED
+    in_process("trends", trends, spark, tmp_path, "--set", "trends.max_fdr=1")
+    assert detected_trends(Lake.open(spark, str(tmp_path / "lake"))) >= PLANTED
 
 
-DEEDS = {"viewed": "view", "put into the cart": "cart", "bought": "purchase"}
+INTERACTION_WORDS = {"viewed": "view", "put into the cart": "cart", "bought": "purchase"}
 WEIGHTS = {"view": 1.0, "cart": 2.0, "purchase": 3.0}
 STRONGEST = list(WEIGHTS)
 COUNTS = r"(?P<word>rising in share|rising)(?P<where> in .+, where you looked)?: (?P<previous>\d+) → (?P<current>\d+)"
@@ -126,32 +128,32 @@ REASON = re.compile(
 
 
 def test_every_reason_is_true(demo, spark):
-    """Each one is read as the words say, and what it says is computed again from the tables, in plain Python."""
+    """Parse every reason, and compute each of its claims again from the tables in plain Python."""
     folder, _ = demo
     lake = Lake.open(spark, str(folder / "lake"))
     bucket, when = datetime(2019, 11, 4), "in the week from 2019-11-04"
     in_bucket = f"signal = 'view' and bucket_start = timestamp '{bucket}'"
-    trend = {row.product_id: row for row in lake.read(TRENDS).where(in_bucket).collect()}
+    trend = {row.product_id: row for row in lake[TRENDS].read().where(in_bucket).collect()}
     demand = defaultdict(int)
-    # Eight weeks, with the one that is not over.
-    for row in lake.read(DEMAND).where("bucket_start between date'2019-09-23' and date'2019-11-11'").collect():
+    # Eight weeks, including the last one, which is not complete.
+    for row in lake[DEMAND].read().where("bucket_start between date'2019-09-23' and date'2019-11-11'").collect():
         demand[row.product_id] += row.events
-    products = {row.product_id: row for row in lake.read(PRODUCTS).collect()}
+    products = {row.product_id: row for row in lake[PRODUCTS].read().collect()}
     similar = {
         (row.product_id, row.similar_product_id): row.score
-        for row in lake.read(SIMILAR_ITEMS).where("relation = 'viewed'").collect()
+        for row in lake[SIMILAR_ITEMS].read().where("relation = 'viewed'").collect()
     }
     touched = {}
-    for row in lake.read(EVENTS).where("event_type != 'remove_from_cart'").collect():
+    for row in lake[EVENTS].read().where("event_type != 'remove_from_cart'").collect():
         latest, deed = touched.setdefault(row.user_id, {}).get(row.product_id, (row.event_time, "view"))
         strongest = max(deed, row.event_type, key=STRONGEST.index)
         touched[row.user_id][row.product_id] = (max(latest, row.event_time), strongest)
     kinds = set()
-    for row in lake.read(RECOMMENDATIONS).collect():
-        found = REASON.fullmatch(row.reason)
-        assert found, row.reason
+    for row in lake[RECOMMENDATIONS].read().collect():
+        reason = REASON.fullmatch(row.reason)
+        assert reason, row.reason
         items = sorted(touched[row.user_id].items(), key=lambda item: (-item[1][0].timestamp(), item[0]))[:10]
-        spoken = {
+        contributions = {
             item: WEIGHTS[deed] * 0.5**place * similar.get((item, row.product_id), 0.0)
             for place, (item, (_, deed)) in enumerate(items)
         }
@@ -159,38 +161,41 @@ def test_every_reason_is_true(demo, spark):
         is_rising = moved is not None and moved.direction == "rising"
         growth = moved.growth if moved is not None and moved.direction != "steady" else 0.0
         assert row.trend_growth == growth
-        if found["deed"]:
-            item = int(found["item"])
+        if reason["deed"]:
+            item = int(reason["item"])
             assert item == row.because_of
-            assert DEEDS[found["deed"]] == touched[row.user_id][item][1]
-            assert spoken[item] == pytest.approx(max(spoken.values()), abs=1e-9)
-            assert row.score == pytest.approx(sum(spoken.values()) * (1 + growth), abs=1e-8)
-            assert bool(found["word"]) == is_rising
+            assert INTERACTION_WORDS[reason["deed"]] == touched[row.user_id][item][1]
+            assert contributions[item] == pytest.approx(max(contributions.values()), abs=1e-9)
+            assert row.score == pytest.approx(sum(contributions.values()) * (1 + growth), abs=1e-8)
+            assert bool(reason["word"]) == is_rising
         else:
             assert row.score is None
             assert row.because_of is None
-            assert sum(spoken.values()) == 0 or row.rank > 1
-        near = found["where"] or found["fill_where"] or found["in"]
+            assert sum(contributions.values()) == 0 or row.rank > 1
+        near = reason["where"] or reason["fill_where"] or reason["in"]
         if near:
             category = products[row.product_id].category_id
             assert category in {products[item].category_id for item, _ in items}
             assert near == f" in {products[row.product_id].category_code or 'the category'}, where you looked"
-        word = found["word"] or found["fill_word"]
+        word = reason["word"] or reason["fill_word"]
         if word:
-            prefix = "" if found["word"] else "fill_"
+            prefix = "" if reason["word"] else "fill_"
             assert is_rising
             assert word == ("rising" if moved.current > moved.previous else "rising in share")
-            assert (int(found[f"{prefix}previous"]), int(found[f"{prefix}current"])) == (moved.previous, moved.current)
-            assert found[f"{prefix}when"] == when
-        if found["events"]:
+            assert (int(reason[f"{prefix}previous"]), int(reason[f"{prefix}current"])) == (
+                moved.previous,
+                moved.current,
+            )
+            assert reason[f"{prefix}when"] == when
+        if reason["events"]:
             assert not is_rising
-            assert int(found["events"]) == demand[row.product_id]
-            assert found["since"] == "2019-09-23"
-        kinds.add((found["deed"], bool(found["word"]), bool(found["fill_word"]), bool(found["in"]), bool(near)))
+            assert int(reason["events"]) == demand[row.product_id]
+            assert reason["since"] == "2019-09-23"
+        kinds.add((reason["deed"], bool(reason["word"]), bool(reason["fill_word"]), bool(reason["in"]), bool(near)))
     assert len(kinds) >= 5, kinds
 
 
-def test_the_planted_pairs_are_found(demo):
+def test_the_planted_pairs_are_among_the_first_three_neighbours(demo):
     folder, _ = demo
     query = "select relation, product_id, similar_product_id from similar_items where rank <= 3"
     code, output, _ = command("sql", query, "--limit", 100_000, cwd=folder)
@@ -201,14 +206,14 @@ def test_the_planted_pairs_are_found(demo):
         assert {(pair["relation"], a, b), (pair["relation"], b, a)} <= found, pair
 
 
-def test_verify_agrees_with_the_demo_and_the_log_is_under_the_lake(demo, spark, capsys):
+def test_verify_finds_no_difference_after_the_demo_and_the_log_is_in_the_lake(demo, spark, capsys):
     folder, _ = demo
     assert in_process("verify", verify, spark, folder) == 0
     assert "all tables equal their recompute" in capsys.readouterr().out
     assert list((folder / "lake" / "_logs").glob("demo-*.log"))
 
 
-def test_a_run_after_the_demo_changes_nothing_and_a_new_file_changes_what_it_touches(demo, spark, tmp_path, capsys):
+def test_a_second_run_changes_nothing_and_a_run_with_a_new_file_updates_the_tables(demo, spark, tmp_path, capsys):
     folder, _ = demo
     shutil.copytree(folder / "lake", tmp_path / "lake")
     code, output, errors = command("run", PROJECT / "data" / "store", cwd=tmp_path)
@@ -224,7 +229,7 @@ def test_a_run_after_the_demo_changes_nothing_and_a_new_file_changes_what_it_tou
     assert "similarity: 1 micro-batches, similar_items renewed (new events)" in output
 
 
-def test_one_user_never_seen_is_told_so(demo, spark, capsys):
+def test_recommend_says_when_a_user_was_never_seen(demo, spark, capsys):
     folder, _ = demo
     in_process("recommend", recommend, spark, folder, "--user", 999_999_999_999)
     output = capsys.readouterr().out
@@ -232,7 +237,7 @@ def test_one_user_never_seen_is_told_so(demo, spark, capsys):
     assert "rising: " in output
 
 
-def test_as_of_shows_the_past_and_stores_nothing(demo, spark, capsys):
+def test_trends_as_of_a_date_prints_the_past_and_stores_nothing(demo, spark, capsys):
     folder, _ = demo
     in_process("trends", trends, spark, folder, "--as-of", "2019-10-21")
     output = capsys.readouterr().out
@@ -240,7 +245,7 @@ def test_as_of_shows_the_past_and_stores_nothing(demo, spark, capsys):
     assert "written: nothing" in output
 
 
-def test_a_mistake_in_a_query_names_the_tables(demo, spark):
+def test_the_error_for_an_unknown_table_names_the_tables(demo, spark):
     folder, _ = demo
     with pytest.raises(UsageError, match=r"nowhere.*\(the tables are events, .*recommendations"):
         in_process("sql", sql, spark, folder, "select nothing from nowhere")
@@ -261,8 +266,8 @@ def test_the_shell_has_every_table(demo):
         check=False,
     )
     assert f"rows: {PLANTS['counts']['events']}" in done.stdout
-    assert "readers: 1" in done.stdout, "no vacuum takes its files away"
-    assert "archives: True" in done.stdout, "Java has Spark's classes ready"
+    assert "readers: 1" in done.stdout, "the shell holds no reader's lock, so vacuum could delete its files"
+    assert "archives: True" in done.stdout, "the shell's Java does not use the archive of Spark's classes"
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -283,16 +288,16 @@ def test_the_shell_has_every_table(demo):
         (["restore", "--dry-run"], "the following arguments are required: --to"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(tmp_path, arguments, message):
+def test_wrong_use_prints_one_line_and_exits_with_code_2(tmp_path, arguments, message):
     code, output, errors = command(*arguments, cwd=tmp_path)
     assert code == 2
     assert message in errors
     assert len(errors.splitlines()) == 1
     assert not output
-    assert list(tmp_path.iterdir()) == [], "nothing was begun"
+    assert list(tmp_path.iterdir()) == [], "the command wrote files"
 
 
-def test_a_folder_that_is_no_lake_stays_as_it_is(tmp_path):
+def test_a_folder_that_is_no_lake_is_refused_and_stays_unchanged(tmp_path):
     (tmp_path / "holiday.jpg").touch()
     code, output, errors = command("run", PROJECT / "data" / "store", "--lake", tmp_path, cwd=tmp_path)
     assert code == 2
@@ -300,11 +305,11 @@ def test_a_folder_that_is_no_lake_stays_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
-def test_every_job_has_a_help(tmp_path):
+def test_every_job_has_a_help_text(tmp_path):
     code, output, _ = command("--help", cwd=tmp_path)
     assert code == 0
     jobs = re.findall(r"^  (\w+) ", output, re.MULTILINE)
-    assert len(jobs) == 20
+    assert jobs == list(JOBS)
     for job in set(jobs) - {"test"}:
         code, output, _ = command(job, "--help", cwd=tmp_path)
         assert code == 0
@@ -312,7 +317,7 @@ def test_every_job_has_a_help(tmp_path):
 
 
 @pytest.mark.parametrize("java", ["none", "11"])
-def test_without_a_fitting_java_it_says_what_to_install(tmp_path, java):
+def test_without_a_supported_java_the_message_says_what_to_install(tmp_path, java):
     if java != "none":
         executable(tmp_path / "bin" / "java", f"echo 'openjdk version \"{java}.0.2\"' >&2")
     home = {"JAVA_HOME": str(tmp_path)}
@@ -322,7 +327,7 @@ def test_without_a_fitting_java_it_says_what_to_install(tmp_path, java):
     assert len(errors.splitlines()) == 1
 
 
-def test_a_job_that_stays_up_takes_what_arrives_and_ends_with_a_line(tmp_path):
+def test_a_live_ingest_reads_new_files_and_says_when_it_is_stopped(tmp_path):
     renewing = ["--set", "ingest.refresh_interval=0 minutes"]
     inbox = tmp_path / "inbox"
     inbox.mkdir()

@@ -1,4 +1,4 @@
-"""Real events of a real store: known counts, and trends held against pandas, which shares no code with the project."""
+"""Real events of a real store: known counts, and trends equal to a computation in pandas without the project's code."""
 
 import itertools
 import math
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lambda_spark.batch.refresh import refresh
+from lambda_spark.batch.refresh import update_trends
 from lambda_spark.ingestion.ingest import ingest
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, load_settings
-from lambda_spark.speed.update import update
+from lambda_spark.speed.update import update_similarity
 from lambda_spark.storage.tables import (
     BRAND_TRENDS,
     CATEGORY_TRENDS,
@@ -23,30 +23,30 @@ from lambda_spark.storage.tables import (
     USER_TRENDS,
 )
 from tests.conftest import NOVEMBER, OCTOBER, needs_real_data
-from tests.deliveries import differing, quiet
+from tests.deliveries import differing
 
 pytestmark = needs_real_data
 
 WEEK = pd.Timedelta(days=7)
 
 
-def take(lake, file):
-    account = ingest(lake, [str(file)], IngestSettings(), progress=quiet)
+def ingest_file(lake, file):
+    account = ingest(lake, [str(file)], IngestSettings())
     return account.lines, account.events, account.repeats, account.rejected
 
 
-def test_the_head_of_october_adds_up_and_every_view_of_it_is_exact(lake):
-    assert take(lake, OCTOBER) == (17_435, 17_429, 5, 1)
-    rejected = lake.read(REJECTED_EVENTS).collect()[0]
+def test_the_first_lines_of_october_have_the_known_counts_and_verify_finds_no_difference(lake):
+    assert ingest_file(lake, OCTOBER) == (17_435, 17_429, 5, 1)
+    rejected = lake[REJECTED_EVENTS].read().collect()[0]
     assert rejected.reasons == ["too few fields"]
     assert rejected.raw.endswith(",52040330")
-    assert lake.read(EVENTS).where("user_id = 52040330").count() == 0, "a cut user_id must not become a user"
-    kinds = {row.event_type: row["count"] for row in lake.read(EVENTS).groupBy("event_type").count().collect()}
+    assert lake[EVENTS].read().where("user_id = 52040330").count() == 0, "a cut user_id must not become a user"
+    kinds = {row.event_type: row["count"] for row in lake[EVENTS].read().groupBy("event_type").count().collect()}
     assert sum(kinds.values()) == 17_429
     assert kinds["cart"] == 164, "165 lines, one of them a repeat"
-    refresh(lake, load_settings(None, ["trends.bucket=30 minutes"]).trends, progress=quiet)
-    update(lake, SimilaritySettings(), progress=quiet)
-    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
+    update_trends(lake, load_settings(None, ["trends.bucket=30 minutes"]).trends)
+    update_similarity(lake, SimilaritySettings())
+    update_recommendations(lake, RecommendationSettings())
     assert differing(lake) == []
 
 
@@ -61,7 +61,7 @@ def november():
 
 
 def chance(part, p):
-    """Overdispersion, p-values and q-values of what is tested, the normal tail taken from the library."""
+    """Return overdispersion, p-values and q-values of the tested rows. The normal tail is the standard library's."""
     n = part["current"] + part["previous"]
     factor = max(1, (part["z_score"] ** 2).median() / 0.4549) * (n / n.median()).clip(lower=1) ** 0.25
     factor = factor if len(part) >= 10 else factor * 0 + 1
@@ -70,16 +70,16 @@ def chance(part, p):
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = [np.where(k > 0, k * np.log(k / e), 0) for k, e in ((c, n * p), (n - c, n * (1 - p)))]
     root = np.sqrt(np.maximum(2 * (terms[0] + terms[1]), 0) / factor)
-    found = pd.DataFrame({"overdispersion": factor, "p_value": [math.erfc(x / math.sqrt(2)) / 2 for x in root]})
+    result = pd.DataFrame({"overdispersion": factor, "p_value": [math.erfc(x / math.sqrt(2)) / 2 for x in root]})
     for side in (up, ~up):
-        values = found.loc[side, "p_value"].sort_values(ascending=False)
+        values = result.loc[side, "p_value"].sort_values(ascending=False)
         steps = values * len(part) / np.arange(len(values), 0, -1)
-        found.loc[values.index, "q_value"] = steps.cummin().clip(upper=1)
-    return found.reindex(columns=["overdispersion", "p_value", "q_value"])
+        result.loc[values.index, "q_value"] = steps.cummin().clip(upper=1)
+    return result.reindex(columns=["overdispersion", "p_value", "q_value"])
 
 
 def expected_trends(frame, key, settings):
-    """The definitions of the design, in pandas: a full grid of buckets by keys, shifted by one bucket."""
+    """Compute the design's trends in pandas, from a full grid of keys and buckets that is shifted by one bucket."""
     parts = []
     buckets = pd.date_range(frame["bucket_start"].min(), frame["bucket_start"].max(), freq="7D")
     for signal, rows in frame.groupby("event_type"):
@@ -96,7 +96,7 @@ def expected_trends(frame, key, settings):
             part["z_score"] = (part["current"] - n * p) / np.sqrt(n * p * (1 - p))
             part[["overdispersion", "p_value", "q_value"]] = chance(part[n >= settings.min_change], p)
             moves = (part["change"].abs() >= settings.min_change) & (part["z_score"].abs() >= settings.min_z)
-            moves &= part["q_value"] <= settings.max_false_share
+            moves &= part["q_value"] <= settings.max_fdr
             part["direction"] = np.where(moves, np.where(part["z_score"] > 0, "rising", "waning"), "steady")
             part["trend_pct"] = (
                 100 * part["change"].abs() / part.groupby("direction")["change"].transform(lambda c: c.abs().sum())
@@ -108,29 +108,29 @@ def expected_trends(frame, key, settings):
 
 
 def assert_same_trends(actual, expected):
-    """Equal to the last digits, but for the normal tail, which is right to 0.3 percent."""
+    """Compare to nine digits, except p-values and q-values: the project's normal tail is accurate to 0.3 percent."""
     tails = ["p_value", "q_value"]
     pd.testing.assert_frame_equal(actual[tails], expected[tails], rtol=0.004, check_index_type=False)
     actual, expected = actual.drop(columns=tails), expected.drop(columns=tails)
     pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)
 
 
-def test_november_has_the_trends_that_pandas_finds(lake, november):
-    assert take(lake, NOVEMBER) == (10_000, 10_000, 0, 0)
+def test_the_trends_of_november_equal_those_of_pandas(lake, november):
+    assert ingest_file(lake, NOVEMBER) == (10_000, 10_000, 0, 0)
     settings = load_settings(
-        None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5", "trends.max_false_share=0.9"]
+        None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5", "trends.max_fdr=0.9"]
     ).trends
-    refresh(lake, settings, progress=quiet)
+    update_trends(lake, settings)
     purchases = (
-        lake.read(DEMAND).where("signal = 'purchase'").groupBy("bucket_start").sum("events").orderBy("bucket_start")
+        lake[DEMAND].read().where("signal = 'purchase'").groupBy("bucket_start").sum("events").orderBy("bucket_start")
     )
     assert [row[1] for row in purchases.collect()] == [20, 33, 47, 20, 9]
     for table, key in ((TRENDS, "product_id"), (CATEGORY_TRENDS, "category_code"), (BRAND_TRENDS, "brand")):
         expected = expected_trends(november, key, settings)
-        rows = [row.asDict() for row in lake.read(table).collect()]
+        rows = [row.asDict() for row in lake[table].read().collect()]
         actual = pd.DataFrame(rows).set_index(["bucket_start", "signal", key]).sort_index()[expected.columns]
         assert_same_trends(actual, expected)
-        assert Counter(actual["direction"])["rising"] > 0, "the settings let something move"
+        assert Counter(actual["direction"])["rising"] > 0, "no trend rises, so the comparison tests little"
     moving = expected_trends(november, "product_id", settings)["direction"]
     touched = november[november["bucket_start"] > november["bucket_start"].min()]
     keys = list(zip(touched["bucket_start"], touched["event_type"], touched["product_id"], strict=True))
@@ -143,27 +143,27 @@ def test_november_has_the_trends_that_pandas_finds(lake, november):
             "waning_pct": 100 * by_user.agg(lambda d: (d == "waning").mean()),
         }
     )
-    rows = [row.asDict() for row in lake.read(USER_TRENDS).collect()]
+    rows = [row.asDict() for row in lake[USER_TRENDS].read().collect()]
     actual = pd.DataFrame(rows).set_index(["bucket_start", "user_id"]).sort_index()
     pd.testing.assert_frame_equal(actual, expected, check_dtype=False, rtol=1e-9, check_index_type=False)
 
 
-def test_november_in_pieces_shuffled_and_late_gives_the_same_trends(lake, november, tmp_path):
+def test_november_in_shuffled_and_late_pieces_has_the_same_trends(lake, november, tmp_path):
     lines = pd.read_csv(NOVEMBER, dtype=str, keep_default_na=False)
     folder = tmp_path / "pieces"
     folder.mkdir()
     shuffled = lines.sample(frac=1, random_state=1)
     settings = load_settings(
-        None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5", "trends.max_false_share=0.9"]
+        None, ["trends.origin=2019-11-01", "trends.min_change=3", "trends.min_z=1.5", "trends.max_fdr=0.9"]
     ).trends
-    taken = []
+    counts = []
     for number in range(3):
         piece = pd.concat([shuffled.iloc[number::3], shuffled.iloc[number : number + 90 : 9]])
         piece.to_csv(folder / f"{number}.csv.gz", index=False)
-        taken.append(take(lake, folder))
-        refresh(lake, settings, progress=quiet)
-    assert sum(events for _, events, _, _ in taken) == 10_000
+        counts.append(ingest_file(lake, folder))
+        update_trends(lake, settings)
+    assert sum(events for _, events, _, _ in counts) == 10_000
     expected = expected_trends(november, "product_id", settings)
-    rows = [row.asDict() for row in lake.read(TRENDS).collect()]
+    rows = [row.asDict() for row in lake[TRENDS].read().collect()]
     actual = pd.DataFrame(rows).set_index(["bucket_start", "signal", "product_id"]).sort_index()[expected.columns]
     assert_same_trends(actual, expected)

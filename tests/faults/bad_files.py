@@ -1,4 +1,4 @@
-"""Bad input, file by file: bytes of every kind that goes wrong, and what must become of each."""
+"""A corpus of bad input files: the bytes of each file, and what ingestion must make of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARK = "\ufeff"
 
 
 class Bad(NamedTuple):
-    """A file, and what it must come to: new events, rejected lines by reason, or why the whole file is refused."""
+    """A file and the expected result: new events, reasons of rejected lines, or why the whole file is refused."""
 
     name: str
     content: bytes
@@ -27,7 +27,7 @@ class Bad(NamedTuple):
 
 
 def line(number: int, **fields: str) -> str:
-    """A good line that no other file has, with some fields changed."""
+    """Return a good line that no other file has, with the given fields changed."""
     values = {
         "event_time": f"2019-10-{1 + number % 28:02} 10:00:00 UTC",
         "event_type": "view",
@@ -49,7 +49,7 @@ def csv(*lines: str | bytes, header: str | None = HEADER, end: bytes = b"\n") ->
 
 
 def one_field(name: str, start: int, reason: str, *values: str) -> Bad:
-    """A file whose lines are good but for one field, and one line that is good."""
+    """Return a file with one line per bad value of a field, and one good line at its end."""
     bad = [line(start + at, **{name: value}) for at, value in enumerate(values)]
     return Bad(f"{name}-{start}.csv", csv(*bad, line(start + len(values))), 1, (reason,) * len(values))
 
@@ -71,13 +71,13 @@ def parquet_events(start: int, count: int, **columns: pa.Array) -> bytes:
 
 
 def no_utf8(*values: bytes) -> pa.Array:
-    """A column of texts that are no UTF-8, as a careless writer leaves it."""
+    """Return a text column that is not valid UTF-8, as a careless writer leaves it."""
     plain = pa.array(values, pa.binary())
     return pa.Array.from_buffers(pa.string(), len(values), plain.buffers())
 
 
 def json_line(number: int, **fields: str) -> str:
-    """A good JSON line; fields are given as JSON."""
+    """Return a good JSON line with the given fields changed. Their values are JSON."""
     values = {
         "event_time": '"2019-10-03T10:00:00Z"',
         "event_type": '"view"',
@@ -107,7 +107,7 @@ FORMULAS = (
     "\x1b[2J\x1b]0;owned\x07",
     "\u202egnp.exe",
 )
-"""Brand names that a spreadsheet, a browser, a database or a terminal could take for more than text."""
+"""Brand names that a spreadsheet, a browser, a database or a terminal could execute."""
 
 CORPUS = (
     Bad("cut-line.csv", csv(line(1), line(2)[:40])[:-1], 1, ("too few fields",)),
@@ -137,7 +137,7 @@ CORPUS = (
     Bad("other-case.csv", csv("5,view,32,2019-10-03", header="User_ID, Event_Type ,PRODUCT_ID,event_time"), 1),
     Bad("no-user.csv", csv("view,33,2019-10-03", header="event_type,product_id,event_time"), refused="no column user_"),
     Bad("no-header.csv", csv(line(39, user_session="ab-cd"), header=None), refused="no column event_time"),
-    Bad("twice.csv", csv(line(34) + ",1", header=HEADER + ",user_id"), refused="column user_id stands twice"),
+    Bad("twice.csv", csv(line(34) + ",1", header=HEADER + ",user_id"), refused="column user_id appears more than once"),
     Bad("semicolons.csv", csv(line(35).replace(",", ";"), header=HEADER.replace(",", ";")), refused="no column"),
     Bad("texts.parquet", parquet_events(9800, 2, price=pa.array(["2.50", "cheap"])), 1, ("price is malformed",)),
     Bad("very-wide.csv", csv(line(38), header=HEADER + "," + ",".join("x" * 5_000)), refused="columns"),

@@ -1,4 +1,7 @@
-"""Mutated event lines, and what plain Python can say of each for sure."""
+"""Mutated event lines, and a plain-Python verdict on each.
+
+The verdict is independent of the project's parser. It stays open where the parser's own rules decide.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,10 @@ def good_line(dice: random.Random) -> bytes:
 
 
 def mutated(line: bytes, dice: random.Random) -> bytes:
-    """The line after a few accidents: a byte flipped, a part lost, doubled or moved, noise; without line ends."""
+    """Damage a line a few times and remove line ends.
+
+    Each time a bit is flipped, noise is inserted, or a part of the line is lost, doubled or moved.
+    """
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
         start = dice.randrange(len(line) + 1)
         end = min(len(line), start + dice.choice((1, 1, 2, 5, 20, 200)))
@@ -75,7 +81,7 @@ def mutated(line: bytes, dice: random.Random) -> bytes:
 
 
 def fuzzed(count: int, seed: int) -> Iterator[bytes]:
-    """Lines of which about half are mutated, and some come again."""
+    """Yield lines of which about half are mutated. About one in ten repeats a recent line."""
     dice = random.Random(seed)
     recent: list[bytes] = []
     for _ in range(count):
@@ -90,7 +96,12 @@ def fuzzed(count: int, seed: int) -> Iterator[bytes]:
 
 
 def judged(line: bytes) -> Event | str | None:
-    """The event that a line surely is, None where it surely is none, or why plain Python leaves it open."""
+    """Judge a line without the project's parser.
+
+    Returns:
+        The event where the line is certainly valid, None where it is certainly invalid. Otherwise the reason why plain
+        Python cannot decide.
+    """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:

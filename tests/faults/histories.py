@@ -1,4 +1,4 @@
-"""Random histories of small stores for hypothesis: what happened, how it was written down, and when it arrived."""
+"""Random histories of small stores for hypothesis: events, the spellings of their lines, and their order of arrival."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from hypothesis import strategies as st
 from tests.faults.oracle import Event
 
 LONGER = int(os.environ.get("LONGER", "1"))
-"""`LONGER=20` in the environment tries 20 times as many, and others each time."""
+"""Factor on the number of examples: `LONGER=20` in the environment tries 20 times as many.
+
+Each run with a factor above 1 draws other examples."""
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 
 _START = datetime(2019, 3, 1)
 _KINDS = ["view", "view", "view", "cart", "purchase", "purchase", "remove_from_cart"]
-# Noon, and around midnight, where a session becomes two baskets.
+# Noon, and seconds around midnight, because midnight splits a session into two baskets.
 _SECONDS = [43_200, 43_201, 86_398, 86_399, 86_400, 86_401]
-# Late by seconds, by days, by months; the oldest may come last.
+# Days after the start. An event may arrive days or months late, because the order of arrival is random.
 _DAYS = [0, 0, 1, 6, 7, 45, 120]
-# What is known of a product changes over time.
-_LOOKS = [
+# Category id, category, brand and price. Events of one product may differ, as a store's attributes change over time.
+_ATTRIBUTES = [
     (None, None, None, None),
     (7, "a.b", "acme", Decimal("5.00")),
     (7, "a.b", None, Decimal("0.00")),
@@ -33,7 +35,7 @@ _LOOKS = [
 
 
 class History(NamedTuple):
-    """The micro-batches of a store, in the order they arrive; repeats included."""
+    """The micro-batches of a store, with repeats, in the order in which they arrive."""
 
     arrivals: tuple[tuple[Event, ...], ...]
 
@@ -43,27 +45,27 @@ class History(NamedTuple):
 
 
 def trials(count: int) -> settings:
-    """So many examples, the same in every run of the suite."""
+    """Return hypothesis settings for `count` examples. Without `LONGER` every run of the suite has the same ones."""
     return settings(
         max_examples=count * LONGER,
         derandomize=LONGER == 1,
         database=None,
         deadline=None,
-        # To find the least example that fails takes hundreds of tries, each a Spark job or more.
+        # Shrink only in long runs, because a search for the smallest failing example needs hundreds of Spark jobs.
         phases=(Phase.generate, Phase.shrink) if LONGER > 1 else (Phase.generate,),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
     )
 
 
 _events = st.builds(
-    lambda day, second, kind, product, look, user, session: Event(
-        _START + timedelta(days=day, seconds=second), kind, product, *look, user, session
+    lambda day, second, kind, product, attributes, user, session: Event(
+        _START + timedelta(days=day, seconds=second), kind, product, *attributes, user, session
     ),
     st.sampled_from(_DAYS),
     st.sampled_from(_SECONDS),
     st.sampled_from(_KINDS),
     st.integers(1, 6),
-    st.sampled_from(_LOOKS),
+    st.sampled_from(_ATTRIBUTES),
     st.integers(1, 3),
     st.sampled_from(["s", "t", None]),
 )
@@ -71,12 +73,16 @@ _events = st.builds(
 
 @st.composite
 def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4, longest_basket: int = 20) -> History:
-    """Sessions over midnight, users who share a session, a crawler's basket, repeats, and any order of arrival."""
+    """Draw a history that covers the hard cases.
+
+    It may have sessions over midnight, users who share a session, a crawler's basket, and repeats. The events arrive
+    in any order.
+    """
     events = draw(st.lists(_events, min_size=1, max_size=most_events))
     crawled = draw(st.sampled_from([0, 0, longest_basket]))
     night = _START + timedelta(days=1, seconds=-crawled)
     events += [
-        Event(night + timedelta(seconds=2 * (at // 2)), "view", 1 + (7 * at) % (crawled + 3), *_LOOKS[0], 4, "bot")
+        Event(night + timedelta(seconds=2 * (at // 2)), "view", 1 + (7 * at) % (crawled + 3), *_ATTRIBUTES[0], 4, "bot")
         for at in range(crawled)
     ]
     events += draw(st.lists(st.sampled_from(events), max_size=4))
@@ -89,7 +95,7 @@ def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4,
 
 
 def written(event: Event, spelling: int) -> str:
-    """A CSV line of an event in one of the spellings that mean the same."""
+    """Write an event as a CSV line in one of three spellings that mean the same."""
     time = (
         f"{event.time:%Y-%m-%d %H:%M:%S} UTC",
         f"{event.time + timedelta(hours=2):%Y-%m-%dT%H:%M:%S}+02:00",

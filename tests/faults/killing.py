@@ -1,4 +1,4 @@
-"""Real jobs as processes, stopped with SIGKILL at named points or at any moment."""
+"""Real jobs as processes that SIGKILL ends at a named point or at a random moment."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from tests.conftest import PROJECT
 from tests.faults.histories import HEADER
 
 ABOUT_THE_RUN = ("source", "ingested_at", "ingest_batch", "batch_id", "modified_at")
-"""Columns that say which micro-batch wrote a row, and when; with the versions they may differ."""
+"""Columns that say which micro-batch wrote a row and when. They may differ between runs, and so may versions."""
 PSEUDONYM = "user"
-"""The column of a refused user: each lake has a salt of its own, and one for the ids of such a user's lines."""
+"""The column of a refused user. It differs between lakes, because each lake has its own salt.
+
+The ids of a refused user's lines are salted too."""
 
 KILLER = Path(__file__).parent / "killer"
 FAST = (
@@ -33,46 +35,48 @@ FAST = (
     "--conf spark.sql.adaptive.enabled=false "
     "--conf spark.driver.defaultJavaOptions='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'"
 )
-"""A tiny store needs no more: what a kill costs is the start of the next process."""
+"""Spark options for a tiny store. They make processes start fast, because each kill costs the start of the next one."""
 SETTINGS = (
-    "--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_false_share=1",
+    "--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_fdr=1",
     "--set", "maintenance.min_files=2", "--set", "maintenance.expire_days=14",
 )  # fmt: skip
-"""With these a tiny store has trends, and files and dates for maintenance."""
+"""Settings with which a tiny store has trends, files to compact and dates to expire."""
 
 Point = str
-"""`before TABLE N` or `after TABLE N`: the N-th commit to a table that a process begins, or has made."""
+"""`before TABLE N` or `after TABLE N`: just before or just after the process makes its N-th commit to a table."""
 
 
 def points(*commits: str) -> list[Point]:
-    """Before and after each of some commits, in the order a run makes them."""
+    """Return a point before and a point after each commit, in the order in which a run makes the commits."""
     return [f"{moment} {commit}" for commit in commits for moment in ("before", "after")]
 
 
-_CREATED = ("events 1", "rejected_events 1", "ingested_files 1", "products 1")
-_INGESTED = ("events 1", "rejected_events 1", "ingested_files 1", "products 1")
+_CREATED = ("events 1", "rejected_events 1", "ingestion_log 1", "products 1")
+_INGESTED = ("events 1", "rejected_events 1", "ingestion_log 1", "products 1")
 _COMPUTED = tuple(f"{table} 1" for table in ("demand", "trends", "category_trends", "brand_trends", "user_trends"))
-_ABSORBED = ("co_interactions 1", "baskets 1")
+_COUNTED = ("co_interactions 1", "baskets 1")
 _SERVED = ("similar_items 1", "recommendations 1")
-FIRST_RUN = points(*_CREATED, *_INGESTED, *_COMPUTED, *_ABSORBED, *_ABSORBED, *_SERVED)
-"""Where a first `run` can be stopped, each start going on from the kill before: what was created is there by then, so
-that the first commit of the next process is an append."""
-LATER_RUN = points(*_INGESTED, *_COMPUTED, *_ABSORBED, *_SERVED)
-REBUILD = points(*_ABSORBED, "co_interactions 2", "baskets 2")
+FIRST_RUN = points(*_CREATED, *_INGESTED, *_COMPUTED, *_COUNTED, *_COUNTED, *_SERVED)
+"""Points at which a first `run` can be killed, one process per point.
+
+Each process continues the work of the killed one before it. The tables that were created exist by then, so the first
+commit of the next process is an append."""
+LATER_RUN = points(*_INGESTED, *_COMPUTED, *_COUNTED, *_SERVED)
+REBUILD = points(*_COUNTED, "co_interactions 2", "baskets 2")
 _EXPIRED = ("events 1", "baskets 1", "co_interactions 1", "events 1", "co_interactions 1")
-_PACKED = ("baskets 1", "co_interactions 1", "events 1", "rejected_events 1", "ingested_files 1", "job_runs 1")
-MAINTAIN = points(*_EXPIRED, *_PACKED, "products 1")
+_COMPACTED = ("baskets 1", "co_interactions 1", "events 1", "rejected_events 1", "ingestion_log 1", "job_runs 1")
+MAINTAIN = points(*_EXPIRED, *_COMPACTED, "products 1")
 _REFUSED = ("refused_users 1", "events 1", "refused_users 1")
-_TAKEN_OUT = ("events 1", "rejected_events 1", "user_trends 1", "events 1", "baskets 1")
-_WITHDRAWN = ("co_interactions 1", "co_interactions 2", "products 1")
+_DELETED = ("events 1", "rejected_events 1", "user_trends 1", "events 1", "baskets 1")
+_SUBTRACTED = ("co_interactions 1", "co_interactions 2", "products 1")
 FORGET = points(
-    *_REFUSED, *_TAKEN_OUT, *_WITHDRAWN, "similar_items 1", *_COMPUTED, "recommendations 1", "events 1"
+    *_REFUSED, *_DELETED, *_SUBTRACTED, "similar_items 1", *_COMPUTED, "recommendations 1", "events 1"
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: by the kill, or by itself with an exit code."""
+    """The end of a process: by the kill, or by itself with an exit code."""
 
     killed: bool
     code: int
@@ -83,8 +87,15 @@ class Ended:
 def run_job(
     *arguments: str, at: Point = "", after: float | None = None, options: str = "", timeout: float = 600
 ) -> Ended:
-    """A command as a user types it, in a group of processes of its own; killed at a point, or so many seconds after it
-    said its first word, or not at all."""
+    """Run a command as a user types it, in a process group of its own, and kill it where the arguments say so.
+
+    Args:
+        arguments: The words after `./spark-submit.sh`.
+        at: The point at which to kill it.
+        after: The seconds between its first line of output and the kill.
+        options: More words for SPARK_SUBMIT_OPTIONS.
+        timeout: The seconds after which the process counts as stuck.
+    """
     environment = {**os.environ, "SPARK_MASTER": "local[2]", "SPARK_SUBMIT_OPTIONS": f"{FAST} {options}"}
     if at:
         environment |= {"KILL_AT": at, "PYTHONPATH": str(KILLER)}
@@ -100,16 +111,16 @@ def run_job(
     try:
         with selectors.DefaultSelector() as ready:
             ready.register(process.stdout, selectors.EVENT_READ)
-            spoke = None
+            first_output = None
             while time.monotonic() - started < timeout:
                 if ready.select(timeout=0.05):
                     text = os.read(process.stdout.fileno(), 65_536)
                     if not text:
                         break
                     output += text
-                if spoke is None and re.search(rb"^\[", output, re.MULTILINE):
-                    spoke = time.monotonic()
-                if after is not None and spoke is not None and time.monotonic() - spoke >= after:
+                if first_output is None and re.search(rb"^\[", output, re.MULTILINE):
+                    first_output = time.monotonic()
+                if after is not None and first_output is not None and time.monotonic() - first_output >= after:
                     break
     finally:
         is_stuck = time.monotonic() - started >= timeout
@@ -117,13 +128,13 @@ def run_job(
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait(timeout=60)
         process.stdout.close()
-    # A job that hangs has not been killed where it was to be.
-    assert not is_stuck, f"not ended after {timeout} s:\n{output.decode()}"
+    # Fail on a stuck process, because its kill here is not the kill that the test asked for.
+    assert not is_stuck, f"the process had not ended after {timeout} s:\n{output.decode()}"
     return Ended(code == -signal.SIGKILL, code, output.decode(), time.monotonic() - started)
 
 
 def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
-    """The lines of a small store's files: sessions over midnight, late events, repeats, and lines that are none."""
+    """Return the lines of a small store's files: sessions over midnight, late events, repeats and broken lines."""
     dice = random.Random(seed)
     start = datetime(2019, 10, 7)
     files = []
@@ -147,16 +158,19 @@ def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
 
 
 def tables_of(lake: Lake) -> dict[str, Counter[str]]:
-    """Every row of every table, and how often it is there; but who ran when may differ."""
+    """Count each row of every table, without the columns that may differ between runs.
+
+    `job_runs` is left out, because it records when each job ran.
+    """
     left_out = (*ABOUT_THE_RUN, PSEUDONYM)
-    found = {}
+    counts = {}
     for table in lake.present():
         if table is JOB_RUNS:
             continue
         names = [name for name in table.column_names if name not in left_out and not name.endswith("_version")]
-        rows = lake.read(table)
+        rows = lake[table].read()
         if table is REJECTED_EVENTS:
             is_salted = F.array_contains("reasons", REFUSED)
             rows = rows.withColumn("rejected_id", F.when(~is_salted, F.col("rejected_id")))
-        found[table.name] = Counter(repr(tuple(row)) for row in rows.select(*names).collect())
-    return found
+        counts[table.name] = Counter(repr(tuple(row)) for row in rows.select(*names).collect())
+    return counts

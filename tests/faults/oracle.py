@@ -1,7 +1,7 @@
-"""What the tables must hold, in plain Python: the definitions of the design again, sharing no code with the project.
+"""An oracle for the tables: the design's definitions written again in plain Python, without code of the project.
 
-Slow and literal on purpose. Every function takes events (or what another function here made of them) and returns
-dictionaries from a row's key to its figures.
+It is slow and literal on purpose. Every function takes events, or the result of another function here. It returns a
+dictionary from a row's key to the row's figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ SIGNALS = ("view", "cart", "purchase")
 
 
 class Event(NamedTuple):
-    """One event, typed. Two that are equal are one event, however they were written."""
+    """One event with typed fields.
+
+    Two equal values are the same event, even where two files spell it differently.
+    """
 
     time: datetime
     kind: str
@@ -36,8 +39,12 @@ class Event(NamedTuple):
 
 
 def products(events: Collection[Event]) -> dict[int, tuple[Any, ...]]:
-    """{product: (category_id, category, brand, price, first_seen, last_seen)}, the newest attributes not null."""
-    found = {}
+    """Return each product's newest attributes that are not null, and when it was first and last seen.
+
+    Returns:
+        {product: (category_id, category, brand, price, first_seen, last_seen)}.
+    """
+    attributes = {}
     for product in {event.product for event in events}:
         own = [event for event in events if event.product == product]
         newest = []
@@ -45,13 +52,17 @@ def products(events: Collection[Event]) -> dict[int, tuple[Any, ...]]:
             known = [(event.time, getattr(event, name)) for event in own if getattr(event, name) is not None]
             newest.append(max(known)[1] if known else None)
         times = [event.time for event in own]
-        found[product] = (*newest, min(times), max(times))
-    return found
+        attributes[product] = (*newest, min(times), max(times))
+    return attributes
 
 
 def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[int, datetime]]:
-    """{(date, relation, user, session): {product: first time}}."""
-    found: dict[tuple[date, str, int, str], dict[int, datetime]] = defaultdict(dict)
+    """Return the baskets: the products of a user, session and date, each with the time of its first event.
+
+    Returns:
+        {(date, relation, user, session): {product: first time}}. The session of a `bought` basket is ''.
+    """
+    first_times: dict[tuple[date, str, int, str], dict[int, datetime]] = defaultdict(dict)
     for event in events:
         if event.kind not in SIGNALS:
             continue
@@ -59,21 +70,25 @@ def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[in
         if event.kind == "purchase":
             keys.append((event.date, "bought", event.user, ""))
         for key in keys:
-            found[key][event.product] = min(event.time, found[key].get(event.product, event.time))
-    return dict(found)
+            first_times[key][event.product] = min(event.time, first_times[key].get(event.product, event.time))
+    return dict(first_times)
 
 
 def co_interactions(all_baskets: dict[Any, dict[int, datetime]], window: int) -> dict[Any, tuple[int, int]]:
-    """{(date, relation, item_a, item_b): (baskets, strength in 1/60)}."""
+    """Count the baskets in which two items are at most `window` steps apart, and add up their strengths.
+
+    Returns:
+        {(date, relation, item_a, item_b): (baskets, strength in 1/60)}, with item_a ≤ item_b. Item 0 is the basket.
+    """
     together: Counter[Any] = Counter()
     strength: defaultdict[Any, Fraction] = defaultdict(Fraction)
     for (day, relation, _, _), items in all_baskets.items():
         order = [product for _, product in sorted((time, product) for product, time in items.items())]
         together[day, relation, 0, 0] += 1
-        for place, one in enumerate(order):
-            together[day, relation, one, one] += 1
+        for place, item in enumerate(order):
+            together[day, relation, item, item] += 1
             for steps, other in enumerate(order[place + 1 : place + 1 + window], start=1):
-                key = (day, relation, min(one, other), max(one, other))
+                key = (day, relation, min(item, other), max(item, other))
                 together[key] += 1
                 strength[key] += Fraction(60, steps)
     return {key: (count, int(strength[key])) for key, count in together.items()}
@@ -82,7 +97,18 @@ def co_interactions(all_baskets: dict[Any, dict[int, datetime]], window: int) ->
 def similar_items(
     counts: dict[Any, tuple[int, int]], measure: str, *, k: int, half_life: float, min_baskets: int
 ) -> dict[tuple[str, int], list[tuple[int, float, int, int]]]:
-    """{(relation, product): [(similar product, score, baskets, strength), …]}, the best first."""
+    """Return the `k` best neighbours of each product, the best first.
+
+    Args:
+        counts: The result of `co_interactions`.
+        measure: `confidence` or `llr`.
+        k: The largest number of neighbours per product.
+        half_life: Days after which a date weighs half; 0 for no decay.
+        min_baskets: The smallest number of baskets for a pair.
+
+    Returns:
+        {(relation, product): [(similar product, score, baskets, strength), …]}; baskets and strength are not decayed.
+    """
     newest = max(day for day, *_ in counts)
     decayed: Counter[Any] = Counter()
     decayed_strength: Counter[Any] = Counter()
@@ -94,7 +120,7 @@ def similar_items(
         plain_strength[tuple(key)] += strength
         decayed[tuple(key)] += weight * count
         decayed_strength[tuple(key)] += weight * strength
-    found = defaultdict(list)
+    neighbours = defaultdict(list)
     for relation, a, b in plain:
         if a == b or plain[relation, a, b] < min_baskets:
             continue
@@ -110,8 +136,8 @@ def similar_items(
             )
             if score > 0:
                 pair = (relation, a, b)
-                found[relation, i].append((j, score, plain[pair], plain_strength[pair]))
-    return {key: sorted(row, key=lambda one: (-one[1], one[0]))[:k] for key, row in found.items()}
+                neighbours[relation, i].append((j, score, plain[pair], plain_strength[pair]))
+    return {key: sorted(row, key=lambda entry: (-entry[1], entry[0]))[:k] for key, row in neighbours.items()}
 
 
 def _score(measure: str, c: float, n_i: int, n_j: int, n: int, both: int) -> float:
@@ -134,7 +160,11 @@ def bucket_of(moment: datetime, length: timedelta, origin: date) -> datetime:
 
 
 def demand(events: Iterable[Event], length: timedelta, origin: date, key: str = "product") -> dict[Any, int]:
-    """{(bucket, signal, key): events}; events without the key form no row."""
+    """Count the events of each bucket, signal and key. Events without the key form no row.
+
+    Returns:
+        {(bucket, signal, key): events}.
+    """
     return dict(
         Counter(
             (bucket_of(event.time, length, origin), event.kind, getattr(event, key))
@@ -145,7 +175,7 @@ def demand(events: Iterable[Event], length: timedelta, origin: date, key: str = 
 
 
 class Trend(NamedTuple):
-    """The figures of a trend that need no statistical table; those that compare null are None."""
+    """The figures of a trend that need no statistical table. A figure that is null in the table is None."""
 
     current: int
     previous: int
@@ -162,7 +192,11 @@ class Trend(NamedTuple):
 def trends(
     events: Collection[Event], length: timedelta, origin: date, *, key: str, min_change: int, min_z: float
 ) -> dict[Any, Trend]:
-    """{(bucket, signal, key): Trend} where false discoveries are not bounded (max_false_share 1)."""
+    """Compare each bucket with the one before it, without a bound on the false discovery rate (max_fdr 1).
+
+    Returns:
+        {(bucket, signal, key): Trend}.
+    """
     counts = Counter(demand(events, length, origin, key))
     totals: Counter[Any] = Counter()
     for event in events:
@@ -171,13 +205,13 @@ def trends(
     first, newest = (bucket_of(moment, length, origin) for moment in (min(times), max(times)))
     rows = {}
     keys = {
-        (bucket + step * length, signal, one)
-        for bucket, signal, one in counts
+        (bucket + step * length, signal, name)
+        for bucket, signal, name in counts
         for step in (0, 1)
         if first < bucket + step * length <= newest
     }
-    for bucket, signal, one in keys:
-        current, previous = counts[bucket, signal, one], counts[bucket - length, signal, one]
+    for bucket, signal, name in keys:
+        current, previous = counts[bucket, signal, name], counts[bucket - length, signal, name]
         change, n = current - previous, current + previous
         total, total_before = totals[bucket, signal], totals[bucket - length, signal]
         z = 0.0
@@ -188,7 +222,7 @@ def trends(
         direction = ("rising" if z > 0 else "waning") if moves else "steady"
         pct = 100 * change / previous if previous else None
         complete = bucket + length <= max(times)
-        rows[bucket, signal, one] = Trend(
+        rows[bucket, signal, name] = Trend(
             current, previous, change, change / (n + 1), z, pct, direction, None, None, complete
         )
     moving = {name: row for name, row in rows.items() if row.direction != "steady"}
@@ -204,7 +238,11 @@ def trends(
 def newest_in_two_buckets(
     events: Iterable[Event], length: timedelta, origin: date, attribute: str
 ) -> dict[tuple[datetime, int], str]:
-    """{(bucket, product): the newest value that is not null in the bucket and the one before}."""
+    """Return each product's newest value of an attribute in a bucket and the bucket before it, without nulls.
+
+    Returns:
+        {(bucket, product): value}.
+    """
     known: dict[tuple[datetime, int], tuple[datetime, str]] = {}
     for event in events:
         value = getattr(event, attribute)
@@ -219,7 +257,11 @@ def newest_in_two_buckets(
 def user_trends(
     events: Iterable[Event], product_trends: dict[Any, Trend], length: timedelta, origin: date
 ) -> dict[tuple[datetime, int], tuple[int, float, float]]:
-    """{(bucket, user): (interactions, rising percent, waning percent)} in the buckets that have trends."""
+    """Return the percent of each user's interactions that were with rising and with waning products.
+
+    Returns:
+        {(bucket, user): (interactions, rising percent, waning percent)}, only for buckets that have trends.
+    """
     compared = {bucket for bucket, _, _ in product_trends}
     directions = defaultdict(list)
     for event in events:
@@ -243,7 +285,22 @@ def scored_recommendations(
     active_days: int,
     trend_weight: float,
 ) -> dict[int, list[tuple[int, float]]]:
-    """{user: [(product, score), …]}, the part of the lists that has scores, with decay ½, weights 1, 2, 3."""
+    """Return the scored part of each active user's list, the best first.
+
+    The profile decays by ½ per position. A view weighs 1, a cart 2 and a purchase 3.
+
+    Args:
+        events: All events.
+        similar: The result of `similar_items`.
+        product_trends: The result of `trends` by product.
+        k: The largest number of products in a list.
+        profile_items: The largest number of products in a profile.
+        active_days: A user counts as active with an interaction in the last `active_days` days.
+        trend_weight: How much growth moves a score.
+
+    Returns:
+        {user: [(product, score), …]}, without users who have no scored product.
+    """
     since = max(event.date for event in events) - timedelta(days=active_days - 1)
     views = {name: row for name, row in product_trends.items() if name[1] == "view"}
     buckets = {bucket for bucket, _, _ in product_trends}
@@ -270,4 +327,4 @@ def scored_recommendations(
             if point > 0 and product not in barred
         }
         lists[user] = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
-    return {user: one for user, one in lists.items() if one}
+    return {user: ranked for user, ranked in lists.items() if ranked}

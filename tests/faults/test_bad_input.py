@@ -1,7 +1,7 @@
 """Promise 3 under bad input: every line of every file ends as an event, as a rejection with reasons, or as a repeat.
 
-The sum read = events + repeats + rejected is what the job prints of its own count, so here each part is counted
-otherwise: lines in Python, events and rejections in their tables.
+The job itself prints the sum read = events + repeats + rejected. The tests do not trust these counts. They count the
+lines in Python, and the events and rejections in their tables.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.ingestion.micro_batch import Account
 from lambda_spark.settings import IngestSettings
 from lambda_spark.storage.lake import Lake
-from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, REJECTED_EVENTS
-from tests.deliveries import quiet
+from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, REJECTED_EVENTS
 from tests.faults.bad_files import CORPUS, FORMULAS, csv, line
 from tests.faults.fuzz import fuzzed, judged
 from tests.faults.histories import HEADER
@@ -27,23 +26,23 @@ from tests.faults.killing import run_job
 from tests.faults.oracle import Event
 
 
-def take(lake, inbox):
-    return ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
+def ingest_inbox(lake, inbox):
+    return ingest(lake, [str(inbox)], IngestSettings())
 
 
-class Taken:
-    """A folder of bad files after it was taken in, file by file."""
+class Ingested:
+    """The result of ingesting a folder of bad files, by file."""
 
     def __init__(self, lake: Lake, account: Account) -> None:
         self.account = account
-        self.files = {name_of(row.source): row for row in lake.read(INGESTED_FILES).collect()}
+        self.files = {name_of(row.source): row for row in lake[INGESTION_LOG].read().collect()}
         self.events = Counter(
-            {name_of(row.source): row["count"] for row in lake.read(EVENTS).groupBy("source").count().collect()}
+            {name_of(row.source): row["count"] for row in lake[EVENTS].read().groupBy("source").count().collect()}
         )
         self.rejected = defaultdict(list)
-        for row in lake.read(REJECTED_EVENTS).withColumn("raw", F.left("raw", F.lit(200))).collect():
+        for row in lake[REJECTED_EVENTS].read().withColumn("raw", F.left("raw", F.lit(200))).collect():
             self.rejected[name_of(row.source)].append(row)
-        self.brands = {row.brand for row in lake.read(EVENTS).where("source like '%/formulas.csv'").collect()}
+        self.brands = {row.brand for row in lake[EVENTS].read().where("source like '%/formulas.csv'").collect()}
 
 
 def name_of(uri):
@@ -58,11 +57,11 @@ def corpus(session, tmp_path_factory):
     for bad in CORPUS:
         (inbox / bad.name).write_bytes(bad.content)
     lake = Lake.open(session, str(folder / "lake"), create=True)
-    return Taken(lake, take(lake, inbox))
+    return Ingested(lake, ingest_inbox(lake, inbox))
 
 
 @pytest.mark.parametrize("bad", CORPUS, ids=lambda bad: bad.name)
-def test_a_bad_file_ends_as_it_must(corpus, bad):
+def test_a_bad_file_has_the_expected_events_rejections_or_refusal(corpus, bad):
     file, rejected = corpus.files[bad.name], corpus.rejected[bad.name]
     if bad.refused:
         assert len(rejected) == 1
@@ -76,7 +75,7 @@ def test_a_bad_file_ends_as_it_must(corpus, bad):
     assert file.lines == bad.events + len(rejected)
 
 
-def test_the_account_names_every_file_that_was_refused_and_counts_every_line(corpus):
+def test_the_account_counts_every_line_and_every_refused_file(corpus):
     refused = {bad.name for bad in CORPUS if bad.refused}
     assert len(corpus.account.unreadable) == len(refused)
     assert corpus.account.parts == len(CORPUS)
@@ -84,18 +83,19 @@ def test_the_account_names_every_file_that_was_refused_and_counts_every_line(cor
     assert corpus.account.rejected == sum(map(len, corpus.rejected.values()))
 
 
-def test_a_file_that_is_refused_leaves_nobody_in_the_reason(corpus):
-    """Without a header line its first event is taken for one."""
+def test_the_reason_of_a_refused_file_names_no_user(corpus):
+    """In a file without a header line, the first event is read as the header."""
     [row] = corpus.rejected["no-header.csv"]
-    assert row.reasons[0].startswith("no column event_time, event_type, product_id, user_id among its 9 (view, acme); ")
+    expected = "no column event_time, event_type, product_id, user_id among its 9 columns (view, acme). "
+    assert row.reasons[0].startswith(expected)
 
 
-def test_formulas_and_html_are_kept_as_they_came(corpus):
+def test_formulas_and_html_are_stored_unchanged(corpus):
     assert corpus.brands == set(FORMULAS)
 
 
-def test_files_without_line_ends_are_refused_and_the_rest_is_taken(lake, tmp_path):
-    """Held as one line each would fill the memory: a line end is asked of each 16 MB."""
+def test_files_without_line_ends_are_refused_and_the_other_files_are_ingested(lake, tmp_path):
+    """A file must have a line end in every 16 MB, because a longer line would fill the memory."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     for name, start in (("lineless", b""), ("after-a-header", csv())):
@@ -103,15 +103,15 @@ def test_files_without_line_ends_are_refused_and_the_rest_is_taken(lake, tmp_pat
         (inbox / f"{name}.csv").write_bytes(content)
         (inbox / f"{name}.csv.gz").write_bytes(gzip.compress(content, 1))
     (inbox / "good.csv").write_bytes(csv(line(1)))
-    account = take(lake, inbox)
+    account = ingest_inbox(lake, inbox)
     assert (account.lines, account.events, account.rejected) == (5, 1, 4)
     assert all("no line end in 16 MB" in why for why in account.unreadable)
 
 
 @pytest.mark.long
 @pytest.mark.process
-def test_a_gigabyte_without_a_line_end_is_refused_by_a_job_that_could_not_hold_it(tmp_path):
-    """The job has a heap of 1 GB in all."""
+def test_a_gigabyte_without_a_line_end_is_refused_although_the_heap_is_smaller(tmp_path):
+    """The job's heap is 1 GB in total, and each file holds one line of 1 GB."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     for opened, name in ((open, "plain.csv"), (gzip.open, "compressed.csv.gz")):
@@ -127,39 +127,42 @@ def test_a_gigabyte_without_a_line_end_is_refused_by_a_job_that_could_not_hold_i
 
 
 def assert_fuzzed_lines_are_all_accounted_for(lake, inbox, count, seed):
-    """Every line is found again: what is surely an event in `events`, what is surely none in `rejected_events`, and
-    what Python leaves open in one of the two."""
+    """Check that every line is in the right table.
+
+    A line that is certainly an event must be in `events`, a line that is certainly none in `rejected_events`. A line
+    that plain Python cannot judge must be in one of the two.
+    """
     lines = list(fuzzed(count, seed))
     parts = 4
     for part in range(parts):
         (inbox / f"{part}.csv").write_bytes(b"\n".join([HEADER.encode(), *lines[part::parts], b""]))
-    account = take(lake, inbox)
+    account = ingest_inbox(lake, inbox)
     assert account.unreadable == ()
     assert account.lines == count
     assert account.lines == account.events + account.repeats + account.rejected
-    rows = lake.read(REJECTED_EVENTS).select(F.coalesce("raw_bytes", F.col("raw").cast("binary")).alias("line"))
+    rows = lake[REJECTED_EVENTS].read().select(F.coalesce("raw_bytes", F.col("raw").cast("binary")).alias("line"))
     rejected = {bytes(row.line) for row in rows.collect()}
     assert len(rejected) == account.rejected
-    events, none, open_lines = set(), set(), set()
-    for one in set(lines):
-        verdict = judged(one)
+    events, invalid, undecided = set(), set(), set()
+    for text in set(lines):
+        verdict = judged(text)
         if verdict is None:
-            none.add(one)
+            invalid.add(text)
         elif isinstance(verdict, str):
-            open_lines.add(one)
+            undecided.add(text)
         else:
             events.add(verdict)
-    assert none <= rejected
-    assert rejected <= none | open_lines, "a line that is an event was rejected, or one was made up"
+    assert invalid <= rejected
+    assert rejected <= invalid | undecided, "a valid line was rejected, or a rejected line is in no file"
     known = known_events(lake)
     assert events <= known
     assert len(known) == account.events
-    assert len(known) <= len(events) + len(open_lines - rejected)
+    assert len(known) <= len(events) + len(undecided - rejected)
     return account
 
 
 def known_events(lake):
-    rows = lake.read(EVENTS).drop("event_id", "event_date", "source", "ingested_at", "ingest_batch")
+    rows = lake[EVENTS].read().drop("event_id", "event_date", "source", "ingested_at", "ingest_batch")
     return {Event(*row) for row in rows.toLocalIterator()}
 
 
@@ -167,12 +170,12 @@ def test_fuzzed_lines_are_all_accounted_for(lake, tmp_path):
     inbox = tmp_path / "in"
     inbox.mkdir()
     account = assert_fuzzed_lines_are_all_accounted_for(lake, inbox, 5_000, seed=1)
-    assert min(account.events, account.rejected, account.repeats) > 300, "there was some of each"
+    assert min(account.events, account.rejected, account.repeats) > 300, "too few events, rejections or repeats"
 
 
 @pytest.mark.long
 def test_a_million_fuzzed_lines_are_all_accounted_for(lake, tmp_path):
-    """`LINES=1000000 SEED=1 ./spark-submit.sh test tests/faults/test_bad_input.py -m long -k million -s`"""
+    """Run with `LINES=1000000 SEED=1 ./spark-submit.sh test tests/faults/test_bad_input.py -m long -k million -s`."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     count, seed = int(os.environ.get("LINES", "1000000")), int(os.environ.get("SEED", "1"))

@@ -1,13 +1,13 @@
-"""Promise 2: killed with SIGKILL at any point and started again, every table ends as if nothing had happened.
+"""Promise 2: after a SIGKILL at any point and a restart, every table ends as if nothing had happened.
 
-Real processes by the real command; the tables are held against those of an undisturbed run, row for row, without the
-columns that say which run wrote a row. Two kills in every run of the suite, and all points and random moments, for
-hours:
+The tests start real processes by the real command. They compare the tables with those of an undisturbed run, row for
+row. The comparison leaves out the columns that say which run wrote a row. Every run of the suite makes two kills. The
+long test kills at all points and at random moments, for hours:
 
     KILLS=200 RECORD=kills.jsonl ./spark-submit.sh test tests/faults/test_killed_anywhere.py -m long
 
-KILLS is how many in all, RECORD a file to which each kill and each comparison is added: a second start goes on there.
-A further job is killed likewise by a step of its own: its command, and the points of its commits.
+KILLS is the total number of kills. RECORD is a file to which each kill and each comparison is appended. A second start
+continues there. To kill a further job, add a step with its command and the points of its commits.
 """
 
 from __future__ import annotations
@@ -48,18 +48,20 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and where its processes are killed, one after the other, before one runs to its end."""
+    """A command and its kills: one process is killed at each of them, then one process runs to its end."""
 
     job: str
     kills: tuple[str | float, ...] = ()
-    """Points by name, or seconds after the process said its first word."""
+    """Points by name, or seconds after the process's first line of output."""
     reaches_all: bool = True
-    """Whether every kill is in reach; after a random one the work of a later one may be done."""
+    """Whether every kill must happen.
+
+    It need not after a kill at a random moment, because the work of a later point may already be done."""
 
 
 @pytest.fixture(scope="module")
 def inboxes(tmp_path_factory):
-    """The folder as it is at each delivery."""
+    """The state of the inbox at each delivery: one folder per delivery, with the earlier files in it."""
     folder = tmp_path_factory.mktemp("inboxes")
     stages = []
     for number, lines in enumerate(deliveries(SEED)):
@@ -78,7 +80,10 @@ JOBS = {"run": run, "similarity": similarity, "maintain": maintain, "forget": fo
 
 @pytest.fixture(scope="module")
 def undisturbed(session, inboxes, tmp_path_factory):
-    """The tables of a lake whose jobs nobody stopped, by the commands it has seen; a common beginning is made once."""
+    """A function from steps to the tables of a lake whose jobs were not killed.
+
+    The lakes are kept by their commands, so that histories with the same first commands share them.
+    """
     folder = tmp_path_factory.mktemp("undisturbed")
     lakes: dict[tuple[str, ...], Path] = {}
 
@@ -101,18 +106,18 @@ def undisturbed(session, inboxes, tmp_path_factory):
 
 
 def delivers(job: str) -> bool:
-    """Whether new files have arrived before a job."""
+    """Return whether new files arrive before a job."""
     return job == "run"
 
 
 def arguments_of(job: str, inbox: Path, lake: Path) -> list[str]:
-    """What is typed after the job's name."""
+    """Return the words of the command line after the job's name."""
     _, *options = job.split()
     return [*options, *([str(inbox)] if delivers(job) else []), "--lake", str(lake), *SETTINGS]
 
 
 def disturbed(folder: Path, inboxes: list[Path], steps: list[Step], record) -> None:
-    """Run the steps on a lake of their own, each killed and killed again before it is left in peace."""
+    """Run the steps on a fresh lake: kill a process at each kill of a step, then let one process finish the step."""
     delivered = 0
     for number, step in enumerate(steps):
         if delivers(step.job):
@@ -123,27 +128,28 @@ def disturbed(folder: Path, inboxes: list[Path], steps: list[Step], record) -> N
             at = {"at": kill} if isinstance(kill, str) else {"after": kill}
             ended = run_job(*arguments, **at)
             record(step=number, job=step.job, kill=kill, killed=ended.killed, seconds=round(ended.seconds, 1))
-            # A process that was done before its kill has to be well.
+            # A process that ended before its kill must have succeeded.
             assert ended.killed or ended.code == 0, ended.output
             assert ended.killed or not step.reaches_all, f"{kill} was never reached:\n{ended.output}"
         ended = run_job(*arguments)
         assert ended.code == 0, ended.output
 
 
-def assert_as_if_nothing_had_happened(spark, folder, expected):
-    found = tables_of(Lake.open(spark, str(folder / "lake")))
-    assert found.keys() == expected.keys()
+def assert_tables_equal_undisturbed(spark, folder, expected):
+    actual = tables_of(Lake.open(spark, str(folder / "lake")))
+    assert actual.keys() == expected.keys()
     for name, rows in expected.items():
-        assert (name, found[name] - rows, rows - found[name]) == (name, Counter(), Counter())
+        assert (name, actual[name] - rows, rows - actual[name]) == (name, Counter(), Counter())
 
 
-def test_killed_twice_and_started_again_all_is_as_if_nothing_had_happened(spark, tmp_path, inboxes, undisturbed):
-    # The first commits create tables. Then: events that no checkpoint tells of, counts of baskets that are not kept.
+def test_after_two_kills_all_tables_equal_those_of_an_undisturbed_run(spark, tmp_path, inboxes, undisturbed):
+    # Each first commit creates the table, so the second one is the first append. The first kill leaves events that no
+    # checkpoint records. The second kill leaves counts whose baskets are not stored yet.
     steps = [Step("run", ("after events 2", "after co_interactions 2"))]
     killed = []
     disturbed(tmp_path, inboxes, steps, lambda **entry: killed.append(entry))
     assert [entry["killed"] for entry in killed] == [True] * 2
-    assert_as_if_nothing_had_happened(spark, tmp_path, undisturbed(steps))
+    assert_tables_equal_undisturbed(spark, tmp_path, undisturbed(steps))
 
 
 KILLS = int(os.environ.get("KILLS", "200"))
@@ -153,15 +159,15 @@ FORGET_ONE, FORGET_ANOTHER = "forget --user 3 --refuse", "forget --user 2 --vacu
 
 
 def plan(number: int) -> list[Step]:
-    """The steps of a history: first every named point in turn, then random ones and random moments."""
-    in_turn = [
+    """Return the steps of a history. The first histories visit every named point, the later ones are random."""
+    every_point = [
         [Step("run", tuple(FIRST_RUN)), Step("run", tuple(LATER_RUN)), Step("run")],
         [Step("run"), Step("similarity --rebuild", tuple(REBUILD)), Step("run"), Step("run", tuple(LATER_RUN))],
         [Step("run"), Step("run"), Step("maintain", tuple(MAINTAIN)), Step("run")],
         [Step("run"), Step("run"), Step(FORGET_ONE, tuple(FORGET)), Step("run")],
     ]
-    if number < len(in_turn):
-        return in_turn[number]
+    if number < len(every_point):
+        return every_point[number]
     dice = random.Random(number)
 
     def killed(job, named):
@@ -180,7 +186,7 @@ def plan(number: int) -> list[Step]:
 
 
 @pytest.mark.long
-def test_killed_at_every_point_and_at_random_moments(spark, tmp_path, inboxes, undisturbed):
+def test_after_kills_at_every_point_and_at_random_moments_all_tables_are_equal(spark, tmp_path, inboxes, undisturbed):
     file = Path(os.environ.get("RECORD", tmp_path / "kills.jsonl"))
     entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {entry["history"] for entry in entries if "equal" in entry}
@@ -198,7 +204,7 @@ def test_killed_at_every_point_and_at_random_moments(spark, tmp_path, inboxes, u
                     lines.write(json.dumps({"history": history, "at": f"{time.time():.0f}", **entry}) + "\n")
 
             disturbed(folder, inboxes, plan(number), record)
-            assert_as_if_nothing_had_happened(spark, folder, undisturbed(plan(number)))
+            assert_tables_equal_undisturbed(spark, folder, undisturbed(plan(number)))
             record(equal=True)
             kills += sum(own)
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""A piece of a lake is lost, damaged or out of reach: a clear line says so and names a way out, which works."""
+"""A piece of a lake is lost, damaged or unreachable: the job's message says so and names a remedy, which works."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def template(session, tmp_path_factory):
 
 @pytest.fixture
 def store(template, tmp_path):
-    """A folder with a copy of the lake; the files that it came from are still the template's."""
+    """A folder with a copy of the template's lake. The event files stay in the template's folder."""
     folder = tmp_path / "it's mine"
     shutil.copytree(template / "lake", folder / "lake")
     return folder
@@ -58,41 +58,39 @@ def whole(session, template):
 
 
 def assert_whole(spark, folder, whole):
-    found = tables_of(Lake.open(spark, str(folder / "lake")))
-    assert found.keys() == whole.keys()
+    actual = tables_of(Lake.open(spark, str(folder / "lake")))
+    assert actual.keys() == whole.keys()
     for name, rows in whole.items():
-        # A file that was read twice has two entries, the second all repeats.
-        if name != "ingested_files":
-            assert (name, found[name] - rows, rows - found[name]) == (name, Counter(), Counter())
+        # Skip the ingestion log, because a file that was read twice has a second entry, which counts repeats only.
+        if name != "ingestion_log":
+            assert (name, actual[name] - rows, rows - actual[name]) == (name, Counter(), Counter())
 
 
 @pytest.mark.parametrize(
-    ("tables", "says"),
+    ("tables", "message"),
     [
-        (["rejected_events"], "rejected_events is missing; all is read again"),
-        (["products"], "products is missing; making it again from events"),
+        (["rejected_events"], "rejected_events is missing, so all input is read again"),
+        (["products"], "products is missing. It is rebuilt from events"),
         (
             ["category_trends", "similar_items", "recommendations"],
-            "all buckets to recompute: category_trends is missing",
+            "recomputing all buckets: category_trends is missing",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_tables_that_are_missing_are_made_again_by_the_next_run(spark, template, store, whole, capsys, tables, says):
+def test_the_next_run_recreates_missing_tables(spark, template, store, whole, capsys, tables, message):
     for table in tables:
         shutil.rmtree(store / "lake" / table)
     run_all(spark, store, template / "in")
-    assert says in capsys.readouterr().out
+    assert message in capsys.readouterr().out
     assert_whole(spark, store, whole)
     assert on_lake("verify", verify, spark, store) == 0
 
 
 @pytest.mark.parametrize("table", ["baskets", "co_interactions"])
-def test_a_missing_half_of_the_speed_layer_is_refused_and_a_rebuild_is_the_way_out(
-    spark, template, store, whole, table
-):
+def test_a_missing_table_of_the_speed_layer_is_refused_until_a_rebuild(spark, template, store, whole, table):
     shutil.rmtree(store / "lake" / table)
-    # A run makes the table again, empty: from then on the two do not belong together.
+    # Try twice, because the first run creates the table again without rows. The two tables then do not match.
     for _ in range(2):
         with pytest.raises(CheckpointError, match="similarity --rebuild"):
             on_lake("maintain", maintain, spark, store)
@@ -104,45 +102,47 @@ def test_a_missing_half_of_the_speed_layer_is_refused_and_a_rebuild_is_the_way_o
 
 
 @pytest.mark.parametrize("piece", [".", "offsets", "sources"])
-def test_without_a_piece_of_its_checkpoint_ingest_reads_all_again(spark, template, store, capsys, piece):
+def test_ingest_reads_all_files_again_when_a_part_of_its_checkpoint_is_missing(spark, template, store, capsys, piece):
     inbox = store / "in"
     shutil.copytree(template / "in", inbox)
     (inbox / "1.csv").write_text(SECOND)
     [checkpoint] = (store / "lake" / "_checkpoints" / "ingest").iterdir()
     shutil.rmtree(checkpoint / piece)
     lake = Lake.open(spark, str(store / "lake"))
-    before = lake.read(EVENTS).count()
+    before = lake[EVENTS].read().count()
     run_all(spark, store, inbox)
     assert "the checkpoint of ingest is lost" in capsys.readouterr().out
-    assert lake.read(EVENTS).count() > before
+    assert lake[EVENTS].read().count() > before
     assert on_lake("verify", verify, spark, store) == 0
 
 
 @pytest.fixture(scope="module")
 def other(session, template, tmp_path_factory):
-    """Another lake, of the same files."""
+    """Another lake, made from the same files."""
     folder = tmp_path_factory.mktemp("other")
     run_all(session, folder, template / "in")
     return folder
 
 
-def put_in_place(other, store, stream):
-    """The checkpoint of another lake under the name of this one's, at the same micro-batch."""
+def replace_checkpoint(other, store, stream):
+    """Replace a checkpoint by the other lake's, which is at the same micro-batch, and keep its name."""
     [checkpoint] = (store / "lake" / "_checkpoints" / stream).iterdir()
     [foreign] = (other / "lake" / "_checkpoints" / stream).iterdir()
     shutil.rmtree(checkpoint)
     shutil.copytree(foreign, checkpoint)
 
 
-def test_with_the_checkpoint_of_another_lake_ingest_reads_all_again(spark, template, other, store, whole, capsys):
-    put_in_place(other, store, "ingest")
+def test_ingest_reads_all_files_again_when_its_checkpoint_is_another_lake_s(
+    spark, template, other, store, whole, capsys
+):
+    replace_checkpoint(other, store, "ingest")
     run_all(spark, store, template / "in")
     assert "the checkpoint of ingest is not the one that events was written with" in capsys.readouterr().out
     assert_whole(spark, store, whole)
 
 
-def test_the_checkpoint_of_another_lake_is_refused_and_a_rebuild_is_the_way_out(spark, template, other, store, whole):
-    put_in_place(other, store, "similarity")
+def test_similarity_refuses_the_checkpoint_of_another_lake_until_a_rebuild(spark, template, other, store, whole):
+    replace_checkpoint(other, store, "similarity")
     with pytest.raises(CheckpointError, match=r"checkpoint of similarity is not the one .*similarity --rebuild"):
         run_all(spark, store, template / "in")
     on_lake("similarity", similarity, spark, store, "--rebuild")
@@ -150,24 +150,24 @@ def test_the_checkpoint_of_another_lake_is_refused_and_a_rebuild_is_the_way_out(
     assert_whole(spark, store, whole)
 
 
-def test_with_events_from_a_backup_a_rebuild_is_the_way_out(spark, template, store, whole):
+def test_similarity_refuses_events_from_a_backup_until_a_rebuild(spark, template, store, whole):
     events = store / "lake" / "events"
     newest = max((events / "_delta_log").glob("*.json"))
     for file in (events / "_delta_log").glob(f"*{newest.stem}*"):
         file.unlink()
-    # A session that had seen the newer version would not believe its eyes; a process has none.
+    # Clear Delta's cache, because this session has read the newer version. A fresh process would have no cache.
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     with pytest.raises(CheckpointError, match=r"events is older .*similarity --rebuild"):
         on_lake("similarity", similarity, spark, store)
     on_lake("similarity", similarity, spark, store, "--rebuild")
     on_lake("trends", trends, spark, store)
-    # All events had come in the one commit that is missing.
-    assert Lake.open(spark, str(store / "lake")).read(DEMAND).isEmpty()
+    # The missing commit held all events, so no demand is left.
+    assert Lake.open(spark, str(store / "lake"))[DEMAND].read().isEmpty()
     run_all(spark, store, template / "in")
     assert_whole(spark, store, whole)
 
 
-def test_without_its_events_a_lake_is_refused_and_a_fresh_one_is_the_way_out(spark, template, store, whole):
+def test_a_lake_without_its_events_is_refused_and_a_fresh_lake_works(spark, template, store, whole):
     (store / "lake" / "events").rename(store / "aside")
     with pytest.raises(LambdaSparkError, match=r"events is missing.*backup.*fresh one"):
         run_all(spark, store, template / "in")
@@ -193,12 +193,12 @@ def mounted(folder: Path, *options: str) -> None:
     folder.mkdir(exist_ok=True)
     done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"mount failed, so this test cannot run here: {done.stderr.strip()}")
 
 
 @pytest.fixture
 def mounts():
-    """Folders that are unmounted when the test is over."""
+    """A list of folders that are unmounted after the test."""
     folders: list[Path] = []
     yield folders
     for folder in folders:
@@ -206,8 +206,10 @@ def mounts():
 
 
 @pytest.mark.process
-def test_a_full_disk_is_named_and_with_room_again_the_run_goes_on(spark, template, whole, tmp_path, mounts):
-    """The disk fills up in the middle of a run; what was committed before stays as it is."""
+def test_a_run_names_a_full_disk_and_the_next_run_completes_when_there_is_room(
+    spark, template, whole, tmp_path, mounts
+):
+    """The disk fills up in the middle of a run. The commits before that moment stay valid."""
     disk = tmp_path / "disk"
     mounted(disk, "-t", "tmpfs", "-o", "size=20m", "tmpfs")
     mounts.append(disk)
@@ -224,12 +226,11 @@ def test_a_full_disk_is_named_and_with_room_again_the_run_goes_on(spark, templat
     ballast.unlink()
     ended = run_job(*run_all_on)
     assert ended.code == 0, ended.output
-    found = tables_of(Lake.open(spark, str(disk / "lake")))
-    assert found == whole
+    assert tables_of(Lake.open(spark, str(disk / "lake"))) == whole
 
 
 @pytest.mark.process
-def test_a_read_only_lake_can_be_read_and_a_writer_says_what_is_wrong(store, mounts):
+def test_a_read_only_lake_can_be_read_and_a_writer_names_the_cause(store, mounts):
     mounted(store / "lake", "--bind", str(store / "lake"))
     mounts.append(store / "lake")
     subprocess.run(["mount", "-o", "remount,ro,bind", str(store / "lake")], check=True)

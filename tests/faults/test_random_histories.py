@@ -1,7 +1,7 @@
-"""Promises 1, 3 and 5 over random histories: stream equals batch equals a plain-Python oracle, however events arrive.
+"""Promises 1, 3 and 5 over random histories: stream, batch and a plain-Python oracle agree for any order of arrival.
 
-Two depths, since a micro-batch of a real stream costs seconds: many histories through the pure functions, eight to a
-Spark job, and a few through a real lake. `LONGER=20` in the environment tries 20 times as many.
+Many histories go through the pure functions, eight in one Spark job. Only a few go through a real lake, because a
+micro-batch of a real stream costs seconds. `LONGER=20` in the environment tries 20 times as many.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from pyspark.sql import Row
 from pyspark.sql import functions as F
 from pyspark.sql.classic.dataframe import DataFrame
 
-from lambda_spark.batch.refresh import Extent, compute
-from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.batch.refresh import Extent, compute, update_trends
 from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.ingestion.products import newest_products, product_attributes
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.co_interactions import (
@@ -33,7 +32,7 @@ from lambda_spark.speed.co_interactions import (
     new_items,
 )
 from lambda_spark.speed.scores import similar_items
-from lambda_spark.speed.update import update
+from lambda_spark.speed.update import update_similarity
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import (
     BASKETS,
@@ -42,14 +41,14 @@ from lambda_spark.storage.tables import (
     CO_INTERACTIONS,
     DEMAND,
     EVENTS,
-    INGESTED_FILES,
+    INGESTION_LOG,
     PRODUCTS,
     RECOMMENDATIONS,
     SIMILAR_ITEMS,
     TRENDS,
     USER_TRENDS,
 )
-from tests.deliveries import differing, quiet
+from tests.deliveries import differing
 from tests.faults import oracle
 from tests.faults.histories import HEADER, Event, histories, trials, written
 
@@ -61,23 +60,23 @@ COLUMNS = (
 )
 COUNTS = "event_date date, relation string, item_a long, item_b long, baskets long, strength long"
 EPOCH = date(2019, 1, 1)
-WORLD = timedelta(days=1000)
-"""Baskets of different dates have nothing in common: moved this far apart, many histories are one table."""
-PLAIN = TrendSettings(min_change=2, min_z=0.73, max_false_share=1.0)
-LISTS = RecommendationSettings(k=5, profile_items=3, trend_weight=0.2)
+SEPARATION = timedelta(days=1000)
+"""Time between the histories that share one table. They do not mix, because no basket spans two dates."""
+PLAIN = TrendSettings(min_change=2, min_z=0.73, max_fdr=1.0)
+LISTS = RecommendationSettings(list_length=5, profile_items=3, trend_weight=0.2)
 
 
 @pytest.fixture
 def spark(spark):
-    """The tests' session without adaptive execution: it plans again and again, for tables of a few rows in vain."""
+    """The tests' session without adaptive execution, because replanning costs time and small tables gain nothing."""
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     yield spark
     spark.conf.set("spark.sql.adaptive.enabled", "true")
 
 
 @pytest.fixture(autouse=True)
-def _each_plan_goes_when_it_was_used(monkeypatch):
-    """Many examples in one test leave many plans to the JVM, in cycles of Python objects that hold on to them."""
+def _plans_are_freed_after_each_collect(monkeypatch):
+    """Collect garbage after each `collect`, because cycles of Python objects would keep the plans of all examples."""
     collect = DataFrame.collect
 
     def collected(rows):
@@ -101,16 +100,19 @@ def oracle_items(events):
 
 @trials(8)
 @given(st.lists(histories(), min_size=8, max_size=8), st.integers(1, 6))
-def test_micro_batches_add_up_to_what_all_events_give_at_once(spark, stores, window):
-    """Each micro-batch of each history is a world of its own: known there are the items that earlier ones brought."""
+def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores, window):
+    """Give each micro-batch of each history dates of its own, so that one Spark job computes all of them.
+
+    The known items of a micro-batch are copies of the earlier micro-batches' items, moved to its dates.
+    """
     steps = max(len(store.arrivals) for store in stores)
     rows = [
         (
             *event[:7],
             event.user,
             event.session,
-            event.date + (at * steps + step) * WORLD,
-            event.date + at * steps * WORLD,
+            event.date + (at * steps + step) * SEPARATION,
+            event.date + at * steps * SEPARATION,
         )
         for at, store in enumerate(stores)
         for step, arrival in enumerate(store.arrivals)
@@ -118,11 +120,11 @@ def test_micro_batches_add_up_to_what_all_events_give_at_once(spark, stores, win
     ]
     events = spark.createDataFrame(rows, f"{COLUMNS}, date_in_store date")
     arrived = basket_items(events)
-    step = F.floor(F.date_diff("event_date", F.lit(EPOCH)) / WORLD.days) % steps
+    step = F.floor(F.date_diff("event_date", F.lit(EPOCH)) / SEPARATION.days) % steps
     known = (
         arrived.withColumn("later", F.explode(F.sequence(F.lit(1), F.lit(steps))))
         .where(step + F.col("later") < steps)
-        .withColumn("event_date", F.date_add("event_date", F.col("later") * F.lit(WORLD.days)))
+        .withColumn("event_date", F.date_add("event_date", F.col("later") * F.lit(SEPARATION.days)))
     )
     changes = basket_changes(known, arrived).persist()
     at_once = all_contributions(basket_items(events.withColumn("event_date", F.col("date_in_store"))), window=window)
@@ -138,16 +140,16 @@ def test_micro_batches_add_up_to_what_all_events_give_at_once(spark, stores, win
 
 
 def by_store(rows, steps):
-    """{store: rows}, their dates moved back into it."""
+    """Group rows by store and move their dates back to the store's own dates."""
     found = defaultdict(list)
     for row in rows.collect():
-        world = (row.event_date - EPOCH) // WORLD
-        found[world // steps].append(Row(**{**row.asDict(), "event_date": row.event_date - world * WORLD}))
+        slot = (row.event_date - EPOCH) // SEPARATION
+        found[slot // steps].append(Row(**{**row.asDict(), "event_date": row.event_date - slot * SEPARATION}))
     return found
 
 
 def pair_counts(rows):
-    """Counts added up by pair, without those that cancel out."""
+    """Add the counts up by pair, and leave out the pairs whose sums are zero."""
     total = defaultdict(lambda: (0, 0))
     for row in rows:
         key = (row.event_date, row.relation, row.item_a, row.item_b)
@@ -168,11 +170,11 @@ def earliest_items(rows):
     st.lists(histories(most_events=30), min_size=2, max_size=2),
     st.sampled_from([("confidence", 30.0, 1), ("llr", 10.0, 1), ("llr", 0.0, 2), ("confidence", 0.5, 2)]),
 )
-def test_similar_items_are_the_oracle_s(spark, stores, how):
+def test_similar_items_equal_the_oracle_s(spark, stores, how):
     measure, half_life, min_baskets = how
     events = stores[0].events | stores[1].events
     counts = oracle.co_interactions(oracle.baskets(events), 5)
-    settings = SimilaritySettings(measure=measure, half_life_days=half_life, min_baskets=min_baskets, k=4)
+    settings = SimilaritySettings(measure=measure, half_life_days=half_life, min_baskets=min_baskets, max_neighbours=4)
     newest = max((day for day, *_ in counts), default=None)
     if newest is None:
         return
@@ -200,9 +202,9 @@ def assert_same_neighbours(rows, expected):
     st.lists(histories(most_events=40), min_size=2, max_size=2),
     st.sampled_from([timedelta(days=7), timedelta(hours=36)]),
 )
-def test_trends_are_the_oracle_s(spark, stores, bucket):
+def test_trends_equal_the_oracle_s(spark, stores, bucket):
     events = stores[0].events | stores[1].events
-    settings = TrendSettings(bucket=bucket, min_change=2, min_z=0.73, max_false_share=1.0)
+    settings = TrendSettings(bucket=bucket, min_change=2, min_z=0.73, max_fdr=1.0)
     micros = [round((event.time - datetime(1970, 1, 1)).total_seconds()) * 1_000_000 for event in events]
     extent = Extent(min(micros), max(micros))
     until = F.timestamp_micros(F.lit(extent.newest))
@@ -230,8 +232,8 @@ def assert_same_trends(rows, events, settings):
         for name, figures in expected.items():
             for field, figure, expected_figure in zip(oracle.Trend._fields, found[name], figures, strict=True):
                 is_number = isinstance(expected_figure, int | float) and not isinstance(expected_figure, bool)
-                wanted = pytest.approx(expected_figure, rel=1e-12) if is_number else expected_figure
-                assert figure == wanted, (table.name, name, field)
+                close = pytest.approx(expected_figure, rel=1e-12) if is_number else expected_figure
+                assert figure == close, (table.name, name, field)
     for attribute, column in (("category", "category_code"), ("brand", "brand")):
         newest = oracle.newest_in_two_buckets(events, *grid, attribute)
         for r in rows[TRENDS.name]:
@@ -244,7 +246,7 @@ def assert_same_trends(rows, events, settings):
 
 @trials(4)
 @given(histories(most_events=30))
-def test_products_are_the_oracle_s_in_any_order_and_however_often(spark, history):
+def test_products_equal_the_oracle_s_in_any_order_of_arrival_and_with_repeats(spark, history):
     parts = [product_attributes(frame(spark, arrival)) for arrival in history.arrivals]
     known = parts[0]
     for part in parts[1:] + parts[:1]:
@@ -259,13 +261,13 @@ def known_products(rows):
 
 @pytest.fixture(scope="module")
 def empty_lake(session, tmp_path_factory):
-    """A lake whose tables are there and empty, to be copied: creating them costs more than a micro-batch."""
+    """A lake with empty tables. Tests copy it, because creating the tables costs more than a micro-batch."""
     folder = tmp_path_factory.mktemp("empty")
     inbox = folder / "in"
     inbox.mkdir()
     lake = Lake.open(session, str(folder / "lake"), create=True)
-    ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
-    update(lake, SimilaritySettings(), progress=quiet)
+    ingest(lake, [str(inbox)], IngestSettings())
+    update_similarity(lake, SimilaritySettings())
     return folder / "lake"
 
 
@@ -275,8 +277,8 @@ def empty_lake(session, tmp_path_factory):
     st.lists(st.integers(0, 2), min_size=1, max_size=12),
     st.integers(1, 2),
 )
-def test_a_lake_fed_in_pieces_holds_what_the_oracle_says(spark, empty_lake, tmp_path_factory, history, spellings, runs):
-    """Every file is a micro-batch of `ingest`, every file of `events` one of `similarity`."""
+def test_a_lake_filled_in_pieces_equals_the_oracle(spark, empty_lake, tmp_path_factory, history, spellings, runs):
+    """Each delivered file is one micro-batch of `ingest`, and each file of `events` one micro-batch of `similarity`."""
     folder = tmp_path_factory.mktemp("history")
     shutil.copytree(empty_lake, folder / "lake")
     lake = Lake.open(spark, str(folder / "lake"))
@@ -289,23 +291,23 @@ def test_a_lake_fed_in_pieces_holds_what_the_oracle_says(spark, empty_lake, tmp_
                 texts = [written(event, next(spelling)) for event in arrival]
                 (folder / "in" / f"{at}.csv").write_text("\n".join([HEADER, *texts, ""]))
                 lines += len(texts)
-        ingest(lake, [str(folder / "in")], IngestSettings(max_bytes_per_batch="1"), progress=quiet)
-        update(lake, SimilaritySettings(max_bytes_per_batch="1"), progress=quiet)
-        refresh_trends(lake, PLAIN, progress=quiet)
-    refresh_recommendations(lake, LISTS, progress=quiet)
+        ingest(lake, [str(folder / "in")], IngestSettings(max_bytes_per_batch="1"))
+        update_similarity(lake, SimilaritySettings(max_bytes_per_batch="1"))
+        update_trends(lake, PLAIN)
+    update_recommendations(lake, LISTS)
     events = history.events
-    assert known_events(lake.read(EVENTS)) == sorted(events, key=repr)
-    account = lake.read(INGESTED_FILES).agg(F.sum("lines"), F.sum("events"), F.sum("repeats"), F.sum("rejected"))
+    assert known_events(lake[EVENTS].read()) == sorted(events, key=repr)
+    account = lake[INGESTION_LOG].read().agg(F.sum("lines"), F.sum("events"), F.sum("repeats"), F.sum("rejected"))
     assert tuple(account.collect()[0]) == (lines, len(events), lines - len(events), 0)
-    assert known_products(lake.read(PRODUCTS)) == oracle.products(events)
+    assert known_products(lake[PRODUCTS].read()) == oracle.products(events)
     counts = oracle.co_interactions(oracle.baskets(events), 5)
-    assert pair_counts(lake.read(CO_INTERACTIONS).collect()) == counts
-    assert earliest_items(lake.read(BASKETS).collect()) == oracle_items(events)
+    assert pair_counts(lake[CO_INTERACTIONS].read().collect()) == counts
+    assert earliest_items(lake[BASKETS].read().collect()) == oracle_items(events)
     similar = oracle.similar_items(counts, "confidence", k=20, half_life=30.0, min_baskets=1) if counts else {}
-    assert_same_neighbours(lake.read(SIMILAR_ITEMS).collect(), similar)
+    assert_same_neighbours(lake[SIMILAR_ITEMS].read().collect(), similar)
     tables = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
-    assert_same_trends({table.name: lake.read(table).collect() for table in tables}, events, PLAIN)
-    assert_same_lists(lake.read(RECOMMENDATIONS).where("score is not null").collect(), events, similar)
+    assert_same_trends({table.name: lake[table].read().collect() for table in tables}, events, PLAIN)
+    assert_same_lists(lake[RECOMMENDATIONS].read().where("score is not null").collect(), events, similar)
     assert differing(lake) == []
 
 
@@ -323,7 +325,8 @@ def assert_same_lists(rows, events, similar):
     )
     expected = oracle.scored_recommendations(
         events, similar, product_trends,
-        k=LISTS.k, profile_items=LISTS.profile_items, active_days=LISTS.active_days, trend_weight=LISTS.trend_weight,
+        k=LISTS.list_length, profile_items=LISTS.profile_items, active_days=LISTS.active_days,
+        trend_weight=LISTS.trend_weight,
     )  # fmt: skip
     assert {user: [product for product, _ in ranked] for user, ranked in found.items()} == {
         user: [product for product, _ in ranked] for user, ranked in expected.items()

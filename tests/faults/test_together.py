@@ -1,11 +1,12 @@
-"""Promise 4: everything at once. While events keep arriving and both streams stay up, lists and trends are made anew,
-tables are queried and verified, files are put together and deleted, and users are forgotten: no job fails, and at the
-end nothing is lost and nothing is counted twice.
+"""Promises 2 and 3 with all jobs at once: no job fails, no event is lost, and no event is counted twice.
+
+Events keep arriving and both streams stay up. Meanwhile other jobs renew lists and trends, query and verify tables,
+compact and delete files, and forget users:
 
     MINUTES=60 ./spark-submit.sh test tests/faults/test_together.py -m long -s
 
-MINUTES is how long events arrive. Every process is the real command. Prints what each job took, and for each sixth of
-the time the memory and the micro-batches of the streams.
+MINUTES is how long events arrive. Every process but the disturbed feed is the real command. The test prints how long
+each job took. For each sixth of the time it prints the memory and the micro-batches of the streams.
 """
 
 from __future__ import annotations
@@ -32,58 +33,68 @@ from lambda_spark.storage.tables import EVENTS
 from lambda_spark.synthetic.generate import write_store
 from lambda_spark.synthetic.model import StoreSettings
 from tests.commands import Command, ended_at_last
+from tests.replay.disturbed import DISTURBED
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
 MINUTES = float(os.environ.get("MINUTES", "4"))
 RATE = 20
 PAUSE = MINUTES / 2
-"""Seconds between two rounds of jobs: those of an hour leave the machine some room."""
+"""Seconds between two rounds of jobs. A longer test pauses longer, which leaves the machine some idle time."""
 PARTS = 6
 SMALL = (
     "--driver-memory 1g --conf spark.sql.shuffle.partitions=2 --conf spark.databricks.delta.snapshotPartitions=1 "
     "--conf spark.driver.defaultJavaOptions=-XX:+UseSerialGC"
 )
 QUERY = "select (select count(*) from events) - (select count(distinct event_id) from events) as counted_twice"
-"""Two looks at a table, which have to see the same version of it."""
+"""A query that reads a table twice. Both reads must see the same version."""
 
 
 @dataclass
 class Watched:
-    """A stream that stays up: its memory by the second it was looked at, its micro-batches by the second they ended."""
+    """A stream that stays up, with samples of its memory and the times of its micro-batches."""
 
     command: Command
     started: float = field(default_factory=time.monotonic)
     memory: list[tuple[float, int]] = field(default_factory=list)
+    """Seconds since the start, and the resident memory in bytes."""
     live: list[tuple[int, int]] = field(default_factory=list)
-    """After each part of the time: the MB of its heap that are in use, and of its classes."""
+    """After each part of the time: MB of its heap in use, and MB of its classes."""
 
-    def look(self) -> None:
+    def sample_memory(self) -> None:
         status = f"/proc/{self.command.process.pid}/status"
         with open(status) as text:
             kilobytes = int(re.search(r"VmRSS:\s+(\d+)", text.read())[1])
         self.memory.append((time.monotonic() - self.started, kilobytes * 1024))
 
-    def look_into(self) -> None:
-        """What Java takes from the machine it keeps: whether more and more is in use shows after a collection only."""
+    def sample_live_heap(self) -> None:
+        """Measure the heap after a garbage collection.
+
+        Java keeps the memory that it once took, so resident memory cannot show a leak.
+        """
         self._ask_java("GC.run")
         heap, _, classes = self._ask_java("GC.heap_info").partition("Metaspace")
         in_use = sum(map(int, re.findall(r"generation .* used (\d+)K", heap)))
         self.live.append((in_use // 1024, int(re.search(r"used (\d+)K", classes)[1]) // 1024))
 
     def _ask_java(self, question: str) -> str:
-        asked = ["jcmd", str(self.command.process.pid), question]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        command = ["jcmd", str(self.command.process.pid), question]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def micro_batches(self) -> list[tuple[float, float]]:
-        """When each ended, in seconds after the start, and how long it took."""
+        """Return when each micro-batch ended, in seconds after the start, and how many seconds it took."""
         lines = self.command.log.read_text().splitlines()
-        found = (re.match(r"\[ *([\d.]+) s\] micro-batch.* in ([\d.]+) s$", line) for line in lines)
-        return [(float(one[1]), float(one[2])) for one in found if one]
+        matches = (re.match(r"\[ *([\d.]+) s\] micro-batch.* in ([\d.]+) s$", line) for line in lines)
+        return [(float(match[1]), float(match[2])) for match in matches if match]
 
 
 def by_part(pairs, seconds):
-    """The median of the second of each pair, for each part of the time that the first lies in."""
+    """Return the median value of each part of the time.
+
+    Args:
+        pairs: Seconds after the start, and the value at that time.
+        seconds: The length of all parts together.
+    """
     parts = defaultdict(list)
     for at, value in pairs:
         parts[min(PARTS - 1, int(PARTS * at / seconds))].append(value)
@@ -91,7 +102,7 @@ def by_part(pairs, seconds):
 
 
 def delivered(inbox):
-    """What of the files is an event: a set of its fields, by user."""
+    """Return the distinct events of the files, as sets of field tuples by user."""
     by_user = defaultdict(set)
     for file in sorted(inbox.glob("*.csv")):
         with file.open(newline="") as lines:
@@ -100,9 +111,9 @@ def delivered(inbox):
     return by_user
 
 
-def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
+def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path):
     inbox, lake = tmp_path / "inbox", tmp_path / "lake"
-    # Another store's events come to a store that is there: much of them is new to it. No line is broken.
+    # Feed another store's events into an existing store, so that most of them are new to it. No line is broken.
     feed = StoreSettings(events=30_000 + int(RATE * 60 * MINUTES), seed=6, days=35, broken_share=0.0)
     write_store(StoreSettings(events=20_000, seed=5, days=35, broken_share=0.0), inbox, "csv")
     write_store(feed, tmp_path / "feed" / "events", "csv")
@@ -113,8 +124,8 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
     took = defaultdict(list)
     stopped = threading.Event()
 
-    def start(*arguments):
-        commands.append(Command(*arguments, cwd=tmp_path, SPARK_SUBMIT_OPTIONS=SMALL))
+    def start(*arguments, **options):
+        commands.append(Command(*arguments, cwd=tmp_path, **options, SPARK_SUBMIT_OPTIONS=SMALL))
         return commands[-1]
 
     def done(*arguments, code=0):
@@ -128,7 +139,7 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
         return stopped.is_set() or time.monotonic() > end
 
     def read():
-        """Who reads: each one consistent version of each table, whatever goes on."""
+        """Run the jobs that read. Each must see one consistent version of each table."""
         for number in itertools.count():
             if is_over():
                 return
@@ -140,8 +151,8 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
                 done("verify", *common)
             time.sleep(PAUSE)
 
-    def keep():
-        """Who changes tables behind the streams."""
+    def maintain_and_forget():
+        """Run the jobs that change the streams' tables."""
         dice = random.Random(1)
         while not is_over():
             done("maintain", *common)
@@ -154,8 +165,9 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
         ingesting = ["ingest", inbox, "--trigger", "2 seconds", *common]
         counting = ["similarity", "--trigger", "2 seconds", "--set", "similarity.refresh_interval=1 minute", *common]
         streams = {arguments[0]: Watched(start(*arguments)) for arguments in (ingesting, counting)}
+        playing_into = [tmp_path / "feed" / "events", "--to", inbox, "--rate", RATE, "--slice", 2]
         shares = ["--repeats", 0.05, "--disorder", 0.05, "--lateness", 0.02]
-        playing = start("replay", tmp_path / "feed" / "events", "--to", inbox, "--rate", RATE, "--slice", 2, *shares)
+        playing = start("replay", *playing_into, *shares, **DISTURBED)
         time.sleep(30)
         for arguments in (ingesting, counting):
             text = done(*arguments, code=JobRunningError.exit_code)
@@ -163,21 +175,21 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
         began = time.monotonic()
         end = began + 60 * MINUTES
         with ThreadPoolExecutor(2) as at_once:
-            work = [at_once.submit(read), at_once.submit(keep)]
+            work = [at_once.submit(read), at_once.submit(maintain_and_forget)]
             try:
-                while not all(one.done() for one in work) and not any(one.done() and one.exception() for one in work):
+                while not all(job.done() for job in work) and not any(job.done() and job.exception() for job in work):
                     for name, stream in streams.items():
                         log = stream.command.log
                         assert stream.command.process.poll() is None, f"{name}: {log.read_text()[-3000:]}"
-                        stream.look()
+                        stream.sample_memory()
                         if time.monotonic() - began > (len(stream.live) + 1) * 60 * MINUTES / PARTS:
-                            stream.look_into()
+                            stream.sample_live_heap()
                     time.sleep(5)
             finally:
-                # Where one has failed, the other is not waited for until the end.
+                # End the other thread early when one has failed.
                 stopped.set()
-            for one in work:
-                one.result()
+            for job in work:
+                job.result()
         seconds = time.monotonic() - began
         playing.end(signal.SIGKILL)
         for stream in streams.values():
@@ -187,12 +199,13 @@ def test_all_jobs_at_once_and_nothing_is_lost_or_counted_twice(spark, tmp_path):
         print(text)
 
     for name, each in took.items():
-        print(f"{name}: {len(each)} times, median {statistics.median(each):.1f} s, most {max(each):.1f} s")
+        print(f"{name}: {len(each)} times, median {statistics.median(each):.1f} s, slowest {max(each):.1f} s")
     for name, stream in streams.items():
         batches = stream.micro_batches()
-        print(f"{name}: {len(batches)} micro-batches, median seconds by part {by_part(batches, seconds)}")
-        print(f"{name}: median MB by part {by_part([(at, held / 2**20) for at, held in stream.memory], seconds)}")
-        print(f"{name}: MB of the heap in use and of classes after each part {stream.live}")
+        print(f"{name}: {len(batches)} micro-batches, median seconds by part of the time {by_part(batches, seconds)}")
+        megabytes = by_part([(at, held / 2**20) for at, held in stream.memory], seconds)
+        print(f"{name}: median MB by part of the time {megabytes}")
+        print(f"{name}: MB of heap in use and MB of classes, after each part of the time {stream.live}")
     expected = {user: len(events) for user, events in delivered(inbox).items() if user not in forgotten}
-    found = Lake.open(spark, str(lake)).read(EVENTS).groupBy("user_id").count().collect()
-    assert {row.user_id: row["count"] for row in found} == expected
+    counts = Lake.open(spark, str(lake))[EVENTS].read().groupBy("user_id").count().collect()
+    assert {row.user_id: row["count"] for row in counts} == expected

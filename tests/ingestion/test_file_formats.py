@@ -1,4 +1,4 @@
-"""Lines of a text file as raw fields."""
+"""Reading of CSV lines into raw fields."""
 
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
@@ -26,7 +26,7 @@ ODD = (
 )
 
 
-def test_a_line_means_what_a_parser_finds_in_it_with_a_quote_or_without(spark, tmp_path):
+def test_lines_with_and_without_quotes_have_the_fields_that_sparks_csv_parser_finds(spark, tmp_path):
     (tmp_path / "odd.csv").write_text("\n".join(ODD))
     texts = [F.coalesce(name, F.lit("")).alias(name) for name in FIELDS]
     found = read_group(spark, FileGroup(Layout("csv", FIELDS), [str(tmp_path / "odd.csv")]))

@@ -1,7 +1,8 @@
-"""Files into a real lake: every line is an event, a repeat or a rejection, whatever the file."""
+"""Ingestion of files into a real lake: every line becomes an event, a repeat or a rejection."""
 
 import gzip
 import json
+import logging
 import os
 from datetime import date
 from pathlib import Path
@@ -18,8 +19,8 @@ from lambda_spark.ingestion.kafka_source import KafkaSource
 from lambda_spark.ingestion.micro_batch import Account
 from lambda_spark.ingestion.refused_users import FORGETTING
 from lambda_spark.settings import IngestSettings, KafkaSettings
-from lambda_spark.storage.lake import Lake
-from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
+from lambda_spark.storage.table_handle import TableHandle
+from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, PRODUCTS, REJECTED_EVENTS
 from tests.deliveries import HEADER
 
 ONE = "2019-10-01 00:00:00 UTC,view,11,100,a.b,acme,5.00,1,s1"
@@ -36,7 +37,7 @@ def inbox(tmp_path):
 
 
 def take(lake, *sources, settings=SETTINGS):
-    return ingest(lake, [str(source) for source in sources], settings, progress=lambda _: None)
+    return ingest(lake, [str(source) for source in sources], settings)
 
 
 def counts(account):
@@ -44,7 +45,7 @@ def counts(account):
 
 
 def reasons(lake):
-    return {row.raw: row.reasons for row in lake.read(REJECTED_EVENTS).collect()}
+    return {row.raw: row.reasons for row in lake[REJECTED_EVENTS].read().collect()}
 
 
 def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
@@ -78,7 +79,7 @@ def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
     )
     account = take(lake, inbox)
     assert counts(account) == (3 + 1 + 3 + 1 + 9, 2 + 1 + 1 + 1 + 1, 1, 2 + 8)
-    rejected = {tuple(row.reasons) for row in lake.read(REJECTED_EVENTS).collect()}
+    rejected = {tuple(row.reasons) for row in lake[REJECTED_EVENTS].read().collect()}
     assert rejected == {
         ("not a JSON object of known form",),
         ("event_time is missing", "product_id is missing", "user_id is missing"),
@@ -91,19 +92,19 @@ def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
         ("line longer than 16384 characters",),
         ("not valid UTF-8",),
     }
-    latin = lake.read(REJECTED_EVENTS).where("raw_bytes is not null").collect()
+    latin = lake[REJECTED_EVENTS].read().where("raw_bytes is not null").collect()
     assert [bytes(row.raw_bytes) for row in latin] == [ONE.replace("acme", "caf\u00e9").encode("latin-1")]
-    brands = {row.brand for row in lake.read(EVENTS).collect()}
+    brands = {row.brand for row in lake[EVENTS].read().collect()}
     assert brands == {"acme", "bolt", None, 'a "quoted", one', "z", "caf\u00e9"}
     files = {
         row.source.rsplit("/", 1)[-1]: (row.lines, row.events + row.repeats + row.rejected)
-        for row in lake.read(INGESTED_FILES).collect()
+        for row in lake[INGESTION_LOG].read().collect()
     }
     assert files["a%20b,%7B1%7D.csv"] == (3, 3)
     assert all(lines == total for lines, total in files.values())
 
 
-def test_an_event_is_new_once_and_never_where_it_is_known(spark):
+def test_a_new_event_is_kept_once_and_a_known_event_is_dropped(spark):
     day, schema = date(2019, 10, 1), "event_id string, event_date date"
     valid = spark.createDataFrame([("a", day), ("b", day), ("b", day), ("c", day)], schema)
     known = spark.createDataFrame([("a",), ("x",)], "event_id string")
@@ -133,56 +134,56 @@ def test_a_large_delivery_is_accounted_for_like_a_small_one(lake, inbox, monkeyp
     assert counts(take(lake, inbox)) == (4, 2, 1, 1)
     (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n{THREE}\n{THREE}\n")
     assert counts(take(lake, inbox)) == (3, 1, 2, 0)
-    ids = [row.event_id for row in lake.read(EVENTS).collect()]
+    ids = [row.event_id for row in lake[EVENTS].read().collect()]
     assert len(ids) == len(set(ids)) == 3
 
 
 def test_a_second_run_reads_nothing_and_a_second_delivery_adds_nothing(lake, inbox):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\nbroken\n")
     assert counts(take(lake, inbox)) == (3, 2, 0, 1)
-    versions = lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTED_FILES)
+    versions = lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTION_LOG)
     assert take(lake, inbox) == Account()
-    assert lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTED_FILES) == versions
+    assert lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTION_LOG) == versions
     (inbox / "again.csv").write_text(f"{HEADER}\n{THREE}\nbroken\n{TWO}\n{ONE}\n")
     assert counts(take(lake, inbox)) == (4, 1, 3, 0)
-    assert lake.read(EVENTS).count() == 3
-    assert lake.read(REJECTED_EVENTS).count() == 1
+    assert lake[EVENTS].read().count() == 3
+    assert lake[REJECTED_EVENTS].read().count() == 1
     (inbox / "repeats.csv").write_text(f"{HEADER}\n{ONE}\nbroken\n")
     assert counts(take(lake, inbox)) == (2, 0, 2, 0)
-    assert take(lake, inbox) == Account(), "a delivery that brought nothing new was read as well"
-    assert lake.read(INGESTED_FILES).count() == 3
+    assert take(lake, inbox) == Account(), "a file that holds only repeats also counts as read"
+    assert lake[INGESTION_LOG].read().count() == 3
 
 
-def test_products_are_renewed_from_what_came_since_where_the_log_tells_it(lake, inbox, monkeypatch):
+def test_products_are_renewed_from_new_events_only_if_the_log_of_events_still_has_them(lake, inbox, monkeypatch):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
     take(lake, inbox)
-    before = lake.version(EVENTS)
+    before = lake[EVENTS].version()
     (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n")
     take(lake, inbox)
 
     def renewed():
-        # Without rows it shows which events they are made from.
-        lake.overwrite(PRODUCTS, lake.read(PRODUCTS).limit(0), note={"events_version": before})
+        # Empty the table first, so that its new rows show which events were read.
+        lake[PRODUCTS].overwrite(lake[PRODUCTS].read().limit(0), note={"events_version": before})
         renew_products(lake)
-        return sorted(row.product_id for row in lake.read(PRODUCTS).collect())
+        return sorted(row.product_id for row in lake[PRODUCTS].read().collect())
 
     assert renewed() == [12]
-    monkeypatch.setattr(Lake, "has_log_since", lambda *_: False)
+    monkeypatch.setattr(TableHandle, "has_log_since", lambda *_: False)
     assert renewed() == [11, 12]
 
 
-def test_products_are_made_anew_from_all_where_something_was_taken_out(lake, inbox):
-    """Also by a micro-batch that is run again, after a user left."""
+def test_products_are_rebuilt_from_all_events_after_events_were_deleted(lake, inbox):
+    """A replayed micro-batch rebuilds them too."""
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
     take(lake, inbox)
-    application = lake.properties(EVENTS)["application"]
+    application = lake[EVENTS].properties()["application"]
     lake.files.delete(f"_checkpoints/ingest/{application}/commits")
-    lake.delete(EVENTS, F.col("product_id") == 12, note={})
+    lake[EVENTS].delete(F.col("product_id") == 12, note={})
     assert counts(take(lake, inbox)) == (2, 1, 1, 0)
-    assert [row.product_id for row in lake.read(PRODUCTS).collect()] == [11]
+    assert [row.product_id for row in lake[PRODUCTS].read().collect()] == [11]
 
 
-def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(lake, inbox):
+def test_unreadable_files_are_named_and_all_other_files_are_ingested(lake, inbox):
     whole = gzip.compress(f"{HEADER}\n{ONE}\n".encode() * 5_000)
     (inbox / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
     (inbox / "empty.csv").write_text("")
@@ -208,16 +209,20 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_goes_on(lake, inbox):
     assert named["empty.csv"] == "the file is empty"
     assert "EOFException" in named["cut.csv.gz"]
     assert "no column user_id" in named["no-user.csv"]
-    assert "stands twice" in named["twice.csv"]
+    assert "column user_id appears more than once" in named["twice.csv"]
     assert "is not a Parquet file" in named["false.parquet"]
     assert "unknown kind of file" in named["notes.txt"]
-    assert account.rejected == 7 + 1, "a file each, and the header line that stands in the middle of one"
+    assert account.rejected == 7 + 1, (
+        "one for each unreadable file, and one for the header line in the middle of a file"
+    )
     assert account.lines == account.events + account.repeats + account.rejected
     (inbox / "empty.csv").write_text(f"{HEADER}\n{ONE}\n")
-    assert take(lake, inbox).rewritten == (str(inbox / "empty.csv"),), "Spark has seen it, and reads no name twice"
+    assert take(lake, inbox).rewritten == (str(inbox / "empty.csv"),), (
+        "Spark has seen this file and reads no name twice"
+    )
 
 
-def test_a_file_is_not_to_blame_for_a_disk_or_a_network(lake, inbox, monkeypatch):
+def test_a_file_is_not_rejected_because_a_disk_is_full(lake, inbox, monkeypatch):
     (inbox / "good.csv").write_text(f"{HEADER}\n{ONE}\n")
 
     def fails(spark, group):
@@ -225,19 +230,21 @@ def test_a_file_is_not_to_blame_for_a_disk_or_a_network(lake, inbox, monkeypatch
 
     with monkeypatch.context() as patched:
         patched.setattr("lambda_spark.ingestion.file_source.read_group", fails)
-        with pytest.raises(LambdaSparkError, match=r"good.csv cannot be read now: No space left .* start again"):
+        with pytest.raises(
+            LambdaSparkError, match=r"good.csv cannot be read now: No space left .* was not rejected: start again"
+        ):
             take(lake, inbox)
     assert counts(take(lake, inbox)) == (1, 1, 0, 0)
-    assert lake.read(REJECTED_EVENTS).isEmpty()
+    assert lake[REJECTED_EVENTS].read().isEmpty()
 
 
-def test_a_file_without_a_header_is_read_in_the_order_of_rees46(lake, inbox):
+def test_a_file_without_a_header_is_read_in_the_column_order_of_rees46(lake, inbox):
     (inbox / "plain.csv").write_text(f"{ONE}\n{TWO}\n")
     account = take(lake, inbox, settings=IngestSettings(header=False))
     assert counts(account) == (2, 2, 0, 0)
 
 
-def test_without_being_told_a_file_without_a_header_is_refused(lake, inbox):
+def test_a_file_without_a_header_is_rejected_by_default(lake, inbox):
     (inbox / "plain.csv").write_text(f"{ONE}\n{TWO}\n")
     account = take(lake, inbox)
     assert account.events == 0
@@ -255,7 +262,7 @@ def test_a_file_that_changed_after_it_was_read_is_named(lake, inbox):
     assert account.rewritten == (str(file),)
 
 
-def test_a_file_from_the_future_hides_no_other(lake, inbox):
+def test_a_file_with_a_future_modification_time_hides_no_other_file(lake, inbox):
     future = inbox / "future.csv"
     future.write_text(f"{HEADER}\n{ONE}\n")
     os.utime(future, (4_000_000_000, 4_000_000_000))
@@ -264,7 +271,7 @@ def test_a_file_from_the_future_hides_no_other(lake, inbox):
     assert take(lake, inbox).events == 1
 
 
-def test_several_sources_are_one_stream(lake, inbox, tmp_path):
+def test_several_sources_are_read_as_one_stream(lake, inbox, tmp_path):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
     single = tmp_path / "single, {2}.csv"
     single.write_text(f"{HEADER}\n{TWO}\n")
@@ -272,36 +279,41 @@ def test_several_sources_are_one_stream(lake, inbox, tmp_path):
     assert counts(take(lake, single)) == (0, 0, 0, 0)
 
 
-def test_a_source_that_is_not_there_is_refused(lake, tmp_path):
+def test_a_missing_source_is_a_usage_error(lake, tmp_path):
     with pytest.raises(UsageError, match="no such file or folder"):
         take(lake, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no source"):
         take(lake)
 
 
-def test_an_event_of_another_date_is_in_its_own_partition(lake, inbox):
+def test_each_event_is_in_the_partition_of_its_date(lake, inbox):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{THREE}\n")
     take(lake, inbox)
-    dates = lake.read(EVENTS).groupBy("event_date").agg(F.max(F.to_date("event_time")).alias("of_time")).collect()
+    dates = lake[EVENTS].read().groupBy("event_date").agg(F.max(F.to_date("event_time")).alias("of_time")).collect()
     assert {(row.event_date, row.of_time) for row in dates} == {(date(2019, 10, day),) * 2 for day in (1, 2)}
 
 
-def test_a_delivery_of_repeats_alone_leaves_products_as_they_are(lake, inbox):
+def test_a_file_that_holds_only_repeats_does_not_change_products(lake, inbox):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
     take(lake, inbox)
-    version = lake.version(PRODUCTS)
+    version = lake[PRODUCTS].version()
     (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n{ONE}\n")
     assert counts(take(lake, inbox)) == (2, 0, 2, 0)
-    assert lake.version(PRODUCTS) == version
+    assert lake[PRODUCTS].version() == version
 
 
-def test_a_file_that_arrives_during_a_run_is_not_called_changed_and_read_by_the_next(lake, inbox):
+def test_a_file_that_arrives_during_a_run_is_read_by_the_next_run_and_not_called_rewritten(lake, inbox, caplog):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
 
-    def arrives(_):
-        (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n")
+    class Arrives(logging.Handler):
+        def emit(self, record):
+            (inbox / "two.csv").write_text(f"{HEADER}\n{TWO}\n")
 
-    account = ingest(lake, [str(inbox)], IngestSettings(), progress=arrives)
+    handler = Arrives()
+    caplog.set_level(logging.INFO, logger="lambda_spark")
+    logging.getLogger("lambda_spark.ingestion").addHandler(handler)
+    account = ingest(lake, [str(inbox)], IngestSettings())
+    logging.getLogger("lambda_spark.ingestion").removeHandler(handler)
     assert (account.events, account.rewritten) == (1, ())
     assert counts(take(lake, inbox)) == (1, 1, 0, 0)
 
@@ -311,43 +323,43 @@ def test_products_keep_the_newest_attributes_that_are_not_null_in_any_order(lake
     take(lake, inbox)
     (inbox / "early.csv").write_text(f"{HEADER}\n{ONE}\n2019-09-30 00:00:00 UTC,view,11,,old.code,old,1.00,1,s\n")
     take(lake, inbox)
-    row = lake.read(PRODUCTS).collect()[0]
+    row = lake[PRODUCTS].read().collect()[0]
     assert (row.category_code, row.brand, str(row.price)) == ("a.b", "acme", "7.00")
     assert (row.first_seen.date(), row.last_seen.date()) == (date(2019, 9, 30), date(2019, 10, 2))
 
 
-def test_a_lost_checkpoint_reads_all_again_and_counts_nothing_twice(lake, inbox):
+def test_after_a_lost_checkpoint_all_files_are_read_again_and_no_event_is_stored_twice(lake, inbox):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
     take(lake, inbox)
     lake.files.delete("_checkpoints/ingest")
     assert counts(take(lake, inbox)) == (2, 0, 2, 0)
-    assert lake.read(EVENTS).count() == 2
+    assert lake[EVENTS].read().count() == 2
 
 
-def test_a_checkpoint_that_has_finished_what_it_never_planned_is_not_gone_on_with(lake, inbox):
+def test_a_checkpoint_with_a_finished_micro_batch_that_was_never_planned_is_not_used(lake, inbox):
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n")
     create_tables(lake)
-    finished = Path(lake.path, "_checkpoints", "ingest", lake.properties(EVENTS)["application"], "commits")
+    finished = Path(lake.path, "_checkpoints", "ingest", lake[EVENTS].properties()["application"], "commits")
     finished.mkdir(parents=True)
     (finished / "0").write_text("v1\n{}")
     assert counts(take(lake, inbox)) == (1, 1, 0, 0)
 
 
-def test_where_rejections_are_lost_every_source_begins_anew(lake, inbox, capsys):
-    """Of whichever job reads first: it makes the table again, and nobody would miss the others' any more."""
+def test_every_source_is_read_from_the_start_after_rejected_events_is_lost(lake, inbox, caplog):
+    """The first job creates the table again, so no later job could notice that rejections of its source are missing."""
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\nno event\n")
     take(lake, inbox)
     topic = KafkaSource(lake.spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="my.clicks"))
-    lake.set_properties(EVENTS, {topic.application_key: "before", topic.id_key: "same", FORGETTING: ""})
+    lake[EVENTS].set_properties({topic.application_key: "before", topic.id_key: "same", FORGETTING: ""})
     lake.files.delete("rejected_events")
-    said = []
-    account = ingest(lake, [str(inbox)], IngestSettings(), progress=said.append)
+    caplog.set_level(logging.INFO, logger="lambda_spark")
+    account = ingest(lake, [str(inbox)], IngestSettings())
     assert counts(account) == (2, 0, 1, 1)
-    assert lake.properties(EVENTS)[topic.application_key] != "before"
-    assert lake.properties(EVENTS)[topic.id_key] == "same"
-    assert "rejected_events is missing; all is read again" in said[0]
-    assert "each by the next job that reads it" in said[0]
-    assert "forgotten without --refuse come back" in said[1]
+    assert lake[EVENTS].properties()[topic.application_key] != "before"
+    assert lake[EVENTS].properties()[topic.id_key] == "same"
+    assert "rejected_events is missing, so all input is read again" in caplog.messages[0]
+    assert "each by the next job that reads it" in caplog.messages[0]
+    assert "forgotten without --refuse come back" in caplog.messages[1]
 
 
 @pytest.mark.parametrize(
@@ -359,5 +371,5 @@ def test_where_rejections_are_lost_every_source_begins_anew(lake, inbox, capsys)
         ("s3a://store/in/bad 1.csv", "bad ?.csv", True),
     ],
 )
-def test_files_are_left_out_by_name_or_by_path(path, pattern, excluded):
+def test_files_are_excluded_by_name_or_by_path(path, pattern, excluded):
     assert is_excluded(path, [pattern]) is excluded

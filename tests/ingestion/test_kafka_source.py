@@ -1,4 +1,7 @@
-"""A Kafka topic into a real lake, from a real broker: the same account, quarantine and once-only path as files."""
+"""Ingestion of a Kafka topic from a real broker into a real lake.
+
+Messages are accounted for, rejected and deduplicated in the same way as lines of files.
+"""
 
 import json
 import time
@@ -11,7 +14,7 @@ from lambda_spark.errors import KafkaError, UsageError
 from lambda_spark.ingestion.ingest import ingest, ingest_topic
 from lambda_spark.settings import IngestSettings, KafkaSettings
 from lambda_spark.storage.lake import Lake
-from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, PRODUCTS, REJECTED_EVENTS
+from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, PRODUCTS, REJECTED_EVENTS
 from tests.deliveries import HEADER
 from tests.kafka_broker import Broker
 
@@ -26,7 +29,7 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lake(session, tmp_path_factory):
-    """One lake for all topics here: each test has a topic and products of its own."""
+    """One lake for all tests of this module, because each test has a topic and products of its own."""
     return Lake.open(session, str(tmp_path_factory.mktemp("kafka") / "lake"), create=True)
 
 
@@ -40,7 +43,7 @@ def topic(broker, request):
 
 @pytest.fixture
 def events(topic):
-    """Three events of a product that no other test has."""
+    """Three events of a product that no other test uses."""
     product = zlib.crc32(topic.topic.encode()) + 1
     one = {"event_time": "2019-10-01 00:00:00 UTC", "event_type": "view", "product_id": product, "user_id": 1}
     return one, {**one, "event_type": "cart", "brand": "caf\u00e9"}, {**one, "event_type": "purchase", "price": "5.00"}
@@ -51,11 +54,11 @@ def message(event):
 
 
 def found(lake, table, topic):
-    return lake.read(table).where(F.startswith("source", F.lit(f"kafka:{topic.topic}/"))).collect()
+    return lake[table].read().where(F.startswith("source", F.lit(f"kafka:{topic.topic}/"))).collect()
 
 
 def take(lake, topic, **options):
-    return ingest_topic(lake, topic, IngestSettings(), progress=lambda _: None, **options)
+    return ingest_topic(lake, topic, IngestSettings(), **options)
 
 
 def counts(account):
@@ -63,7 +66,7 @@ def counts(account):
 
 
 def written(lake):
-    return lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTED_FILES)
+    return lake.versions(EVENTS, REJECTED_EVENTS, PRODUCTS, INGESTION_LOG)
 
 
 def test_every_message_is_an_event_a_repeat_or_a_rejection(lake, broker, topic, events):
@@ -84,35 +87,35 @@ def test_every_message_is_an_event_a_repeat_or_a_rejection(lake, broker, topic, 
         "4": ["not a JSON object of known form"],
     }
     assert bytes(rejected["1"].raw_bytes) == latin
-    parts = {row.source: row for row in found(lake, INGESTED_FILES, topic)}
+    parts = {row.source: row for row in found(lake, INGESTION_LOG, topic)}
     assert set(parts) == {f"kafka:{topic.topic}/0/0-2", f"kafka:{topic.topic}/1/0-5"}
     assert all(row.lines == row.events + row.repeats + row.rejected for row in parts.values())
     assert parts[f"kafka:{topic.topic}/0/0-2"].bytes == sum(map(len, good))
     assert abs(parts[f"kafka:{topic.topic}/0/0-2"].modified_at.timestamp() - time.time()) < 600
 
 
-def test_what_was_read_is_not_read_again_and_a_replayed_micro_batch_changes_nothing(lake, broker, topic, events):
+def test_no_message_is_read_twice_and_a_replayed_micro_batch_changes_nothing(lake, broker, topic, events):
     one, two, _ = events
     broker.send(topic.topic, [message(one), b"broken here"])
     assert counts(take(lake, topic)) == (2, 1, 0, 1)
     versions = written(lake)
     assert counts(take(lake, topic)) == (0, 0, 0, 0)
     assert written(lake) == versions
-    # As if it had been killed before the checkpoint took note of the micro-batch.
-    application = lake.properties(EVENTS)[f"application.kafka.{topic.topic}"]
+    # Delete the commits of the checkpoint, as if the job had been killed before it recorded the micro-batch.
+    application = lake[EVENTS].properties()[f"application.kafka.{topic.topic}"]
     lake.files.delete(f"_checkpoints/ingest-kafka-{topic.topic}/{application}/commits")
     broker.send(topic.topic, [message(two)])
     take(lake, topic)
     assert len(found(lake, EVENTS, topic)) == 2
     assert len(found(lake, REJECTED_EVENTS, topic)) == 1
-    assert sum(row.lines for row in found(lake, INGESTED_FILES, topic)) == 3
+    assert sum(row.lines for row in found(lake, INGESTION_LOG, topic)) == 3
 
 
-def test_files_and_a_topic_of_one_lake_keep_apart_what_they_have_read(lake, broker, topic, events, tmp_path):
+def test_files_and_a_topic_of_one_lake_keep_separate_records_of_their_progress(lake, broker, topic, events, tmp_path):
     def deliver(name, *events):
         lines = [f"{e['event_time']},{e['event_type']},{e['product_id']},,,{e.get('brand', '')},,1," for e in events]
         (tmp_path / f"{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
-        return ingest(lake, [str(tmp_path)], IngestSettings(), progress=lambda _: None)
+        return ingest(lake, [str(tmp_path)], IngestSettings())
 
     one, two, three = events
     four = {**one, "event_type": "remove_from_cart"}
@@ -125,17 +128,17 @@ def test_files_and_a_topic_of_one_lake_keep_apart_what_they_have_read(lake, brok
     assert counts(take(lake, topic)) == (1, 1, 0, 0)
 
 
-def test_messages_that_kafka_deleted_unread_or_a_topic_created_anew_are_a_clear_error(lake, broker, topic, events):
+def test_unread_messages_that_kafka_deleted_and_a_recreated_topic_give_a_clear_error(lake, broker, topic, events):
     one, two, three = events
     broker.send(topic.topic, [message(one)], partition=0)
     take(lake, topic)
     broker.send(topic.topic, [message(two)] * 3, partition=0)
     broker.delete_messages(topic.topic, partition=0, before=3)
-    with pytest.raises(KafkaError, match=r"are gone that had not been read yet.*--from-start") as gone:
+    with pytest.raises(KafkaError, match=r"^unread messages of topic .* are gone: .*--from-start") as gone:
         take(lake, topic)
     assert "\n" not in str(gone.value)
     assert counts(take(lake, topic, from_start=True)) == (1, 1, 0, 0)
-    # As many messages as the old one had: its offsets say nothing.
+    # Give the new topic as many messages as the old one, so that its offsets do not reveal that it is new.
     broker.delete_topic(topic.topic)
     broker.create_topic(topic.topic, partitions=2)
     broker.send(topic.topic, [message(event) for event in (two, three, two, two)], partition=0)
@@ -144,7 +147,7 @@ def test_messages_that_kafka_deleted_unread_or_a_topic_created_anew_are_a_clear_
     assert counts(take(lake, topic, from_start=True)) == (4, 1, 3, 0)
 
 
-def test_a_topic_or_broker_that_is_not_there_is_said_in_one_line(lake, broker, tmp_path):
+def test_a_missing_topic_setting_or_properties_file_gives_a_clear_error(lake, broker, tmp_path):
     with pytest.raises(UsageError, match=r"there is no topic 'nowhere' at 127\.0"):
         take(lake, KafkaSettings(bootstrap_servers=broker.address, topic="nowhere"))
     with pytest.raises(UsageError, match="needs --bootstrap-servers and --topic"):
@@ -164,9 +167,9 @@ def test_the_client_properties_reach_kafka_and_are_never_shown(lake, broker, top
     jaas = f'org.apache.kafka.common.security.plain.PlainLoginModule required username="me" password="{secret}'
     file.write_text(f"security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config={jaas}\n")
     secured = KafkaSettings(bootstrap_servers=topic.bootstrap_servers, topic=topic.topic, properties_file=str(file))
-    with pytest.raises(KafkaError, match="cannot be asked for topic") as refused:
+    with pytest.raises(KafkaError, match="cannot be asked about topic") as refused:
         take(lake, secured)
-    assert "jaas" in str(refused.value).lower(), "the properties did reach the client"
+    assert "jaas" in str(refused.value).lower(), "the properties must reach the client"
     assert secret not in str(refused.value)
     assert refused.value.__cause__ is None
     file.write_text("security.protocol=PLAINTEXT\nclient.id=the-store\n")

@@ -1,4 +1,4 @@
-"""Whom a line names that is no event."""
+"""Users who are named by a line that is no event."""
 
 import pytest
 from pyspark.sql import functions as F
@@ -25,7 +25,7 @@ LINE = "2019-10-01 06:07:08 UTC,look,44600062,2103807459595387724,,shiseido,35.7
         ("5413121401", 541312140, False),
     ],
 )
-def test_every_whole_number_may_be_its_user_but_for_dates_and_times(spark, raw, user, named):
-    """The shop's ids may be small: a month must not be taken for one of them."""
+def test_every_whole_number_outside_dates_and_times_counts_as_a_user(spark, raw, user, named):
+    """A month must not count, because a store's ids may be as small as a month."""
     [row] = spark.range(1).select(users_named(F.lit(raw), "salt").alias("users")).collect()
     assert (pseudonym(user, "salt") in row.users) is named

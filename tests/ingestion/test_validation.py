@@ -1,4 +1,4 @@
-"""Every reason for a rejection, by a literal example."""
+"""Literal examples of valid events and of every reason for a rejection."""
 
 from datetime import date, datetime
 
@@ -28,7 +28,7 @@ def validated(spark, *rows):
     lines = lines.withColumns(
         {"flaw": F.lit(None).cast("string"), "ingested_at": F.lit("2020-01-01 00:00:00").cast("timestamp")}
     )
-    return validate(lines, earliest=date(2010, 1, 1))
+    return validate(lines, min_event_date=date(2010, 1, 1))
 
 
 def test_a_good_line_becomes_a_typed_event(spark):
@@ -84,7 +84,7 @@ def test_a_line_is_rejected_with_all_its_reasons(spark):
     assert [row.reasons for row in rows] == [reasons for _, reasons in REJECTED]
 
 
-def test_a_day_ahead_of_the_clock_is_not_yet_the_future(spark):
+def test_an_event_one_day_ahead_of_the_clock_is_still_valid(spark):
     assert validated(spark, {"event_time": "2020-01-02 00:00:00 UTC"}).select("reasons").collect()[0][0] == []
 
 
@@ -103,7 +103,7 @@ TIMES = [
 ]
 
 
-def test_times_are_utc_and_only_whole_dates_count(spark):
+def test_times_without_a_zone_are_utc_and_times_without_a_whole_date_are_null(spark):
     rows = spark.createDataFrame(TIMES, "text string, moment string").withColumn(
         "parsed", event_time(F.col("text")).cast("string")
     )
@@ -124,6 +124,6 @@ def test_the_event_id_is_the_same_for_the_same_event_and_no_other(spark):
         {"user_session": ""},
     ).collect()
     ids = [row.event_id for row in rows]
-    assert len(set(ids[:4])) == 1, "the same event, typed differently"
-    assert len(set(ids)) == 6, "no other event"
-    assert all(len(one) == 32 for one in ids)
+    assert len(set(ids[:4])) == 1, "the same event, written in four ways"
+    assert len(set(ids)) == 6, "a different event has a different id"
+    assert all(len(event_id) == 32 for event_id in ids)

@@ -1,4 +1,4 @@
-"""Users who are forgotten: every table as if they had never come, and no byte of them left."""
+"""Forgotten users: every table is as if they had never come, and no byte of them is left."""
 
 import re
 from datetime import date, datetime
@@ -9,15 +9,16 @@ from pyspark.sql import functions as F
 
 from jobs.forget import asked_for, main
 from jobs.verify import main as verify
-from lambda_spark.batch.refresh import refresh as refresh_trends
+from lambda_spark.batch.refresh import update_trends
 from lambda_spark.errors import CheckpointError, LakeError, UsageError
-from lambda_spark.operations.forget import BY_USER, Certificate, forget, look
+from lambda_spark.operations.forget import BY_USER, Certificate, forget, preview
 from lambda_spark.report.operations import certificate_lines
-from lambda_spark.serving.refresh import refresh as refresh_recommendations
+from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import RecommendationSettings, Settings, SimilaritySettings, TrendSettings
 from lambda_spark.speed.co_interactions import known_items, total_counts
-from lambda_spark.speed.update import start_over, update
+from lambda_spark.speed.update import start_over, update_similarity
 from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.table_handle import TableHandle
 from lambda_spark.storage.tables import (
     BASKETS,
     BRAND_TRENDS,
@@ -32,7 +33,7 @@ from lambda_spark.storage.tables import (
     TRENDS,
     USER_TRENDS,
 )
-from tests.deliveries import contents, deliver, differing, event, quiet, random_events
+from tests.deliveries import contents, deliver, differing, event, random_events
 from tests.in_session import do
 
 pytestmark = pytest.mark.long
@@ -40,47 +41,50 @@ pytestmark = pytest.mark.long
 SETTINGS = Settings(trends=TrendSettings(min_change=2, min_z=0.5))
 USER = 7_310_045_899_123
 SESSION = "a-session-of-theirs"
-ONLY_THEIRS = 88_001_122
-OTHERS = random_events(4, 60)
-# The first event of the store and the newest, a product of nobody else, a session shared with others, a bad line.
-THEIRS = [
+USERS_OWN_PRODUCT = 88_001_122
+OTHERS_EVENTS = random_events(4, 60)
+# They include the first and the newest event of the store, a product of nobody else, and a session shared with others.
+USERS_EVENTS = [
     event(datetime(2019, 9, 20), "view", 3, USER, SESSION),
     event(datetime(2019, 10, 2, 0, 3), "view", 1, USER, "s"),
     event(datetime(2019, 10, 2, 0, 4), "view", 2, USER, "s"),
-    event(datetime(2019, 10, 2, 0, 5), "purchase", ONLY_THEIRS, USER, SESSION),
+    event(datetime(2019, 10, 2, 0, 5), "purchase", USERS_OWN_PRODUCT, USER, SESSION),
     event(datetime(2019, 10, 21, 5), "purchase", 5, USER, SESSION),
     event(datetime(2019, 11, 5), "view", 4, USER, SESSION),
 ]
-BAD_OF_THEIRS = event(datetime(2019, 10, 21, 6), "look", 5, USER, SESSION)
-BAD_OF_OTHERS = event(datetime(2019, 10, 21, 6), "look", 5, 2, "s")
+USERS_BAD_LINE = event(datetime(2019, 10, 21, 6), "look", 5, USER, SESSION)
+OTHERS_BAD_LINE = event(datetime(2019, 10, 21, 6), "look", 5, 2, "s")
 
 
 def a_lake(session, folder, deliveries):
     lake = Lake.open(session, str(folder / "lake"), create=True)
     for name, lines in deliveries.items():
         deliver(lake, folder / "in", name, lines)
-        update(lake, SimilaritySettings(), progress=quiet)
-    refresh_trends(lake, SETTINGS.trends, progress=quiet)
-    refresh_recommendations(lake, RecommendationSettings(), progress=quiet)
+        update_similarity(lake, SimilaritySettings())
+    update_trends(lake, SETTINGS.trends)
+    update_recommendations(lake, RecommendationSettings())
     return folder / "lake"
 
 
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
     """A lake that saw the user in both of its deliveries."""
-    first, second = [*OTHERS[:40], *THEIRS[1:4], BAD_OF_THEIRS], [*OTHERS[40:], THEIRS[0], *THEIRS[4:], BAD_OF_OTHERS]
+    first, second = (
+        [*OTHERS_EVENTS[:40], *USERS_EVENTS[1:4], USERS_BAD_LINE],
+        [*OTHERS_EVENTS[40:], USERS_EVENTS[0], *USERS_EVENTS[4:], OTHERS_BAD_LINE],
+    )
     return a_lake(session, tmp_path_factory.mktemp("forgetting"), {"one": first, "two": second})
 
 
 @pytest.fixture(scope="module")
 def never(session, tmp_path_factory):
-    """What the tables hold in a lake that never saw the user."""
-    folder = a_lake(session, tmp_path_factory.mktemp("never"), {"all": [*OTHERS, BAD_OF_OTHERS]})
-    return as_compared(Lake.open(session, str(folder)))
+    """Contents of all tables in a lake that never saw the user."""
+    folder = a_lake(session, tmp_path_factory.mktemp("never"), {"all": [*OTHERS_EVENTS, OTHERS_BAD_LINE]})
+    return comparable_contents(Lake.open(session, str(folder)))
 
 
-def as_compared(lake):
-    """Every table's rows, but for where a row came from, and counts summed up as their meaning is."""
+def comparable_contents(lake):
+    """Return every table's rows without their origin, with baskets and counts summed up by key."""
     origin = ("source", "ingested_at", "ingest_batch")
     versions = [name for name in RECOMMENDATIONS.column_names if name.endswith("_version")]
     compared = {
@@ -98,43 +102,43 @@ def as_compared(lake):
             RECOMMENDATIONS,
         )
     }
-    compared["baskets"] = sorted(map(repr, known_items(lake.read(BASKETS)).collect()))
-    compared["co_interactions"] = sorted(map(repr, total_counts(lake.read(CO_INTERACTIONS)).collect()))
+    compared["baskets"] = sorted(map(repr, known_items(lake[BASKETS].read()).collect()))
+    compared["co_interactions"] = sorted(map(repr, total_counts(lake[CO_INTERACTIONS].read()).collect()))
     return compared
 
 
 def traces(folder):
-    """The files that hold anything of the user, Parquet read as such and everything else as text.
+    """List the files that hold a trace of the user. Parquet files are read as tables, all others as text.
 
-    A product of theirs alone is looked for in the rows: the log keeps the least and the greatest id of products.
+    The product that only the user touched is searched in rows only, because the log keeps minimum and maximum ids.
     """
-    found = []
+    files_with_traces = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         if file.suffix == ".parquet":
             text = str(pyarrow.parquet.read_table(file, partitioning=None).to_pylist())
             text += str(pyarrow.parquet.read_metadata(file).to_dict())
         else:
             text = file.read_bytes().decode("utf-8", "replace")
-        wanted = (
-            (USER, SESSION, ONLY_THEIRS)
+        searched = (
+            (USER, SESSION, USERS_OWN_PRODUCT)
             if file.suffix == ".parquet" and "_delta_log" not in str(file)
             else (USER, SESSION)
         )
-        if any(str(trace) in text for trace in wanted):
-            found.append(str(file.relative_to(folder)))
-    return found
+        if any(str(trace) in text for trace in searched):
+            files_with_traces.append(str(file.relative_to(folder)))
+    return files_with_traces
 
 
 def checkpoint_logs(lake):
-    """Delta's own checkpoint of every table, as it makes one every ten commits."""
+    """Write Delta's own checkpoint of every table, as Delta does every ten commits."""
     for table in lake.present():
         log = lake.spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(
-            lake.spark._jsparkSession, lake.location(table)
+            lake.spark._jsparkSession, lake[table].location
         )
         log.checkpoint()
 
 
-def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, never, tmp_path):
+def test_every_table_is_as_if_the_user_had_never_come_and_no_byte_is_left(small, never, tmp_path):
     folder = tmp_path / "lake"
     checkpoint_logs(small)
     kinds = {name.split("/")[0] for name in traces(folder)}
@@ -142,13 +146,13 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     (folder / "_logs").mkdir()
     (folder / "_logs" / "names.log").write_text(f"no user {USER} in 12.csv\n")
     (folder / "_logs" / "other.log").write_text(f"no user {str(USER)[:-1]} in 12.csv\n")
-    found = look(small, {USER, 999}, refuse=True)
+    found = preview(small, {USER, 999}, refuse=True)
     assert (found.users, found.found) == (2, 1)
     assert (found.rows["events"], found.rows["rejected_events"]) == (6, 1)
 
-    done = forget(small, SETTINGS, {USER, 999}, refuse=True, erase=True, progress=quiet)
+    done = forget(small, SETTINGS, {USER, 999}, refuse=True, erase=True)
 
-    assert as_compared(small) == never
+    assert comparable_contents(small) == never
     assert differing(small) == []
     checkpoint_logs(small)
     assert traces(folder) == []
@@ -160,27 +164,27 @@ def test_every_table_is_as_if_they_had_never_come_and_no_byte_is_left(small, nev
     assert str(USER) not in text
     assert [source.rsplit("/", 1)[-1] for source in done.sources] == ["one.csv", "two.csv"]
 
-    late = [THEIRS[2], BAD_OF_THEIRS, event(datetime(2019, 10, 22), "view", 1, 999, "s"), OTHERS[0]]
+    late = [USERS_EVENTS[2], USERS_BAD_LINE, event(datetime(2019, 10, 22), "view", 1, 999, "s"), OTHERS_EVENTS[0]]
     account = deliver(small, tmp_path / "in", "late", [*late, event(datetime(2019, 10, 22), "view", 1, 3, "n")])
     assert (account.lines, account.events, account.repeats, account.rejected) == (5, 1, 1, 3)
-    refused = small.read(REJECTED_EVENTS).where(F.array_contains("reasons", "user is refused")).collect()
+    refused = small[REJECTED_EVENTS].read().where(F.array_contains("reasons", "user is refused")).collect()
     assert [row.raw for row in refused] == [None] * 3
     assert traces(folder) == []
-    assert deliver(small, tmp_path / "in", "later", late).repeats == 4, "a line that was refused is known again"
+    assert deliver(small, tmp_path / "in", "later", late).repeats == 4, "refused lines are dropped as repeats"
 
 
-def test_several_users_leave_at_once(small):
+def test_several_users_are_forgotten_at_once(small):
     users = {USER, 1, 2}
-    done = forget(small, SETTINGS, users, refuse=False, erase=False, progress=quiet)
+    done = forget(small, SETTINGS, users, refuse=False, erase=False)
     assert (done.users, done.found) == (3, 3)
     for table in BY_USER:
-        rows = small.read(table)
+        rows = small[table].read()
         assert not rows.isEmpty()
         assert rows.where(F.col("user_id").isin(users)).isEmpty()
     assert differing(small) == []
 
 
-def test_a_dry_look_counts_what_there_is_and_changes_nothing(small, capsys):
+def test_a_dry_run_counts_the_rows_and_changes_nothing(small, capsys):
     before = small.versions(*small.present())
     do("forget", main, small.spark, "--dry-run", "--user", USER, "--refuse", "--lake", small.path)
     text = capsys.readouterr().out
@@ -191,65 +195,65 @@ def test_a_dry_look_counts_what_there_is_and_changes_nothing(small, capsys):
     assert small.versions(*small.present()) == before
 
 
-def test_it_says_that_trends_before_the_cut_date_still_count_them():
-    done = Certificate(1, 1, rows={"events": 2}, before={"events": 3}, cut=date(2019, 10, 8))
+def test_the_certificate_says_that_frozen_trends_may_still_count_the_user():
+    done = Certificate(1, 1, rows={"events": 2}, before={"events": 3}, retention_cutoff=date(2019, 10, 8))
     assert any("trends before 2019-10-08 are frozen" in line for line in certificate_lines(done, dry_run=False))
 
 
 @pytest.mark.parametrize("stop", [3, 4, 5, 6])
-def test_what_was_interrupted_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
-    """Stopped after its first writes, each time one later; the live stream meanwhile goes on."""
+def test_an_interrupted_forget_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
+    """The first `forget` is interrupted after its first writes, each time one write later."""
     interrupted(small, monkeypatch, {USER}, stop)
-    forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
-    compared = as_compared(small)
+    forget(small, SETTINGS, {USER}, refuse=False, erase=False)
+    compared = comparable_contents(small)
     assert {name for name, rows in compared.items() if rows != never[name]} == set()
-    assert small.properties(EVENTS)["forgetting"] == ""
+    assert small[EVENTS].properties()["forgetting"] == ""
 
 
 def interrupted(lake, monkeypatch, users, stop):
     with monkeypatch.context() as patched:
-        writes_before_the_end(patched, stop)
+        interrupt_after_writes(patched, stop)
         with pytest.raises(KeyboardInterrupt):
-            forget(lake, SETTINGS, users, refuse=False, erase=False, progress=quiet)
+            forget(lake, SETTINGS, users, refuse=False, erase=False)
 
 
-def test_what_was_interrupted_is_not_finished_with_other_users(small, monkeypatch, capsys):
-    """They would pass for those, of whom half is still there."""
+def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, monkeypatch, capsys):
+    """Otherwise the record would be cleared while rows of the first users are still there."""
     interrupted(small, monkeypatch, {USER}, 3)
     for others in ({1}, {USER, 1}):
-        with pytest.raises(LakeError, match=r"of other users was interrupted .* with those first"):
-            forget(small, SETTINGS, others, refuse=False, erase=False, progress=quiet)
+        with pytest.raises(LakeError, match=r"of other users was interrupted .* with those users first"):
+            forget(small, SETTINGS, others, refuse=False, erase=False)
     do("verify", verify, small.spark, "--lake", small.path)
     assert "a `forget` is under way, or was interrupted" in capsys.readouterr().out
-    forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
+    forget(small, SETTINGS, {USER}, refuse=False, erase=False)
     assert differing(small) == []
 
 
 @pytest.mark.parametrize("stop", [1, 4])
-def test_a_rebuild_in_between_takes_nobody_along(small, never, monkeypatch, stop):
-    """The way out where the similarity job lost its checkpoint meanwhile."""
+def test_a_rebuild_between_two_starts_brings_no_user_back(small, never, monkeypatch, stop):
+    """The rebuild is needed because the similarity job has lost its checkpoint meanwhile."""
     interrupted(small, monkeypatch, {USER}, stop)
     small.files.delete("_checkpoints/similarity")
     with pytest.raises(CheckpointError, match="similarity --rebuild"):
-        forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
-    start_over(small, SimilaritySettings(), quiet)
-    update(small, SimilaritySettings(), progress=quiet)
-    forget(small, SETTINGS, {USER}, refuse=False, erase=False, progress=quiet)
-    compared = as_compared(small)
+        forget(small, SETTINGS, {USER}, refuse=False, erase=False)
+    start_over(small, SimilaritySettings())
+    update_similarity(small, SimilaritySettings())
+    forget(small, SETTINGS, {USER}, refuse=False, erase=False)
+    compared = comparable_contents(small)
     assert {name for name, rows in compared.items() if rows != never[name]} == set()
 
 
-def test_without_the_table_of_refused_users_nothing_is_taken_in(small, tmp_path):
-    forget(small, SETTINGS, {999}, refuse=True, erase=False, progress=quiet)
+def test_ingest_reads_nothing_while_the_table_of_refused_users_is_missing(small, tmp_path):
+    forget(small, SETTINGS, {999}, refuse=True, erase=False)
     small.files.delete("refused_users")
     with pytest.raises(LakeError, match=r"refused_users is missing.*forget --users-file FILE --refuse"):
         deliver(small, tmp_path / "in", "late", [event(datetime(2019, 10, 22), "view", 1, 999, "s")])
-    forget(small, SETTINGS, {999}, refuse=True, erase=False, progress=quiet)
+    forget(small, SETTINGS, {999}, refuse=True, erase=False)
     account = deliver(small, tmp_path / "in", "later", [event(datetime(2019, 10, 22), "view", 1, 999, "s")])
     assert (account.events, account.repeats + account.rejected) == (0, account.lines)
 
 
-def writes_before_the_end(patched, count):
+def interrupt_after_writes(patched, count):
     left = [count]
 
     def ending(write):
@@ -262,12 +266,12 @@ def writes_before_the_end(patched, count):
         return call
 
     for name in ("set_properties", "delete_keys", "overwrite", "rewrite_dates", "note"):
-        patched.setattr(Lake, name, ending(getattr(Lake, name)))
+        patched.setattr(TableHandle, name, ending(getattr(TableHandle, name)))
 
 
-def test_a_user_the_lake_never_saw_changes_nothing(small):
+def test_forgetting_an_unknown_user_changes_nothing(small):
     before = small.versions(*small.present())
-    done = forget(small, SETTINGS, {999}, refuse=False, erase=False, progress=quiet)
+    done = forget(small, SETTINGS, {999}, refuse=False, erase=False)
     assert (done.found, done.rows) == (0, {})
     assert small.versions(*small.present()) == before
 

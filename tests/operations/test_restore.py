@@ -1,4 +1,4 @@
-"""A bad feed undone, and what each job wrote."""
+"""Restore after a bad feed, and the history of what each job wrote."""
 
 import os
 import re
@@ -18,9 +18,10 @@ from lambda_spark.operations.restore import plan, restore
 from lambda_spark.report.operations import undo_lines
 from lambda_spark.settings import IngestSettings, KafkaSettings, Settings, TrendSettings
 from lambda_spark.storage.lake import Lake
+from lambda_spark.storage.table_handle import TableHandle
 from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS, PRODUCTS, REJECTED_EVENTS
 from tests.commands import held
-from tests.deliveries import bring_up_to_date, contents, deliver, differing, event, quiet, random_events
+from tests.deliveries import bring_up_to_date, contents, deliver, differing, event, random_events
 from tests.in_session import do
 
 pytestmark = pytest.mark.long
@@ -33,17 +34,17 @@ BAD = [event(datetime(2019, 12, 24), "purchase", 77, 9, "bad"), "no event"]
 
 @pytest.fixture(scope="module")
 def fed_badly(session, tmp_path_factory):
-    """A lake with a good file, then a bad one; the time between; what it held then."""
+    """A lake that read a good file and then a bad one, the time between them, and its contents at that time."""
     folder = tmp_path_factory.mktemp("restoring")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     deliver(lake, folder / "in", "good", GOOD)
     bring_up_to_date(lake, SETTINGS)
-    held = [contents(lake, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)]
+    contents_then = [contents(lake, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)]
     time.sleep(1.1)
     moment = datetime.now(UTC)
     deliver(lake, folder / "in", "bad-1", BAD)
     bring_up_to_date(lake, SETTINGS)
-    return folder, moment, held
+    return folder, moment, contents_then
 
 
 @pytest.fixture
@@ -52,63 +53,63 @@ def small(spark, fed_badly, tmp_path):
     return Lake.open(spark, str(tmp_path / "copy" / "lake"))
 
 
-def test_a_bad_feed_is_undone_and_what_came_since_is_read_again(small, fed_badly, tmp_path):
-    _, moment, held = fed_badly
+def test_a_bad_feed_is_undone_and_all_files_are_read_again(small, fed_badly, tmp_path):
+    _, moment, contents_then = fed_badly
     inbox = tmp_path / "copy" / "in"
     undo = plan(small, moment, [str(inbox)], SETTINGS.ingest)
-    assert undo.rows["events"] == (len(held[0]) + 1, len(held[0]))
+    assert undo.rows["events"] == (len(contents_then[0]) + 1, len(contents_then[0]))
     assert [path.rsplit("/", 1)[-1] for path in undo.files] == ["bad-1.csv"]
     assert "files read since" in "\n".join(undo_lines(undo))
-    applications = [small.properties(table)["application"] for table in (EVENTS, CO_INTERACTIONS)]
+    applications = [small[table].properties()["application"] for table in (EVENTS, CO_INTERACTIONS)]
 
-    account = restore(small, SETTINGS, undo, [str(inbox)], quiet)
+    account = restore(small, SETTINGS, undo, [str(inbox)])
 
     assert (account.events, account.rejected) == (0, 0)
     assert account.repeats == account.lines > 0
-    assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == held
+    assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == contents_then
     assert differing(small) == []
-    new = [small.properties(table)["application"] for table in (EVENTS, CO_INTERACTIONS)]
-    assert not set(new) & set(applications), "what is written again under the old ids would be skipped"
+    new = [small[table].properties()["application"] for table in (EVENTS, CO_INTERACTIONS)]
+    assert not set(new) & set(applications), "Delta would skip micro-batches with the old ids"
     (inbox / "after.csv").write_text(
         (inbox / "good.csv").read_text() + event(datetime(2019, 12, 25), "view", 5, 1, "x")
     )
-    assert ingest(small, [str(inbox)], SETTINGS.ingest, progress=quiet).events == 1
+    assert ingest(small, [str(inbox)], SETTINGS.ingest).events == 1
     bring_up_to_date(small, SETTINGS)
     assert differing(small) == []
 
 
 @pytest.mark.parametrize("stop_at", ["rejected_events", "set_properties"])
-def test_interrupted_it_is_finished_by_the_next_start(small, fed_badly, monkeypatch, stop_at, tmp_path):
-    _, moment, held = fed_badly
-    back, properties = Lake.restore, Lake.set_properties
+def test_an_interrupted_restore_is_finished_by_the_next_start(small, fed_badly, monkeypatch, stop_at, tmp_path):
+    _, moment, contents_then = fed_badly
+    back, properties = TableHandle.restore, TableHandle.set_properties
 
-    def stop_before(lake, table, version, *, note):
+    def stop_before(table, version, *, note):
         if table.name == stop_at:
             raise KeyboardInterrupt
-        back(lake, table, version, note=note)
+        back(table, version, note=note)
 
-    def no_properties(lake, table, named):
+    def no_properties(table, named):
         if stop_at == "set_properties":
             raise KeyboardInterrupt
-        properties(lake, table, named)
+        properties(table, named)
 
     undo = plan(small, moment, [], SETTINGS.ingest)
     with monkeypatch.context() as patched:
-        patched.setattr(Lake, "restore", stop_before)
-        patched.setattr(Lake, "set_properties", no_properties)
+        patched.setattr(TableHandle, "restore", stop_before)
+        patched.setattr(TableHandle, "set_properties", no_properties)
         with pytest.raises(KeyboardInterrupt):
-            restore(small, SETTINGS, undo, [], quiet)
-    restore(small, SETTINGS, plan(small, moment, [], SETTINGS.ingest), [], quiet)
-    assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == held
+            restore(small, SETTINGS, undo, [])
+    restore(small, SETTINGS, plan(small, moment, [], SETTINGS.ingest), [])
+    assert [contents(small, table, *ORIGIN) for table in (EVENTS, REJECTED_EVENTS, PRODUCTS)] == contents_then
     assert differing(small) == []
 
 
-def test_a_topic_that_is_being_read_stops_it_and_is_read_again_later(small, fed_badly, spark):
-    """Its messages went with the events since; where it was in the topic would no longer be true."""
+def test_restore_does_not_start_while_a_topic_is_read_and_has_it_read_again_later(small, fed_badly, spark):
+    """The restore deletes the messages read since, so the offsets in the stream's checkpoint would be wrong."""
     _, moment, _ = fed_badly
     key = KafkaSource(spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="clicks")).application_key
-    small.set_properties(EVENTS, {key: "before"})
-    assert topics_read(small.properties(EVENTS)) == ["clicks"]
+    small[EVENTS].set_properties({key: "before"})
+    assert topics_read(small[EVENTS].properties()) == ["clicks"]
     folder = Path(small.path, "_checkpoints", stream_name("clicks"), "before", "offsets")
     folder.mkdir(parents=True)
     reader = held(small, stream_name("clicks"), 60)
@@ -119,21 +120,21 @@ def test_a_topic_that_is_being_read_stops_it_and_is_read_again_later(small, fed_
         reader.kill()
         reader.wait()
     assert folder.exists()
-    restore(small, SETTINGS, plan(small, moment, [], SETTINGS.ingest), [], quiet)
+    restore(small, SETTINGS, plan(small, moment, [], SETTINGS.ingest), [])
     assert not folder.exists()
 
 
-def test_it_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(small, fed_badly):
+def test_restore_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(small, fed_badly):
     _, moment, _ = fed_badly
     with pytest.raises(UsageError, match="can't go back before"):
         plan(small, moment - timedelta(days=1), [], SETTINGS.ingest)
-    # One who was in no event: only a line of theirs had been rejected.
-    small.note(REJECTED_EVENTS, {"job": "forget"})
-    with pytest.raises(LakeError, match=r"users were forgotten since .* and would come back"):
+    # The forgotten user was in no event, only in a rejected line.
+    small[REJECTED_EVENTS].note({"job": "forget"})
+    with pytest.raises(LakeError, match=r"users were forgotten after .* and would come back"):
         plan(small, moment, [], SETTINGS.ingest)
 
 
-def test_it_does_not_start_where_what_came_since_would_not_be_read_again(small, fed_badly, tmp_path):
+def test_restore_does_not_start_when_events_would_be_lost(small, fed_badly, tmp_path):
     folder, moment, _ = fed_badly
     shutil.copytree(folder / "in", tmp_path / "named")
     deliver(small, tmp_path / "other folder", "good too", random_events(9, 5))
@@ -152,13 +153,13 @@ def test_it_does_not_start_where_what_came_since_would_not_be_read_again(small, 
         if lost:
             assert "their events would be lost" in "\n".join(undo_lines(undo))
             with pytest.raises(LakeError, match=r"would be lost \(.*good too.csv.*ingest.exclude=NAME"):
-                restore(small, SETTINGS, undo, [*map(str, sources)], quiet)
+                restore(small, SETTINGS, undo, [*map(str, sources)])
     (tmp_path / "other folder" / "good too.csv").unlink()
     assert len(plan(small, moment, [], IngestSettings()).lost) == 1
     assert small.versions(*small.present()) == versions
 
 
-def test_a_dry_look_names_what_was_read_since_and_what_has_changed_meanwhile(small, fed_badly, spark, capsys):
+def test_a_dry_run_names_the_files_read_since_and_those_changed_since(small, fed_badly, spark, capsys):
     folder, moment, _ = fed_badly
     bad = folder / "in" / "bad-1.csv"
     as_read, written = bad.read_text(), bad.stat().st_mtime_ns
@@ -179,7 +180,7 @@ def test_a_dry_look_names_what_was_read_since_and_what_has_changed_meanwhile(sma
     assert small.versions(*small.present()) == versions
 
 
-def test_the_history_tells_who_wrote_what_from_which_versions(small):
+def test_the_history_names_the_job_and_the_versions_read_of_each_commit(small):
     entries = history(small, 100)
     assert [entry.time for entry in entries] == sorted((entry.time for entry in entries), reverse=True)
     newest = {entry.table: entry for entry in reversed(entries)}

@@ -1,4 +1,4 @@
-"""What a lake says about itself, and what jobs leave in `job_runs`."""
+"""Status of a lake, and the rows that jobs leave in `job_runs`."""
 
 import json
 import re
@@ -13,10 +13,10 @@ from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.operations.status import JobStatus, Status, StepStatus, StreamStatus, TableStatus, status
 from lambda_spark.report.status import prometheus_text, status_json, status_tables, write_whole
 from lambda_spark.settings import IngestSettings, SimilaritySettings
-from lambda_spark.speed.update import update
-from lambda_spark.storage.lake import Lake
-from lambda_spark.storage.tables import EVENTS, INGESTED_FILES, JOB_RUNS
-from tests.deliveries import HEADER, quiet
+from lambda_spark.speed.update import update_similarity
+from lambda_spark.storage.table_handle import TableHandle
+from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, JOB_RUNS
+from tests.deliveries import HEADER
 
 NOON = datetime(2019, 11, 1, 12, tzinfo=UTC)
 
@@ -37,33 +37,33 @@ FOUND = Status(
 
 @pytest.fixture
 def known(lake, tmp_path):
-    """A lake with three events and a rejection, one event not yet taken in by similarity; its jobs' runs are noted."""
+    """A lake with three events and one rejected line. Similarity has not processed one event. All runs are noted."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     log = RunLog(lake, "ingest")
     (inbox / "one.csv").write_text(
         f"{HEADER}\n2019-10-01 00:00:00 UTC,view,1,,,,1.00,1,s\n2019-10-02 10:00:00 UTC,view,2,,,,1.00,1,s\nbroken\n"
     )
-    ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
-    update(lake, SimilaritySettings(), progress=quiet)
+    ingest(lake, [str(inbox)], IngestSettings())
+    update_similarity(lake, SimilaritySettings())
     (inbox / "two.csv").write_text(f"{HEADER}\n2019-10-01 00:00:01 UTC,view,3,,,,1.00,1,s\n")
-    ingest(lake, [str(inbox)], IngestSettings(), progress=quiet)
+    ingest(lake, [str(inbox)], IngestSettings())
     log.finish("done", "three events")
     return lake
 
 
-def test_what_could_not_be_noted_is_noted_with_what_comes_next(lake, monkeypatch):
+def test_a_run_that_could_not_be_noted_is_noted_with_the_next_write(lake, monkeypatch):
     lake.create(EVENTS)
     log = RunLog(lake, "ingest")
     with monkeypatch.context() as broken:
-        broken.setattr(Lake, "append", lambda *_, **__: 1 / 0)
+        broken.setattr(TableHandle, "append", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             log.finish("failed", "a full disk")
     log.append()
-    assert [row.detail for row in lake.read(JOB_RUNS).collect()] == ["a full disk"]
+    assert [row.detail for row in lake[JOB_RUNS].read().collect()] == ["a full disk"]
 
 
-def test_the_log_of_a_stream_goes_on_after_a_failure(lake, monkeypatch):
+def test_the_run_log_of_a_stream_continues_after_a_failed_write(lake, monkeypatch):
     tried = threading.Semaphore(0)
     monkeypatch.setattr(run_log, "_WRITE_EVERY", 0.01)
     monkeypatch.setattr(RunLog, "append", lambda _: tried.release() or 1 / 0)
@@ -73,26 +73,27 @@ def test_the_log_of_a_stream_goes_on_after_a_failure(lake, monkeypatch):
         log.finish("done", "")
 
 
-def test_the_status_of_a_lake_is_what_its_tables_hold(known):
+def test_the_status_of_a_lake_agrees_with_its_tables(known):
     found = status(known, datetime.now(UTC) + timedelta(hours=1))
-    tables = {one.table: one for one in found.tables}
+    tables = {entry.table: entry for entry in found.tables}
     assert (tables["events"].rows, tables["events"].newest) == (3, datetime(2019, 10, 2, 10))
     assert (tables["rejected_events"].rows, tables["rejected_events"].newest) == (1, None)
     assert tables["baskets"].newest == datetime(2019, 10, 2)
-    assert all(one.version == known.version(table) for table in known.present() for one in [tables[table.name]])
-    assert all(one.bytes > 0 and one.files > 0 for one in found.tables if one.rows)
+    assert all(tables[table.name].version == known[table].version() for table in known.present())
+    assert all(entry.bytes > 0 and entry.files > 0 for entry in found.tables if entry.rows)
     assert (found.lines, found.rejected, found.rejected_share) == (4, 1, 0.25)
     [similarity] = found.steps
     assert similarity.step == "similarity"
     assert 3_600 < similarity.lag_seconds < 3_600 + 600
-    assert {one.stream for one in found.streams} == {"ingest", "similarity"}
-    assert all(0 < one.seconds <= one.worst_seconds and one.messages_behind is None for one in found.streams)
-    assert [(one.job, one.outcome) for one in found.jobs] == [("ingest", "done")]
-    # Nothing is behind once it is taken in.
-    update(known, SimilaritySettings(), progress=quiet)
-    assert [one.lag_seconds for one in status(known, datetime.now(UTC)).steps] == [0.0]
-    # Every micro-batch is noted once, as Spark told it.
-    rows = known.read(JOB_RUNS).collect()
+    assert {stream.stream for stream in found.streams} == {"ingest", "similarity"}
+    assert all(0 < stream.seconds <= stream.worst_seconds for stream in found.streams)
+    assert all(stream.messages_behind is None for stream in found.streams)
+    assert [(job.job, job.outcome) for job in found.jobs] == [("ingest", "done")]
+    # Once similarity has processed all events, no step is behind.
+    update_similarity(known, SimilaritySettings())
+    assert [step.lag_seconds for step in status(known, datetime.now(UTC)).steps] == [0.0]
+    # Every micro-batch is noted once, with the figures that Spark reported.
+    rows = known[JOB_RUNS].read().collect()
     assert sorted((row.job, row.batch_id) for row in rows if row.batch_id is not None) == [
         ("ingest", 0), ("ingest", 1), ("similarity", 0),
     ]  # fmt: skip
@@ -101,28 +102,28 @@ def test_the_status_of_a_lake_is_what_its_tables_hold(known):
     assert [row.detail for row in rows if row.batch_id is None] == ["three events"]
 
 
-def test_of_a_stream_the_latest_micro_batches_are_told(lake):
-    lake.create(EVENTS, INGESTED_FILES, JOB_RUNS)
+def test_the_status_of_a_stream_summarises_its_latest_micro_batches(lake):
+    lake.create(EVENTS, INGESTION_LOG, JOB_RUNS)
     started = "timestamp'2019-11-01 12:00:00' + make_interval(0, 0, 0, 0, 0, id)"
     batches = lake.spark.range(25).selectExpr(
         "'run' as run_id", "'ingest' as job", "id as batch_id", f"{started} as started_at",
         "double(24 - id) as seconds", "10L as input_rows", "24 - id as messages_behind", "'done' as outcome",
         "'' as detail",
     )  # fmt: skip
-    lake.append(JOB_RUNS, batches, note={})
+    lake[JOB_RUNS].append(batches, note={})
     [stream] = status(lake, NOON).streams
     assert (stream.last_batch_at, stream.messages_behind) == (datetime(2019, 11, 1, 12, 24), 0)
     assert (stream.seconds, stream.worst_seconds) == (10.0, 19.0)
 
 
-def test_what_is_left_in_kafka_is_counted_by_partition():
+def test_unread_kafka_messages_are_counted_by_partition():
     assert messages_behind('{"t": {"0": 5, "1": 7}}', '{"t": {"0": 9, "1": 7}}') == 4
     assert messages_behind('{"logOffset": 3}', None) is None
     assert messages_behind('{"reservoirVersion": 3}', '{"reservoirVersion": 4}') is None
     assert messages_behind(None, None) is None
 
 
-def test_a_person_sees_names_and_units():
+def test_the_tables_for_people_show_names_and_units():
     text = status_tables(FOUND)
     assert "/lake at 2019-11-01 12:00:00 UTC: 1,000 lines read, 0.50 % of them rejected" in text
     assert re.search(r"events +990 +2019-10-31 23:00:00 12.3 kB +2 +3 +2019-11-01 12:00:00", text)
@@ -132,7 +133,7 @@ def test_a_person_sees_names_and_units():
     assert re.search(r"run 2019-11-01 12:00:00 61.5 +failed", text)
 
 
-def test_a_program_gets_one_object_with_times_in_utc():
+def test_the_json_for_programs_is_one_object_with_times_in_utc():
     found = json.loads(status_json(FOUND))
     assert found["rejected_share"] == 0.005
     assert found["tables"][0]["newest"] == "2019-10-31T23:00:00+00:00"
@@ -162,7 +163,7 @@ def test_prometheus_gets_gauges_each_with_help_type_and_labels():
     assert text.endswith("\n")
 
 
-def test_a_file_for_prometheus_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_the_file_for_prometheus_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "lambda_spark.prom"
     write_whole(file, "old\n")
     seen = []

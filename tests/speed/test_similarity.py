@@ -1,4 +1,4 @@
-"""The definitions of the speed layer, by literal examples."""
+"""The definitions of the speed layer in literal examples."""
 
 import math
 from datetime import date, datetime, timedelta
@@ -56,11 +56,11 @@ def test_items_beyond_the_window_do_not_co_interact(spark):
 
 
 @pytest.mark.parametrize(("window", "strength"), [(1, 60), (2, 30), (3, 20), (4, 15), (5, 12), (6, 10)])
-def test_every_window_divides_the_unit(spark, window, strength):
+def test_the_strength_at_every_distance_is_a_whole_number(spark, window, strength):
     assert counts_of(spark, basket(*range(1, 8)), window=window)[(1, 1 + window)] == (1, strength)
 
 
-def test_a_basket_of_one_item_counts_itself(spark):
+def test_a_basket_of_one_item_counts_the_basket_and_the_item(spark):
     assert counts_of(spark, basket(7)) == {(0, 0): (1, 0), (7, 7): (1, 0)}
 
 
@@ -75,18 +75,18 @@ def test_equal_times_are_ordered_by_product(spark):
     }
 
 
-def test_baskets_add_up(spark):
+def test_counts_of_several_baskets_add_up(spark):
     pairs = counts_of(spark, basket(1, 2) + basket(2, 8, 1, session="t") + basket(1, 2, user=2), window=5)
     assert pairs[(0, 0)] == (3, 0)
     assert pairs[(1, 2)] == (3, 150)
 
 
-def test_a_long_basket_stays_linear(spark):
+def test_the_pairs_of_a_long_basket_grow_linearly(spark):
     pairs = counts_of(spark, basket(*range(1, 2001)), window=5)
     assert len(pairs) == 1 + 2000 + sum(2000 - steps for steps in range(1, 6))
 
 
-def test_baskets_hold_distinct_interactions_by_session_and_purchases_by_day(spark):
+def test_baskets_hold_distinct_items_of_a_session_and_purchases_of_a_day(spark):
     events = [
         (DAY, NOON, "view", 7, 1, "s"),
         (DAY, NOON - timedelta(hours=1), "cart", 7, 1, "s"),
@@ -116,21 +116,21 @@ def test_baskets_hold_distinct_interactions_by_session_and_purchases_by_day(spar
     ],
     ids=["after", "between", "earlier", "repeat", "first", "another basket"],
 )
-def test_a_change_leads_from_the_counts_before_to_the_counts_after(spark, known, new):
-    before, arrived = spark.createDataFrame(known, ITEMS), spark.createDataFrame(new, ITEMS)
-    changes = basket_changes(before, arrived)
+def test_counts_before_plus_the_change_equal_the_counts_after(spark, known, new):
+    known_rows, new_rows = spark.createDataFrame(known, ITEMS), spark.createDataFrame(new, ITEMS)
+    changes = basket_changes(known_rows, new_rows)
     delta = {(r.item_a, r.item_b): (r.baskets, r.strength) for r in changed_contributions(changes, window=2).collect()}
-    remembered = known_items(before.unionByName(new_items(changes))).select(*before.columns).collect()
-    old, after = counts_of(spark, known, 2), counts_of(spark, [tuple(row) for row in remembered], 2)
+    stored = known_items(known_rows.unionByName(new_items(changes))).select(*known_rows.columns).collect()
+    before, after = counts_of(spark, known, 2), counts_of(spark, [tuple(row) for row in stored], 2)
     summed = {
-        pair: tuple(a + b for a, b in zip(old.get(pair, (0, 0)), delta.get(pair, (0, 0)), strict=True))
-        for pair in {*old, *delta}
+        pair: tuple(a + b for a, b in zip(before.get(pair, (0, 0)), delta.get(pair, (0, 0)), strict=True))
+        for pair in {*before, *delta}
     }
     assert {pair: count for pair, count in summed.items() if count != (0, 0)} == after
     assert all(count != (0, 0) for count in delta.values())
 
 
-def test_a_repeat_adds_nothing_to_remember(spark):
+def test_a_repeated_item_is_not_stored_again(spark):
     rows = spark.createDataFrame(basket(1, 2), ITEMS)
     assert new_items(basket_changes(rows, rows)).count() == 0
 
@@ -161,7 +161,7 @@ def test_llr_is_0_where_a_pair_is_not_above_chance(spark):
     assert spark.range(1).select(score("llr", *arguments)).collect()[0][0] == 0.0
 
 
-def test_an_older_date_weighs_half_after_each_half_life(spark):
+def test_the_weight_of_a_date_halves_with_each_half_life(spark):
     dates = spark.createDataFrame([(DAY,), (DAY - timedelta(days=10),), (DAY - timedelta(days=25),)], "d date")
     weights = [row[0] for row in dates.select(date_weight(F.col("d"), DAY, 10.0)).collect()]
     assert weights == [2**20, 2**19, round(2**20 * 2**-2.5)]
@@ -191,13 +191,13 @@ def test_neighbours_are_ranked_by_score_then_product(spark):
     }
 
 
-def test_only_k_neighbours_with_enough_baskets_are_kept(spark):
+def test_only_max_neighbours_with_min_baskets_are_kept(spark):
     pairs = [(DAY, "viewed", 1, 2, 2, 120), (DAY, "viewed", 1, 3, 1, 60)]
-    assert set(neighbours(spark, STORE + pairs, k=1)) == {(1, 1), (2, 1), (3, 1)}
+    assert set(neighbours(spark, STORE + pairs, max_neighbours=1)) == {(1, 1), (2, 1), (3, 1)}
     assert set(neighbours(spark, STORE + pairs, min_baskets=2)) == {(1, 1), (2, 1)}
 
 
-def test_decay_moves_scores_but_not_the_counts_that_people_see(spark):
+def test_decay_changes_scores_but_not_the_counts_of_baskets(spark):
     old = DAY - timedelta(days=30)
     counts = [
         (DAY, "viewed", 0, 0, 1, 0),
@@ -212,6 +212,6 @@ def test_decay_moves_scores_but_not_the_counts_that_people_see(spark):
     }
 
 
-def test_a_pair_whose_baskets_have_gone_is_no_neighbour(spark):
-    gone = [(DAY, "viewed", 1, 2, 1, 60), (DAY, "viewed", 1, 2, -1, -60)]
-    assert neighbours(spark, STORE + gone) == {}
+def test_a_pair_whose_baskets_were_deleted_is_no_neighbour(spark):
+    deleted = [(DAY, "viewed", 1, 2, 1, 60), (DAY, "viewed", 1, 2, -1, -60)]
+    assert neighbours(spark, STORE + deleted) == {}

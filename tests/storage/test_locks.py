@@ -1,4 +1,4 @@
-"""Locks of a lake: nobody waits for somebody who waits."""
+"""Locks of a lake: no two processes or threads wait for each other."""
 
 import subprocess
 import sys
@@ -17,8 +17,8 @@ from lambda_spark.settings import Settings
 from lambda_spark.storage.tables import EVENTS, PRODUCTS
 
 
-def test_a_vacuum_lets_whom_it_waits_for_read_first(lake, monkeypatch):
-    """A `forget` holds `events` and then renews the views, for which it reads."""
+def test_a_vacuum_lets_a_job_that_it_waits_for_read(lake, monkeypatch):
+    """A `forget` holds the lock of `events`, and then needs the readers' lock to refresh the views."""
     create_tables(lake)
     monkeypatch.setattr(quiesce, "_PATIENCE_SECONDS", 0.5)
     holding, readers_are_out, done = threading.Event(), threading.Event(), []
@@ -40,30 +40,30 @@ def test_a_vacuum_lets_whom_it_waits_for_read_first(lake, monkeypatch):
         return at_rest(*arguments, **options)
 
     monkeypatch.setattr(quiesce, "at_rest", observed)
-    vacuum(lake, Settings(), timedelta(), lambda text: None)
+    vacuum(lake, Settings(), timedelta())
     done.append("vacuum")
     other.join(30)
     assert done == ["forget", "vacuum"]
 
 
-def test_a_vacuum_waits_longer_each_time_for_a_stream_that_needs_longer(lake, monkeypatch):
+def test_a_vacuum_waits_longer_with_each_attempt(lake, monkeypatch):
     create_tables(lake)
     monkeypatch.setattr(quiesce, "_PATIENCE_SECONDS", 0.5)
-    asked = []
+    attempts = []
 
     @contextmanager
-    def at_rest(lake, settings, progress, *, within):
-        asked.append(within)
-        if within < 2 and len(asked) < 9:
+    def at_rest(lake, settings, *, within):
+        attempts.append(within)
+        if within < 2 and len(attempts) < 9:
             raise JobRunningError("similarity is at a micro-batch of two seconds")
         yield
 
     monkeypatch.setattr(quiesce, "at_rest", at_rest)
-    vacuum(lake, Settings(), timedelta(), lambda text: None)
-    assert asked == [0.5, 1, 2]
+    vacuum(lake, Settings(), timedelta())
+    assert attempts == [0.5, 1, 2]
 
 
-def test_a_table_that_stays_held_is_said_after_the_time_given(lake):
+def test_a_lock_that_is_not_free_in_time_raises_an_error(lake):
     create_tables(lake)
     holding, enough = threading.Event(), threading.Event()
 
@@ -93,7 +93,7 @@ print("has both", flush=True)
 
 
 def test_threads_of_two_processes_that_wait_crosswise_are_no_deadlock(lake):
-    """The kernel looks at processes alone: to it each of the two waits for the other."""
+    """The kernel knows processes but no threads, so it would see two processes that wait for each other."""
     with lake.locks.tables(PRODUCTS.name, EVENTS.name):
         pass
     files = [f"{lake.path}/_locks/table-{table.name}.lock" for table in (PRODUCTS, EVENTS)]

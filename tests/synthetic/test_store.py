@@ -1,4 +1,4 @@
-"""The generated store is what it says it is, judged by a computation of its own in pandas and plain Python."""
+"""The generated store keeps its promises, checked by a separate computation in pandas and plain Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from lambda_spark.synthetic.generate import BROKEN, StoreExistsError, StoreSettings, generate, main, write_store
 from lambda_spark.synthetic.model import chunks
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 COMMITTED = StoreSettings(events=28_000, seed=7)
 SMALL = StoreSettings(events=5_000, seed=3, days=24)
 COLUMNS = [
@@ -34,12 +34,12 @@ LINE = re.compile(
 
 
 def lines_of(folder: Path) -> dict[str, list[bytes]]:
-    """The lines of each file, header first."""
+    """Lines of each file, header first, by the file's name."""
     return {path.name: gzip.decompress(path.read_bytes()).splitlines() for path in sorted(folder.glob("*.csv.gz"))}
 
 
 def is_valid(line: bytes) -> bool:
-    """Whether a line is an event; the format alone does not tell a date that no calendar has, or the year 9999."""
+    """Whether a line is an event. The pattern alone lets pass a date that no calendar has, and the year 9999."""
     return LINE.fullmatch(line) is not None and line[:10] < b"2020" and not line.startswith(b"2019-02-30")
 
 
@@ -70,22 +70,22 @@ def events(files: dict[str, list[bytes]]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet"])
 def test_the_same_settings_give_the_same_bytes(tmp_path: Path, form: Any) -> None:
-    for name in ("one", "two"):
+    for name in ("first", "second"):
         write_store(SMALL, tmp_path / name / "store", form)
-    one, two = ({p.name: p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in ("one", "two"))
-    assert one == two
-    assert len(one) == 5  # three weeks and three days, and the plants
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in ("first", "second"))
+    assert first == second
+    assert len(first) == 5  # three weeks and three days, and the planted truth
 
 
 def test_another_seed_gives_another_store(tmp_path: Path) -> None:
-    write_store(SMALL, tmp_path / "one" / "store")
-    write_store(replace(SMALL, seed=4), tmp_path / "two" / "store")
-    one, two = (set().union(*lines_of(tmp_path / n / "store").values()) for n in ("one", "two"))
-    assert one & two == {",".join(COLUMNS).encode()}
+    write_store(SMALL, tmp_path / "first" / "store")
+    write_store(replace(SMALL, seed=4), tmp_path / "second" / "store")
+    first, second = (set().union(*lines_of(tmp_path / n / "store").values()) for n in ("first", "second"))
+    assert first & second == {",".join(COLUMNS).encode()}
 
 
-def test_the_committed_store_is_what_the_generator_writes(tmp_path: Path, files: dict[str, list[bytes]]) -> None:
-    # Unpacked, as another zlib may pack the same lines otherwise.
+def test_the_generator_writes_the_committed_store(tmp_path: Path, files: dict[str, list[bytes]]) -> None:
+    # Compare unpacked lines, because another zlib may pack the same lines in another way.
     write_store(COMMITTED, tmp_path / "store", "csv.gz")
     assert lines_of(tmp_path / "store") == files
     assert (tmp_path / "planted_truth.json").read_text() == (DATA / "planted_truth.json").read_text()
@@ -131,19 +131,19 @@ def week_of(name: str) -> date:
 
 
 def test_a_repeat_comes_in_the_same_file_or_in_a_later_one(files: dict[str, list[bytes]]) -> None:
-    where = defaultdict(list)
+    names_by_line = defaultdict(list)
     for name, lines in files.items():
         for line in filter(is_valid, lines[1:]):
-            where[line].append(name)
-    repeated = [names for names in where.values() if len(names) > 1]
+            names_by_line[line].append(name)
+    repeated = [names for names in names_by_line.values() if len(names) > 1]
     assert any(len(set(names)) == 1 for names in repeated)
     assert any(len(set(names)) == 2 for names in repeated)
 
 
-def test_late_repeated_and_broken_lines_are_as_frequent_as_told(tmp_path: Path) -> None:
+def test_late_repeated_and_broken_lines_are_as_frequent_as_the_settings_say(tmp_path: Path) -> None:
     settings = StoreSettings(events=60_000, seed=1, late_share=0.02, repeat_share=0.03, broken_share=0.005)
     summary = write_store(settings, tmp_path / "store", "csv")
-    # Nothing can come a week late in the last week or so: between 35 and 38 days of 45 can be late.
+    # Only events of the first 35 to 38 of 45 days can be late, because a late event comes 7 to 10 days later.
     late_repeats = 0.03 / 2
     assert summary.late == pytest.approx(60_000 * (0.02 + late_repeats) * 36.5 / 45, rel=0.1)
     assert summary.repeats == pytest.approx(60_000 * 0.03 * 0.98, rel=0.1)
@@ -191,15 +191,32 @@ def test_a_folder_with_files_is_refused_unless_forced(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 5
 
 
-def test_plants_are_not_overwritten_unasked(tmp_path: Path) -> None:
+def test_the_planted_truth_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "planted_truth.json").write_text("{}")
-    with pytest.raises(StoreExistsError, match="--plants"):
+    with pytest.raises(StoreExistsError, match="--planted-truth"):
         write_store(SMALL, tmp_path / "store")
     write_store(SMALL, tmp_path / "store", plants_file=tmp_path / "others.json")
     assert (tmp_path / "planted_truth.json").read_text() == "{}"
 
 
-def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_old_option_is_refused_by_one_line_that_names_the_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--out", str(tmp_path / "store"), "--plants", str(tmp_path / "plants.json")]) == 2
+    assert capsys.readouterr().err == "error: --plants is now called --planted-truth: write that name\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_planted_truth_goes_to_the_named_file(tmp_path: Path) -> None:
+    named = tmp_path / "truth.json"
+    assert (
+        main(["--events", "5e3", "--days", "24", "--out", str(tmp_path / "store"), "--planted-truth", str(named)]) == 0
+    )
+    assert json.loads(named.read_text())["settings"]["events"] == 5_000
+    assert not (tmp_path / "planted_truth.json").exists()
+
+
+def test_the_command_prints_the_counts_of_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--events", "5e3", "--days", "24", "--format", "csv", "--out", str(tmp_path / "store")]
     assert main(arguments) == 0
     assert re.search(r"5,000 events, .* events a second\n$", capsys.readouterr().out)
@@ -229,7 +246,7 @@ def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFix
         ("sale_day", 250, "sale_day must be one of the 250 days"),
     ],
 )
-def test_settings_that_make_no_store_are_refused(setting: str, value: Any, message: str) -> None:
+def test_impossible_settings_are_refused(setting: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(replace(COMMITTED, days=250), **{setting: value})
 
@@ -239,7 +256,7 @@ def test_the_smallest_stores_have_all_their_events(settings: StoreSettings) -> N
     assert len(pd.concat([table.to_pandas() for table in generate(settings)]).drop_duplicates()) == 1000
 
 
-def test_a_busy_day_is_made_in_parts() -> None:
+def test_a_busy_day_is_made_in_several_chunks() -> None:
     settings = StoreSettings(events=30_000_000, days=21)
     plan = chunks(settings)
     assert sum(chunk.events for chunk in plan) == 30_000_000
@@ -255,7 +272,7 @@ def test_a_sale_day_has_three_times_the_traffic() -> None:
     assert sum(chunk.events for chunk in sale) == SMALL.events
 
 
-def test_a_day_in_parts_keeps_to_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_chunks_of_a_day_have_events_of_that_day_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lambda_spark.synthetic.model.CHUNK_EVENTS", 200)
     settings = replace(SMALL, events=20_000, late_share=0.0, repeat_share=0.0)
     for chunk, table in zip(chunks(settings), generate(settings), strict=True):
@@ -291,39 +308,39 @@ def test_the_store_is_lifelike(events: pd.DataFrame) -> None:
 
 
 def z_score(current: int, previous: int, total_current: int, total_previous: int) -> float:
-    """How far this share of demand has moved, in standard deviations of chance."""
+    """Change of a key's share of demand, in standard deviations of chance."""
     n, p = current + previous, total_current / (total_current + total_previous)
     return (current - n * p) / float(np.sqrt(n * p * (1 - p)))
 
 
 @pytest.mark.parametrize(
-    ("plants", "key"), [("products", "product_id"), ("categories", "category_code"), ("brands", "brand")]
+    ("section", "key"), [("products", "product_id"), ("categories", "category_code"), ("brands", "brand")]
 )
-def test_planted_trends_are_found(events: pd.DataFrame, truth: dict[str, Any], plants: str, key: str) -> None:
+def test_planted_trends_are_found(events: pd.DataFrame, truth: dict[str, Any], section: str, key: str) -> None:
     views = events[events["event_type"] == "view"]
     demand = views.groupby(["bucket_start", key]).size()
     totals = views.groupby("bucket_start").size()
     found = []
-    for plant in truth[plants]:
-        bucket, before = plant["bucket_start"], str(pd.Timestamp(plant["bucket_start"]) - pd.Timedelta("7D"))[:10]
-        current, previous = (int(demand.get((at, plant[key]), 0)) for at in (bucket, before))
+    for trend in truth[section]:
+        bucket, before = trend["bucket_start"], str(pd.Timestamp(trend["bucket_start"]) - pd.Timedelta("7D"))[:10]
+        current, previous = (int(demand.get((start, trend[key]), 0)) for start in (bucket, before))
         z = z_score(current, previous, totals[bucket], totals[before])
-        clear = abs(current - previous) >= 10 and abs(z) >= 3
-        found.append((plant[key], "steady" if not clear else "rising" if z > 0 else "waning"))
-    assert found == [(plant[key], plant["direction"]) for plant in truth[plants]]
+        is_clear = abs(current - previous) >= 10 and abs(z) >= 3
+        found.append((trend[key], "steady" if not is_clear else "rising" if z > 0 else "waning"))
+    assert found == [(trend[key], trend["direction"]) for trend in truth[section]]
 
 
 def test_trends_are_planted_in_the_last_complete_week_and_before(truth: dict[str, Any]) -> None:
     assert truth["last_complete_bucket"] == "2019-11-04"
-    for plants in ("products", "categories"):
-        starts = Counter(plant["bucket_start"] for plant in truth[plants])
+    for section in ("products", "categories"):
+        starts = Counter(trend["bucket_start"] for trend in truth[section])
         assert starts["2019-11-04"] >= 2
         assert set(starts) > {"2019-11-04"}
-    assert {plant["what"] for plant in truth["products"]} == {"rising", "waning", "new", "vanished"}
+    assert {trend["what"] for trend in truth["products"]} == {"rising", "waning", "new", "vanished"}
 
 
 def neighbours(events: pd.DataFrame, basket: list[str]) -> dict[int, list[int]]:
-    """For each product its neighbours, the closest first: confidence of 1/steps, at up to five steps in a basket."""
+    """Neighbours of each product, the closest first, by the sum of 1/steps at up to five steps in a basket."""
     strength: dict[int, Counter[int]] = defaultdict(Counter)
     first = events.groupby([*basket, "product_id"])["event_time"].min().reset_index()
     for _, items in first.sort_values(["event_time", "product_id"]).groupby(basket)["product_id"]:
@@ -332,7 +349,7 @@ def neighbours(events: pd.DataFrame, basket: list[str]) -> dict[int, list[int]]:
             for steps, b in enumerate(ordered[place + 1 : place + 6], start=1):
                 strength[a][b] += 60 // steps
                 strength[b][a] += 60 // steps
-    # The confidence divides by the product's own count, which changes nothing in the order of its neighbours.
+    # Skip the division of the confidence by the product's own count, because it leaves the neighbours in order.
     return {a: sorted(of_a, key=lambda b: (-of_a[b], b)) for a, of_a in strength.items()}
 
 
@@ -349,8 +366,8 @@ def test_planted_pairs_are_each_others_neighbours(events: pd.DataFrame, truth: d
         assert a in near[b][:3], pair
 
 
-def test_what_is_planted_is_apart(truth: dict[str, Any]) -> None:
-    changing = [plant["product_id"] for plant in truth["products"]]
+def test_no_product_takes_part_in_two_planted_trends_or_pairs(truth: dict[str, Any]) -> None:
+    changing = [trend["product_id"] for trend in truth["products"]]
     paired = [
         pair[key] for pair in truth["pairs"] if pair["relation"] == "viewed" for key in ("product_a", "product_b")
     ]

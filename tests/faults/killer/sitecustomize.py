@@ -1,7 +1,8 @@
-"""Kills the job that imports it at a named point: put this folder first on PYTHONPATH and the point into KILL_AT.
+"""A module that kills the job which imports it at a named point.
 
-A point is `before TABLE N` or `after TABLE N`: the N-th commit to a table that this process begins, or has made. Python
-imports this module at its start; what runs is otherwise the real job by its real command, without a hook in its code.
+Put this folder first on PYTHONPATH and the point into KILL_AT. A point is `before TABLE N` or `after TABLE N`: just
+before or just after this process makes its N-th commit to a table. Python imports this module at its start, so the real
+job runs by its real command and needs no hook in its code.
 """
 
 import os
@@ -10,47 +11,53 @@ import time
 from collections import Counter
 
 COMMITS = (
-    "_create", "append", "replace", "replace_where", "overwrite", "set_properties", "rewrite_dates", "delete",
+    "create", "append", "replace", "replace_where", "overwrite", "set_properties", "rewrite_dates", "delete",
     "delete_keys", "compact", "note",
 )  # fmt: skip
-"""The methods of Lake that commit; the table is their first argument."""
+"""The methods of a table handle that commit."""
 
-SIDE_BY_SIDE = (
+CONCURRENT = (
     {"events", "rejected_events"},
     {"co_interactions", "baskets"},
     {"demand", "trends", "category_trends", "brand_trends"},
 )
-"""These are written at once: the others are held back, or they would be done or not by chance."""
-LONG_ENOUGH = 20.0
-"""Seconds for a commit; not for good, since the one of the point may be there already."""
+"""Tables that a job writes at the same time.
+
+At a point of one of them, the commits to the others are delayed. Otherwise chance would decide whether they happen
+before the kill."""
+DELAY = 20.0
+"""Seconds of that delay, enough for one commit. It has an end, because the point's own commit may already be made."""
 
 
 def _die() -> None:
-    # The JVM, its Python and what they started are one group: all go at once, as when the machine does.
+    # Kill the whole process group: the JVM, its Python and their children end at once, as when the machine fails.
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _patched(commit, begun: Counter, moment: str, table: str, number: int):
-    def committed(lake, of, *arguments, **named):
-        is_beside = of.name != table and any({of.name, table} <= each for each in SIDE_BY_SIDE)
-        if is_beside and commit.__name__ in ("append", "replace", "replace_where"):
-            time.sleep(LONG_ENOUGH)
-        begun[of.name] += 1
-        is_here = of.name == table and begun[of.name] == number
-        if is_here and moment == "before":
+    def committed(handle, *arguments, **named):
+        if commit.__name__ == "create" and handle.exists():
+            # An existing table stays as it is, without a commit.
+            return
+        is_concurrent = handle.name != table and any({handle.name, table} <= group for group in CONCURRENT)
+        if is_concurrent and commit.__name__ in ("append", "replace", "replace_where"):
+            time.sleep(DELAY)
+        begun[handle.name] += 1
+        is_at_point = handle.name == table and begun[handle.name] == number
+        if is_at_point and moment == "before":
             _die()
-        commit(lake, of, *arguments, **named)
-        if is_here and moment == "after":
+        commit(handle, *arguments, **named)
+        if is_at_point and moment == "after":
             _die()
 
     return committed
 
 
-# Only in the driver: the launcher before it becomes Spark has no gateway.
+# Act only in the driver. The launcher also imports this module, but it has no gateway before it becomes Spark.
 if "KILL_AT" in os.environ and "PYSPARK_GATEWAY_PORT" in os.environ:
-    from lambda_spark.storage.lake import Lake
+    from lambda_spark.storage.table_handle import TableHandle
 
     _moment, _table, _number = os.environ["KILL_AT"].split()
     _begun: Counter = Counter()
     for _name in COMMITS:
-        setattr(Lake, _name, _patched(getattr(Lake, _name), _begun, _moment, _table, int(_number)))
+        setattr(TableHandle, _name, _patched(getattr(TableHandle, _name), _begun, _moment, _table, int(_number)))
