@@ -143,6 +143,10 @@ export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 if [ "${1:-}" = benchmark ]; then
     exec "$environment/bin/python" "$project/tests/benchmarks" "${@:2}"
 fi
+if [ "${1:-}" = docs ]; then
+    cd "$project"
+    exec "$environment/bin/python" -m tests.documentation "${@:2}"
+fi
 if [ "${1:-}" = test ]; then
     shift
     is_done "$project/conf/requirements-dev.txt" requirements-dev.txt || install "$project/conf/requirements-dev.txt" 1>&2

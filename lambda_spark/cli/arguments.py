@@ -43,12 +43,44 @@ JOBS = {
     "generate": "write the event log of a made-up store, for trials and benchmarks",
     "benchmark": "measure every layer beside other libraries for the same work, on one machine",
     "test": "install the development packages and run the tests",
+    "docs": "write the parts of the READMEs and of conf/lambda.toml that follow from the code",
 }
 """Every job, with the sentence that describes it in the help."""
 
+EXAMPLES = {
+    "demo": ("", "october.csv.gz --set trends.bucket='30 minutes'"),
+    "run": ("/data/events --lake /data/lake", "/data/events --lake /data/lake --wait"),
+    "ingest": (
+        "/data/events --trigger '30 seconds'",
+        "--source kafka --bootstrap-servers one:9092 --topic clicks --trigger '2 seconds'",
+    ),
+    "trends": ("", "--from 2019-10-01 --to 2019-10-08", "--as-of 2019-10-21"),
+    "similarity": ("--trigger '10 seconds'", "--rebuild"),
+    "recommend": ("", "--user 517392081"),
+    "lookup": ("--user 517392081", "--user 517392081 --json"),
+    "verify": ("",),
+    "status": ("", "--prometheus /var/lib/node_exporter/lambda_spark.prom"),
+    "evaluate": ("--protocol next-item", "october.csv.gz --protocol second-half", "--tune --budget 60"),
+    "maintain": ("--dry-run", ""),
+    "forget": ("--user 517392081 --dry-run", "--users-file leavers.txt --refuse"),
+    "restore": ("--to '2019-11-03 12:00' /data/events --set ingest.exclude=bad.csv --dry-run",),
+    "migrate": ("--dry-run", ""),
+    "history": ("--limit 50",),
+    "sql": ('"select count(*) from events"',),
+    "shell": ("",),
+    "replay": (
+        "data/store --to inbox --rate 1000",
+        "data/store --topic clicks --bootstrap-servers one:9092 --speed 3600",
+    ),
+    "generate": ("--events 5e6 --format parquet --out /tmp/store",),
+    "benchmark": ("layers --events 5e6", "growth --events 50e6", "trends --stores 100"),
+    "test": ("", "-k trends", "-m long"),
+    "docs": ("", "--lake lake"),
+}
+"""Examples of every job, as the words after its name."""
+
 _WITHOUT_LAKE = {"replay"}
 _WITHOUT_SPARK = {"replay", "lookup"}
-
 
 Value = TypeVar("Value")
 
@@ -69,24 +101,22 @@ def overview() -> str:
     )
 
 
-def parse(job: str, arguments: list[str]) -> argparse.Namespace:
-    """Parse the command line of a job. `--help` prints the help and ends the process with code 0.
+def parser_of(job: str) -> argparse.ArgumentParser:
+    """Return the parser of a job's command line.
 
     Args:
         job: Name of the job, a key of JOBS.
-        arguments: The words after the job's name.
-
-    Returns:
-        The options. `assignments` lists the settings to override, each as `section.key=value`.
-
-    Raises:
-        UsageError: An option or a value is wrong, or two options exclude each other.
     """
+    examples = [f"  {PROGRAM} {job} {words}".rstrip() for words in EXAMPLES[job]]
+    exit_codes = (
+        "Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use,\n"
+        "75 another process is working on the lake (try again later)."
+    )
     parser = _Parser(
         prog=f"{PROGRAM} {job}",
         description=JOBS[job][0].upper() + JOBS[job][1:] + ".",
-        epilog="Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use, "
-        "75 another process is working on the lake (try again later).",
+        epilog="\n".join(["examples:", *examples, "", exit_codes]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     if job in _OPTIONS:
@@ -111,6 +141,23 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
         metavar="SECTION.KEY=VALUE",
         help="override one setting, like --set trends.bucket='30 minutes'; may be repeated",
     )
+    return parser
+
+
+def parse(job: str, arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line of a job. `--help` prints the help and ends the process with code 0.
+
+    Args:
+        job: Name of the job, a key of JOBS.
+        arguments: The words after the job's name.
+
+    Returns:
+        The options. `assignments` lists the settings to override, each as `section.key=value`.
+
+    Raises:
+        UsageError: An option or a value is wrong, or two options exclude each other.
+    """
+    parser = parser_of(job)
     parsed = parser.parse_args(arguments)
     if reads_kafka(parsed) and parsed.sources:
         parser.error(f"--source kafka reads a topic, not files: leave out '{parsed.sources[0]}'")

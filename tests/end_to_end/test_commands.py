@@ -41,15 +41,6 @@ PLANTS = json.loads((PROJECT / "data" / "planted_truth.json").read_text())
 pytestmark = pytest.mark.process
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """One run of the demo, started outside the project's folder. The tests below read its lake."""
-    folder = tmp_path_factory.mktemp("it's my store")
-    code, output, errors = command("demo", cwd=folder)
-    assert code == 0, output + errors
-    return folder, output
-
-
 def in_process(job, call, spark, folder, *arguments):
     return do(job, call, spark, *arguments, "--lake", folder / "lake")
 
