@@ -136,10 +136,16 @@ use_environment
 if [ -s "$classes" ] && [[ "${SPARK_SUBMIT_OPTS:-}" != *SharedArchiveFile* ]]; then
     # If the archive does not fit, for instance because of another class path, Java loads the classes as usual. The
     # second option then keeps Java from printing a warning.
-    export SPARK_SUBMIT_OPTS="\"-XX:SharedArchiveFile=$classes\" -Xlog:cds=off ${SPARK_SUBMIT_OPTS:-}"
+    export SPARK_SUBMIT_OPTS="\"-XX:SharedArchiveFile=$classes\" -Xlog:cds*=off ${SPARK_SUBMIT_OPTS:-}"
 fi
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 
+case "${1:-}" in
+    benchmark | docs | test)
+        is_done "$project/conf/requirements-dev.txt" requirements-dev.txt ||
+            install "$project/conf/requirements-dev.txt" 1>&2
+        ;;
+esac
 if [ "${1:-}" = benchmark ]; then
     exec "$environment/bin/python" "$project/tests/benchmarks" "${@:2}"
 fi
@@ -149,7 +155,6 @@ if [ "${1:-}" = docs ]; then
 fi
 if [ "${1:-}" = test ]; then
     shift
-    is_done "$project/conf/requirements-dev.txt" requirements-dev.txt || install "$project/conf/requirements-dev.txt" 1>&2
     cd "$project"
     "$environment/bin/ruff" check .
     "$environment/bin/ruff" format --check .

@@ -5,6 +5,7 @@ import logging
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.operations.forget import is_pending
 from lambda_spark.operations.verify import SHOWN, verify
+from lambda_spark.storage.tables import TABLES
 from lambda_spark.text import shown
 
 logger = logging.getLogger("lambda_spark.jobs")
@@ -20,7 +21,7 @@ def main(job: Job) -> int:
     differing: list[str] = []
     unchecked: list[str] = []
     with lake.locks.reader():
-        for finding in verify(lake):
+        for finding in verify(lake, [TABLES[name] for name in job.arguments.tables]):
             if not finding.against:
                 unchecked.append(finding.table)
                 logger.info(f"{finding.table}: not checked, the job that computes it has not finished yet")

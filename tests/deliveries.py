@@ -58,6 +58,6 @@ def contents(lake, table, *without):
     return sorted(map(repr, lake[table].read().select(*names).collect()))
 
 
-def differing(lake):
-    """List the tables that differ from their recompute."""
-    return [finding.table for finding in verify(lake) if finding.differs]
+def differing(lake, *tables):
+    """List the tables, of all or of some, that differ from their recompute."""
+    return [finding.table for finding in verify(lake, tables) if finding.differs]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
+import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -26,6 +27,8 @@ from lambda_spark.speed.scores import similar_items
 from lambda_spark.speed.update import update_similarity
 from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS
 from tests.deliveries import deliver, event
+
+pytestmark = pytest.mark.plan
 
 
 @dataclass

@@ -19,6 +19,7 @@ PROGRAM = "./spark-submit.sh"
 PROJECT = Path(__file__).resolve().parents[2]
 
 SOURCES = ("files", "kafka")
+VERIFIED = ("products", "trends", "co_interactions", "similar_items", "recommendations")
 PROTOCOLS = ("next-item", "second-half", "future")
 
 JOBS = {
@@ -58,7 +59,7 @@ EXAMPLES = {
     "similarity": ("--trigger '10 seconds'", "--rebuild"),
     "recommend": ("", "--user 517392081"),
     "lookup": ("--user 517392081", "--user 517392081 --json"),
-    "verify": ("",),
+    "verify": ("", "--table similar_items"),
     "status": ("", "--prometheus /var/lib/node_exporter/lambda_spark.prom"),
     "evaluate": ("--protocol next-item", "october.csv.gz --protocol second-half", "--tune --budget 60"),
     "maintain": ("--dry-run", ""),
@@ -376,6 +377,18 @@ def _restore(parser: argparse.ArgumentParser) -> None:
     _dry_run(parser)
 
 
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table",
+        dest="tables",
+        action="append",
+        default=[],
+        choices=VERIFIED,
+        metavar="NAME",
+        help=f"check only this table, of {', '.join(VERIFIED)}; may be repeated (default: all of them)",
+    )
+
+
 def _history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=count, default=20, metavar="N", help="number of versions to show (default: 20)")
 
@@ -408,6 +421,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "lookup": _lookup,
     "evaluate": _evaluate,
     "status": _status,
+    "verify": _verify,
     "replay": _replay,
     "maintain": _dry_run,
     "migrate": _dry_run,

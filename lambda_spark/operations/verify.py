@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
@@ -61,21 +61,27 @@ class Finding:
         return self.missing is not None or self.surplus is not None
 
 
-def verify(lake: Lake) -> Iterator[Finding]:
-    """Compare every maintained table that exists with its recompute, with the settings recorded with it.
+def verify(lake: Lake, tables: Collection[Table] = ()) -> Iterator[Finding]:
+    """Compare maintained tables with their recompute, with the settings recorded with them.
+
+    Args:
+        lake: The lake to check.
+        tables: The tables to check; none means every maintained table that exists. The trend tables are checked
+            together, and so are `baskets` and `co_interactions`, because one recompute gives all of them.
 
     Yields:
         One finding per table. Where a job has not finished yet, its tables share one finding with an empty `against`.
     """
     newest = lake[EVENTS].version()
-    for table, check in (
-        (PRODUCTS, _products),
-        (USER_TRENDS, _trends),
-        (CO_INTERACTIONS, _co_interactions),
-        (SIMILAR_ITEMS, _similar_items),
-        (RECOMMENDATIONS, _recommendations),
+    for group, check in (
+        ((PRODUCTS,), _products),
+        (TREND_TABLES, _trends),
+        ((CO_INTERACTIONS, BASKETS), _co_interactions),
+        ((SIMILAR_ITEMS,), _similar_items),
+        ((RECOMMENDATIONS,), _recommendations),
     ):
-        if lake[table].exists():
+        table = USER_TRENDS if check is _trends else group[0]
+        if lake[table].exists() and (not tables or any(one in tables for one in group)):
             logger.info(f"recomputing {table.name if table is not USER_TRENDS else 'demand and trends'}")
             findings = list(check(lake, newest))
             yield from findings or [Finding(table.name, 0, None, None, "")]

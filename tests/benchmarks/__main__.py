@@ -27,15 +27,17 @@ from tests.spark_cluster import Cluster
 HERE = Path(__file__).parent
 
 OURS = "lambda-spark"
+THIS = "this"
+"""The environment of the tests has DuckDB as well, so that a run of the tests need not make another one."""
 SIDES = {
     "ours": None,
-    "duckdb": "single-machine",
+    "duckdb": THIS,
     "polars": "single-machine",
     "implicit": "single-machine",
     "replay": "spark-peers",
     "sar": "spark-peers",
 }
-"""The environment of each side. None is this project's own."""
+"""The environment of each side. None is this project's own code."""
 SAME_WORK = ("similarity", "neighbours")
 """Names of work that count as the same: pairs of products and the best neighbours, by whatever definition."""
 HISTORY = (1, 10, 100)
@@ -103,10 +105,9 @@ def layers(folder: Path, chosen: argparse.Namespace) -> Results:
         if environment is None:
             figures += lines_of(ours(folder, "ours", chosen.events, chosen.runs))
             continue
-        python = python_of(HERE / f"requirements-{environment}.txt")
         scratch = [folder / side] if environment == "spark-peers" else []
-        script = HERE / f"{environment.replace('-', '_')}.py"
-        figures += lines_of([python, script, side, folder / "parquet", *scratch, chosen.runs])
+        script = HERE / ("spark_peers.py" if environment == "spark-peers" else "single_machine.py")
+        figures += lines_of([python_for(environment), script, side, folder / "parquet", *scratch, chosen.runs])
     rows = with_ratios(summary(figures), OURS, of_base=True, same_work=SAME_WORK)
     return figures, rows, markdown(rows, "ours takes")
 
@@ -124,7 +125,7 @@ def growth(folder: Path, chosen: argparse.Namespace) -> Results:
     table = markdown(rows, "of 1 day's")
     if "duckdb" in chosen.sides:
         say("measuring DuckDB, which recomputes everything")
-        python = python_of(HERE / "requirements-single-machine.txt")
+        python = python_for(THIS)
         recompute = lines_of([python, HERE / "single_machine.py", "duckdb", of_days / "store", 1, "similarity"])
         figures += recompute
         recompute_cpu = sum(line["cpu_seconds"] for line in recompute if line.get("work") == "similarity")
@@ -177,6 +178,11 @@ def trends(folder: Path, chosen: argparse.Namespace) -> Results:
     figures = lines_of([sys.executable, "-m", "tests.benchmarks.trend_quality", chosen.stores])
     qualities = [Quality(**line) for line in figures if "failed" not in line]
     return figures, [], f"```\n{quality_tables(qualities)}\n```"
+
+
+def python_for(environment: str) -> Path:
+    """Return the interpreter of an environment of other engines."""
+    return Path(sys.executable) if environment == THIS else python_of(HERE / f"requirements-{environment}.txt")
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:

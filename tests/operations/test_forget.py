@@ -36,8 +36,6 @@ from lambda_spark.storage.tables import (
 from tests.deliveries import contents, deliver, differing, event, random_events
 from tests.in_session import do
 
-pytestmark = pytest.mark.long
-
 SETTINGS = Settings(trends=TrendSettings(min_change=2, min_z=0.5))
 USER = 7_310_045_899_123
 SESSION = "a-session-of-theirs"
@@ -173,6 +171,7 @@ def test_every_table_is_as_if_the_user_had_never_come_and_no_byte_is_left(small,
     assert deliver(small, tmp_path / "in", "later", late).repeats == 4, "refused lines are dropped as repeats"
 
 
+@pytest.mark.long
 def test_several_users_are_forgotten_at_once(small):
     users = {USER, 1, 2}
     done = forget(small, SETTINGS, users, refuse=False, erase=False)
@@ -184,6 +183,7 @@ def test_several_users_are_forgotten_at_once(small):
     assert differing(small) == []
 
 
+@pytest.mark.long
 def test_a_dry_run_counts_the_rows_and_changes_nothing(small, capsys):
     before = small.versions(*small.present())
     do("forget", main, small.spark, "--dry-run", "--user", USER, "--refuse", "--lake", small.path)
@@ -200,6 +200,7 @@ def test_the_certificate_says_that_frozen_trends_may_still_count_the_user():
     assert any("trends before 2019-10-08 are frozen" in line for line in certificate_lines(done, dry_run=False))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [3, 4, 5, 6])
 def test_an_interrupted_forget_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
     """The first `forget` is interrupted after its first writes, each time one write later."""
@@ -217,6 +218,7 @@ def interrupted(lake, monkeypatch, users, stop):
             forget(lake, SETTINGS, users, refuse=False, erase=False)
 
 
+@pytest.mark.long
 def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, monkeypatch, capsys):
     """Otherwise the record would be cleared while rows of the first users are still there."""
     interrupted(small, monkeypatch, {USER}, 3)
@@ -229,6 +231,7 @@ def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, monkey
     assert differing(small) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_rebuild_between_two_starts_brings_no_user_back(small, never, monkeypatch, stop):
     """The rebuild is needed because the similarity job has lost its checkpoint meanwhile."""
@@ -243,6 +246,7 @@ def test_a_rebuild_between_two_starts_brings_no_user_back(small, never, monkeypa
     assert {name for name, rows in compared.items() if rows != never[name]} == set()
 
 
+@pytest.mark.long
 def test_ingest_reads_nothing_while_the_table_of_refused_users_is_missing(small, tmp_path):
     forget(small, SETTINGS, {999}, refuse=True, erase=False)
     small.files.delete("refused_users")
@@ -269,6 +273,7 @@ def interrupt_after_writes(patched, count):
         patched.setattr(TableHandle, name, ending(getattr(TableHandle, name)))
 
 
+@pytest.mark.long
 def test_forgetting_an_unknown_user_changes_nothing(small):
     before = small.versions(*small.present())
     done = forget(small, SETTINGS, {999}, refuse=False, erase=False)

@@ -35,8 +35,6 @@ from lambda_spark.storage.tables import (
 from tests.deliveries import bring_up_to_date, contents, deliver, differing, event, random_events
 from tests.in_session import do
 
-pytestmark = pytest.mark.long
-
 SETTINGS = Settings(
     trends=TrendSettings(min_change=2, min_z=0.5),
     similarity=SimilaritySettings(),
@@ -59,6 +57,7 @@ def template(session, tmp_path_factory):
     return folder / "lake"
 
 
+@pytest.mark.long
 def test_a_dry_run_says_what_would_be_deleted_and_changes_nothing(small, capsys):
     before = small.versions(*small.present())
     settings = ("--set", "maintenance.min_files=2", "--set", "maintenance.expire_days=15")
@@ -91,6 +90,7 @@ def test_compaction_changes_nothing_but_the_number_of_files(small):
     assert plan(small, KEEP_ALL.maintenance).packing == {}
 
 
+@pytest.mark.long
 def test_after_maintenance_nothing_is_recomputed_and_nothing_is_left_to_do(small):
     maintain(small, KEEP_ALL)
     versions = small.versions(*small.present())
@@ -99,6 +99,7 @@ def test_after_maintenance_nothing_is_recomputed_and_nothing_is_left_to_do(small
     assert {t: v for t, v in small.versions(*small.present()).items() if v != versions[t]} == {}
 
 
+@pytest.mark.long
 def test_maintain_does_not_wait_for_readers_when_no_file_is_unneeded(small):
     reading, done = threading.Event(), threading.Event()
 
@@ -116,6 +117,7 @@ def test_maintain_does_not_wait_for_readers_when_no_file_is_unneeded(small):
     other.join(10)
 
 
+@pytest.mark.long
 def test_vacuum_deletes_old_files_and_verify_still_finds_all_it_needs(small):
     deleted = vacuum(small, KEEP_ALL, timedelta())
     maintain(small, KEEP_ALL)
@@ -124,6 +126,7 @@ def test_vacuum_deletes_old_files_and_verify_still_finds_all_it_needs(small):
     assert differing(small) == []
 
 
+@pytest.mark.long
 def test_the_stream_continues_after_compaction(small, tmp_path):
     maintain(small, KEEP_ALL)
     vacuum(small, KEEP_ALL, timedelta())
@@ -132,6 +135,7 @@ def test_the_stream_continues_after_compaction(small, tmp_path):
     assert differing(small) == []
 
 
+@pytest.mark.long
 def test_rows_of_a_micro_batch_in_only_one_table_are_not_compacted(small, tmp_path):
     """A micro-batch is killed between its two appends. Its replay must find the baskets as they were before it."""
     deliver(small, tmp_path / "in", "more", random_events(9, 40))
@@ -158,6 +162,7 @@ def test_rows_of_a_micro_batch_in_only_one_table_are_not_compacted(small, tmp_pa
     assert differing(small) == []
 
 
+@pytest.mark.long
 def test_rows_before_the_retention_cutoff_expire_from_every_table(small, tmp_path):
     before = contents(small, TRENDS)
     frozen = contents_where(small, TRENDS, "bucket_start < '2019-10-14'")
@@ -185,6 +190,7 @@ def test_rows_before_the_retention_cutoff_expire_from_every_table(small, tmp_pat
     assert contents_where(small, TRENDS, "bucket_start < '2019-10-14'") == frozen
 
 
+@pytest.mark.long
 def test_a_retention_cutoff_before_the_first_event_is_not_recorded(small):
     expire(small, date(2018, 10, 1))
     assert small.retention_cutoff() is None, "the store begins with its first event"
@@ -194,6 +200,7 @@ def contents_where(lake, table, condition):
     return sorted(map(repr, lake[table].read().where(condition).collect()))
 
 
+@pytest.mark.long
 def test_the_retention_cutoff_never_moves_back(small):
     maintain(small, SETTINGS)
     assert small.retention_cutoff() == date(2019, 10, 7)
@@ -204,6 +211,7 @@ def test_the_retention_cutoff_never_moves_back(small):
     assert small.retention_cutoff() == date(2019, 10, 7)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kept", [("events", "co_interactions", "baskets"), ("events", "co_interactions"), ("events",), ()]
 )
@@ -228,12 +236,14 @@ def test_a_stopped_expiry_is_finished_by_the_next_run(small, kept, monkeypatch):
     assert small[EVENTS].read().where("event_date < '2019-10-07'").isEmpty()
 
 
+@pytest.mark.long
 def test_maintain_refuses_a_lake_with_an_interrupted_forget(small):
     small[EVENTS].set_properties({FORGETTING: '{"baskets": 1}'})
     with pytest.raises(LakeError, match=r"a `forget` was interrupted .* start it again with the same users"):
         maintain(small, KEEP_ALL)
 
 
+@pytest.mark.long
 def test_at_rest_the_speed_layer_has_processed_all_events(small, tmp_path):
     deliver(small, tmp_path / "in", "more", random_events(9, 20))
     behind = small[CO_INTERACTIONS].last_commit(job="similarity").version

@@ -24,8 +24,6 @@ from tests.commands import held
 from tests.deliveries import bring_up_to_date, contents, deliver, differing, event, random_events
 from tests.in_session import do
 
-pytestmark = pytest.mark.long
-
 SETTINGS = Settings(ingest=IngestSettings(exclude=("bad*.csv",)), trends=TrendSettings(min_change=2, min_z=0.5))
 ORIGIN = ("source", "ingested_at", "ingest_batch")
 GOOD = random_events(4, 50)
@@ -78,6 +76,7 @@ def test_a_bad_feed_is_undone_and_all_files_are_read_again(small, fed_badly, tmp
     assert differing(small) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop_at", ["rejected_events", "set_properties"])
 def test_an_interrupted_restore_is_finished_by_the_next_start(small, fed_badly, monkeypatch, stop_at, tmp_path):
     _, moment, contents_then = fed_badly
@@ -104,6 +103,7 @@ def test_an_interrupted_restore_is_finished_by_the_next_start(small, fed_badly, 
     assert differing(small) == []
 
 
+@pytest.mark.long
 def test_restore_does_not_start_while_a_topic_is_read_and_has_it_read_again_later(small, fed_badly, spark):
     """The restore deletes the messages read since, so the offsets in the stream's checkpoint would be wrong."""
     _, moment, _ = fed_badly
@@ -124,6 +124,7 @@ def test_restore_does_not_start_while_a_topic_is_read_and_has_it_read_again_late
     assert not folder.exists()
 
 
+@pytest.mark.long
 def test_restore_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(small, fed_badly):
     _, moment, _ = fed_badly
     with pytest.raises(UsageError, match="can't go back before"):
@@ -134,6 +135,7 @@ def test_restore_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(
         plan(small, moment, [], SETTINGS.ingest)
 
 
+@pytest.mark.long
 def test_restore_does_not_start_when_events_would_be_lost(small, fed_badly, tmp_path):
     folder, moment, _ = fed_badly
     shutil.copytree(folder / "in", tmp_path / "named")
@@ -159,6 +161,7 @@ def test_restore_does_not_start_when_events_would_be_lost(small, fed_badly, tmp_
     assert small.versions(*small.present()) == versions
 
 
+@pytest.mark.long
 def test_a_dry_run_names_the_files_read_since_and_those_changed_since(small, fed_badly, spark, capsys):
     folder, moment, _ = fed_badly
     bad = folder / "in" / "bad-1.csv"
@@ -180,6 +183,7 @@ def test_a_dry_run_names_the_files_read_since_and_those_changed_since(small, fed
     assert small.versions(*small.present()) == versions
 
 
+@pytest.mark.long
 def test_the_history_names_the_job_and_the_versions_read_of_each_commit(small):
     entries = history(small, 100)
     assert [entry.time for entry in entries] == sorted((entry.time for entry in entries), reverse=True)
