@@ -65,7 +65,7 @@ def commands() -> str:
 def _command(job: str) -> str:
     examples = "\n".join(f"{PROGRAM} {job} {words}".rstrip() for words in EXAMPLES[job])
     rows = [
-        (f"`{_written(action)}`", _cell(action.help or ""))
+        (_cell(f"`{_written(action)}`"), _cell(action.help or ""))
         for action in parser_of(job)._actions
         if not set(action.option_strings) & set(_OF_EVERY_JOB)
     ]
