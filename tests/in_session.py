@@ -26,3 +26,4 @@ def do(name: str, call: Callable[[Job], Any], spark: SparkSession, *arguments: o
         # Undo `show_progress`, so that pytest's `caplog` sees log records.
         package = logging.getLogger("lambda_spark")
         package.handlers, package.propagate = [], True
+        package.setLevel(logging.NOTSET)

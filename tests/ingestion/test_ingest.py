@@ -352,6 +352,7 @@ def test_every_source_is_read_from_the_start_after_rejected_events_is_lost(lake,
     topic = KafkaSource(lake.spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="my.clicks"))
     lake[EVENTS].set_properties({topic.application_key: "before", topic.id_key: "same", FORGETTING: ""})
     lake.files.delete("rejected_events")
+    caplog.clear()
     caplog.set_level(logging.INFO, logger="lambda_spark")
     account = ingest(lake, [str(inbox)], IngestSettings())
     assert counts(account) == (2, 0, 1, 1)
