@@ -4,6 +4,7 @@ from pyspark.errors import AnalysisException, ParseException
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.errors import UsageError
+from lambda_spark.storage.tables import TABLES
 from lambda_spark.text import shown
 
 
@@ -20,7 +21,12 @@ def sql(job: Job) -> None:
             rows = job.spark.sql(job.arguments.query)
         except (AnalysisException, ParseException) as error:
             reason = next((line for line in str(error).splitlines() if line.strip()), "")
-            raise UsageError(f"{reason} (the tables are {', '.join(names)})") from error
+            renamed = "".join(
+                f"; {table.former_name} is now called {table.name}"
+                for table in TABLES.values()
+                if table.former_name and table.former_name in job.arguments.query
+            )
+            raise UsageError(f"{reason} (the tables are {', '.join(names)}{renamed})") from error
         if rows.columns:
             print(shown(rows, job.arguments.limit))
 

@@ -240,6 +240,8 @@ def test_the_error_for_an_unknown_table_names_the_tables(demo, spark):
     folder, _ = demo
     with pytest.raises(UsageError, match=r"nowhere.*\(the tables are events, .*recommendations"):
         in_process("sql", sql, spark, folder, "select nothing from nowhere")
+    with pytest.raises(UsageError, match="ingested_files is now called ingestion_log"):
+        in_process("sql", sql, spark, folder, "select * from ingested_files")
 
 
 def test_the_shell_has_every_table(demo):
