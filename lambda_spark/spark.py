@@ -72,9 +72,9 @@ def fit_partitions(spark: SparkSession, bytes_read: int) -> None:
 
 
 def same_partitions(spark: SparkSession, batch: DataFrame) -> None:
-    """Give a micro-batch's own session the shuffle partitions that the job's session has now.
+    """Set the number of shuffle partitions in a micro-batch's session to the number that the job's session has now.
 
-    Without this, a stream keeps the number of its first start.
+    Otherwise a stream would always use the number that was set when it was started for the first time.
     """
     batch.sparkSession.conf.set(_SHUFFLE_PARTITIONS, str(spark.conf.get(_SHUFFLE_PARTITIONS)))
 

@@ -1,6 +1,7 @@
 """One micro-batch of lines, written to `events`, `rejected_events` and `ingestion_log`.
 
-A micro-batch that was killed and runs again finds its own commits by their notes. It appends only what is missing.
+Each commit carries a note with the stream's application id and the number of the micro-batch. When a killed
+micro-batch runs again, it finds by these notes which of its commits succeeded, and appends only what is missing.
 """
 
 from __future__ import annotations

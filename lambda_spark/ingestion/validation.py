@@ -58,8 +58,8 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
         *(typed[name].alias(name) for name in FIELDS),
         *(text[name].isNotNull().alias(_given(name)) for name in FIELDS),
     )
-    # Join the reasons into one text, because Spark interprets array functions row by row. Compacting an array of
-    # reasons and nulls would be such a function. Build the text only where there is a reason, which is rare.
+    # Join the reasons into one text. An array of reasons would need an array function to drop its nulls, and Spark
+    # interprets array functions row by row. Build the text only where there is a reason, which is rare.
     reasons = _reasons(min_event_date, retention_cutoff)
     is_bad = reduce(Column.__or__, reasons.values())
     all_reasons = F.concat_ws(_SEPARATOR, *(F.when(condition, reason) for reason, condition in reasons.items()))

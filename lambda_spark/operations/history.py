@@ -26,7 +26,7 @@ class Entry:
     operation: str
     """Delta's name of the operation, like `WRITE`."""
     read: str
-    """The versions and offsets that it was computed from, in words."""
+    """The versions and offsets that this table version was computed from, in words."""
 
 
 def history(lake: Lake, limit: int) -> list[Entry]:

@@ -55,7 +55,7 @@ class Undo:
     come_back: str = ""
     """A warning about forgotten users who may come back; empty where no user was forgotten."""
     retention_cutoff: date | None = None
-    """The lake's retention cutoff, which stays."""
+    """The lake's retention cutoff. A restore does not move it back."""
 
 
 def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestSettings) -> Undo:

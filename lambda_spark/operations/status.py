@@ -175,7 +175,8 @@ def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
         if not lake[table].exists():
             continue
         if table is CO_INTERACTIONS:
-            # Search by application id, because `maintain` and `forget` note a version too after they deleted rows.
+            # Search by application id, not by job: after `maintain` or `forget` has deleted rows, it also adds a commit
+            # whose note says which version of `events` is covered.
             done = lake[table].last_commit(application=lake[table].properties()[APPLICATION])
         else:
             done = lake[table].last_commit(job=step)

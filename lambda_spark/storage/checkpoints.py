@@ -23,7 +23,7 @@ APPLICATION = "application"
 PLANNED_AT = "planned_at"
 """Entry of a micro-batch's note: when Spark planned the micro-batch. It identifies the checkpoint."""
 PLANNED = "offsets"
-"""Folder of a checkpoint. Before each micro-batch begins, Spark writes there where it ends."""
+"""Folder of a checkpoint. Before a micro-batch begins, Spark writes the micro-batch's end offset to this folder."""
 FILES = "sources/0"
 """Folder of a checkpoint. A stream of files lists there the files that it has found."""
 

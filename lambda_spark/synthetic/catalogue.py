@@ -46,7 +46,7 @@ class Catalogue:
     category: Ints
     """Index of the product's category."""
     category_range: Ints
-    """Two rows: begin and end of the product's category."""
+    """Two rows: first index of the product's category, and the index after its last."""
     family_range: Ints
     """Two rows: begin and end of the product's family, about eight products that are viewed together."""
     weight: Floats

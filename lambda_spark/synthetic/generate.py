@@ -190,7 +190,8 @@ def file_name(day: date, settings: StoreSettings, form: Format) -> str:
         form: Format of the files.
 
     Returns:
-        The name of the day's own file, or in a small store of the file of its ISO week, which is a 7-day bucket.
+        The name of the file that holds only this day. In a small store, the name of the file that holds the day's
+        whole ISO week, which is a 7-day bucket.
     """
     by_week = settings.events * 7 <= EVENTS_BY_WEEK * settings.days
     return f"events-{day:%G-W%V}.{form}" if by_week else f"events-{day}.{form}"

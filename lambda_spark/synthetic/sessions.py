@@ -54,7 +54,7 @@ FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.0090, (PURCHASE,)),
     (0.0050, (CART, REMOVE)),
 )
-"""Event types that may follow an event for the same product, each row with its chance."""
+"""Each row: a probability, and the event types that then follow an event for the same product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ RISING = ("rising", "new")
 PRODUCTS_PER_WEEK = 10
 """Products that begin to rise on a Monday, and products that begin to wane on it."""
 STEADY_FACTOR = 1.1
-"""A key is steady when its weight changed by a smaller factor, up or down. Nearly all products do not change at all."""
+"""A key is steady if its weight rose or fell by no more than this factor. Nearly all products do not change at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,9 @@ def difference(counts: Counts) -> tuple[Floats, Floats | None]:
 
 
 def difference_of_differences(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return (c - p) - (p - b), the difference of differences between three thirds of a period.
+    """Return (c - p) - (p - b): the latest change in views minus the change before it.
+
+    c, p and b are the views in the current, the previous and the earliest of three equal parts of a period.
 
     Source:
         "hot" of the Universal Recommender (ActionML).

@@ -140,7 +140,7 @@ def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores
 
 
 def by_store(rows, steps):
-    """Group rows by store and move their dates back to the store's own dates."""
+    """Group rows by store, and undo the shift of dates that kept the stores and their micro-batches apart."""
     found = defaultdict(list)
     for row in rows.collect():
         slot = (row.event_date - EPOCH) // SEPARATION

@@ -35,7 +35,7 @@ def lake(session, tmp_path_factory):
 
 @pytest.fixture
 def topic(broker, request):
-    """A fresh topic of two partitions, as settings."""
+    """Create a topic with two partitions for the test, and return the settings for reading it."""
     name = request.node.name[:200]
     broker.create_topic(name, partitions=2)
     return KafkaSettings(bootstrap_servers=broker.address, topic=name)
