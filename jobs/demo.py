@@ -1,4 +1,4 @@
-"""The `demo` job: all steps into a fresh lake, and their result."""
+"""The `demo` job: it runs all steps on a fresh lake and prints their result."""
 
 import logging
 from contextlib import ExitStack

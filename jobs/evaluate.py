@@ -135,8 +135,8 @@ def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version:
         job: The job.
         lake: Its lake.
         settings: The settings that were evaluated.
-        rows: The results, with those columns of `evaluations` that are not the same for all rows.
-        version: Version of `events` that they were computed from.
+        rows: The results, with the columns of `evaluations` whose values differ between rows.
+        version: Version of `events` from which the results were computed.
 
     Returns:
         The version of `evaluations` afterwards.

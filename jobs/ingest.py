@@ -1,4 +1,4 @@
-"""The `ingest` job: event files or a Kafka topic into events, products and rejected_events."""
+"""The `ingest` job: it reads event files or a Kafka topic into the tables events, products and rejected_events."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import ingest_from_arguments

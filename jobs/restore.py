@@ -1,4 +1,4 @@
-"""The `restore` job: it undoes a bad feed. The lake goes back to a time and reads the sources again."""
+"""The `restore` job: it undoes bad input. The lake returns to its state at a given time and reads its sources again."""
 
 from contextlib import ExitStack
 from datetime import UTC

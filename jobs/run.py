@@ -1,4 +1,4 @@
-"""The `run` job: all steps once, on new events. A lake has one run at a time."""
+"""The `run` job: it does all steps once for the new events. Only one run at a time may work on a lake."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import run_chain

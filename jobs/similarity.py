@@ -9,7 +9,7 @@ from lambda_spark.storage.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILA
 
 
 def similarity(job: Job) -> None:
-    """Count new events once, or stay up with --trigger. With --rebuild empty the tables first.
+    """Count the new events and end, or with --trigger keep running. With --rebuild, empty the tables first.
 
     Raises:
         UsageError: The setting `similarity.window` differs from the tables'.
@@ -20,7 +20,7 @@ def similarity(job: Job) -> None:
     read = lake.versions(EVENTS)
     with ExitStack() as held:
         if job.arguments.rebuild:
-            # Wait for a running `forget`, which holds this table's lock. A rebuild would count its users again.
+            # Wait for a running `forget`, which holds the lock of `events`. A rebuild would count its users again.
             with lake.locks.table(EVENTS.name):
                 held.enter_context(lake.locks.job("similarity"))
                 start_over(lake, job.settings.similarity)

@@ -9,7 +9,7 @@ from lambda_spark.report.status import prometheus_text, status_json, status_tabl
 
 
 def main(job: Job) -> None:
-    """Print the status as tables or with --json as JSON, and with --prometheus also write it to a file.
+    """Print the status as tables, or as JSON with --json. With --prometheus also write it to a file.
 
     Raises:
         UsageError: The file cannot be written.

@@ -28,7 +28,7 @@ def trends(job: Job) -> None:
 
 
 def show_as_of(job: Job, lake: Lake) -> None:
-    """Print the trends that the events before a time give. Nothing is stored."""
+    """Print the trends computed from the events before the time of --as-of. Nothing is stored."""
     moment = F.lit(f"{job.arguments.as_of:%Y-%m-%d %H:%M:%S}").cast("timestamp")
     version = lake[EVENTS].version()
     events = lake[EVENTS].read(version).where(F.col("event_time") < moment)

@@ -1,6 +1,6 @@
-"""The errors that the project explains to a user in one line.
+"""The errors that a job explains to the user in one line.
 
-Any other exception is a bug, and the job reports it as a failure.
+Any exception of another class is a bug, and the job reports it as a failure.
 """
 
 import re
@@ -16,20 +16,20 @@ _ADVICE = {
     r"DELTA_CONCURRENT_|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED": "another program keeps writing to this lake's "
     "tables: let only these jobs write there, and start the job again",
 }
-"""Patterns of failure messages, each with the advice for the user."""
+"""Regular expressions for failure messages, each with the advice that the user gets."""
 
 _TRANSIENT = (
     r"no space left|quota exceeded|too many open files|input/output error|connection|timed ?out|unknown ?host|"
     r"unavailable|slow ?down|throttl|out ?of ?memory|executor"
 )
-"""Pattern of the messages of failures that may pass by themselves."""
+"""Regular expression for the messages of failures that may go away without a change, like a lost connection."""
 
 
 def advice_for(message: str) -> str:
-    """Find the advice for a failure of the machine or of Delta.
+    """Find the advice for a failure that the machine or Delta caused.
 
     Args:
-        message: What the failure says.
+        message: The message of the failure.
 
     Returns:
         What the user can do; empty for an unknown failure.
@@ -38,10 +38,10 @@ def advice_for(message: str) -> str:
 
 
 def is_transient(message: str) -> bool:
-    """Whether the machine or the network caused a failure to read, and not the file.
+    """Whether the machine or the network, and not the file itself, caused a failure to read a file.
 
     Args:
-        message: What the failure says.
+        message: The message of the failure.
     """
     return re.search(_TRANSIENT, message, re.IGNORECASE) is not None
 
@@ -66,13 +66,13 @@ def root_cause(error: Exception) -> str:
 
 
 class LambdaSparkError(Exception):
-    """A failure that the project explains. Its text is one line that says what to do. The exit code is 1."""
+    """A failure that a job explains in one line, with what the user can do. The job's exit code is 1."""
 
     exit_code = 1
 
 
 class UsageError(LambdaSparkError):
-    """A wrong command line, setting or path. The exit code is 2."""
+    """A wrong command line, setting or path. The job's exit code is 2."""
 
     exit_code = 2
 
@@ -86,7 +86,7 @@ class CheckpointError(LambdaSparkError):
 
 
 class JobRunningError(LambdaSparkError):
-    """Another process holds a lock of the lake that this job needs. The exit code is 75: try again later."""
+    """Another process holds a lock that this job needs. The job's exit code is 75, which means: try again later."""
 
     exit_code = 75
 
@@ -96,4 +96,4 @@ class KafkaError(LambdaSparkError):
 
 
 class LeakError(LambdaSparkError):
-    """An evaluation that would learn from the events that it asks for."""
+    """An evaluation whose lists would be computed from the same events that they are asked to predict."""

@@ -1,4 +1,4 @@
-"""The fields of an event in the REES46 format, and its event types."""
+"""The fields and event types of the REES46 format, in which a store delivers its events."""
 
 FIELDS = (
     "event_time",

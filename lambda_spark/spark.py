@@ -1,4 +1,4 @@
-"""The Spark session of a job, and helpers that several layers use with it."""
+"""Opens a job's Spark session, and holds helpers for Spark that several packages use."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Result = TypeVar("Result")
 def open_session(name: str) -> SparkSession:
     """Open the session of the `spark-submit` that runs this process.
 
-    Three properties are set here unless `conf/spark-defaults.conf` or the cluster sets them. The numbers of shuffle
-    partitions and of Delta's snapshot partitions follow the number of cores. Spark's default of 200 and Delta's of 50
-    cost most of a small job's time. On one machine adaptive execution is off, because the queries name what to
-    broadcast. Planning again after every stage cost a third of a small run (measured: 105 s to 73 s). On a cluster
-    adaptive execution stays as the cluster sets it.
+    Three Spark properties are set here unless `conf/spark-defaults.conf` or the cluster sets them. The number of
+    shuffle partitions and the number of Delta's snapshot partitions follow the number of cores. With Spark's default of
+    200 and Delta's of 50, a small job spends most of its time on partitions. On one machine, adaptive execution is
+    turned off: the queries themselves name the tables to broadcast, and planning again after every stage cost a third
+    of a small run (measured: 105 s with adaptive execution, 73 s without). On a cluster, the cluster decides.
 
     Args:
         name: The job's name, which becomes part of the application's name.
     """
-    # Set the process's time zone to UTC, because Python shows timestamps in it and every time in a lake is UTC.
+    # Set the process's time zone, in which Python shows timestamps, to UTC, because every time in a lake is UTC.
     os.environ["TZ"] = "UTC"
     time.tzset()
-    # Silence PySpark's JSON about failed queries: the job prints one line, and the trace is in the log.
+    # Keep PySpark from printing JSON about failed queries: the job prints one line, and the log has the stack trace.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     spark = SparkSession.builder.appName(f"lambda-spark {name}").getOrCreate()
     configured = spark.sparkContext.getConf()
@@ -56,11 +56,11 @@ def open_session(name: str) -> SparkSession:
 
 
 def fit_partitions(spark: SparkSession, bytes_read: int) -> None:
-    """Fit the number of shuffle partitions to a step, on one machine only.
+    """Set the number of shuffle partitions by the bytes that a step of a job reads, on one machine only.
 
-    A small step gets as many partitions as there are cores, because each partition costs more than its rows. A step
-    that reads many bytes gets more. On a cluster, adaptive execution chooses the number. A number that the user has set
-    stays.
+    A small step gets as many partitions as there are cores, because each partition costs more time than its few rows.
+    A step that reads many bytes gets more partitions. On a cluster, adaptive execution chooses the number. A number
+    that the user has set is not changed.
 
     Args:
         spark: The session that runs the step.
@@ -74,7 +74,7 @@ def fit_partitions(spark: SparkSession, bytes_read: int) -> None:
 def same_partitions(spark: SparkSession, batch: DataFrame) -> None:
     """Set the number of shuffle partitions in a micro-batch's session to the number that the job's session has now.
 
-    Otherwise a stream would always use the number that was set when it was started for the first time.
+    Otherwise a stream would always use the number of its very first start, which Spark keeps in the checkpoint.
     """
     batch.sparkSession.conf.set(_SHUFFLE_PARTITIONS, str(spark.conf.get(_SHUFFLE_PARTITIONS)))
 
@@ -86,8 +86,8 @@ def _is_local(spark: SparkSession) -> bool:
 def run_concurrently(*calls: Callable[[], Result]) -> list[Result]:
     """Run some small calls at the same time.
 
-    Planning and committing take most of a small append or query, and leave the cores idle. Each call runs in a thread
-    with a copy of this context, and so holds the locks that are held here.
+    Planning and committing take most of the time of a small append or query, and leave the cores idle. Each call runs
+    in a thread with a copy of the caller's context, and so holds the locks that the caller holds.
 
     Args:
         calls: Functions without arguments.
@@ -106,7 +106,7 @@ def run_concurrently(*calls: Callable[[], Result]) -> list[Result]:
 def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema: str) -> DataFrame:
     """Make a DataFrame of a few rows.
 
-    `createDataFrame` would start Python on the executors.
+    Use this instead of `createDataFrame`, which would start Python on the executors.
 
     Args:
         spark: The session.
@@ -118,11 +118,12 @@ def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema:
 
 
 def column_constant(value: Any, kind: str) -> Column:
-    """Make a column of one value that differs from micro-batch to micro-batch.
+    """Make a column that has one value in all rows, where each micro-batch has another value.
 
     Use this instead of a literal, because Spark writes literal numbers and times into the code that it generates. With
-    a literal, each micro-batch would compile that code again and interpret it at first. Measured in jobs that stay up,
-    in CPU seconds with a literal and without: 2.6 and 2.2 for 10,000 lines, 1.7 and 1.4 for their pairs.
+    a literal, each micro-batch would compile that code again, and Java would interpret it at first. Measured in jobs
+    that keep running, in CPU seconds with a literal and without: 2.6 and 2.2 to ingest 10,000 lines, 1.7 and 1.4 to
+    count their product pairs.
 
     Args:
         value: The value.
@@ -132,7 +133,7 @@ def column_constant(value: Any, kind: str) -> Column:
 
 
 def smallest_dates_up_to(rows_on: Mapping[date, int], most: int) -> set[date]:
-    """Choose dates in the order of their row counts, the smallest first, while their sum stays within a limit.
+    """Choose the dates with the fewest rows, as many as together stay within a maximum number of rows.
 
     Args:
         rows_on: The number of rows of each date.

@@ -1,4 +1,4 @@
-"""Plain text for a terminal."""
+"""Formats tables and other text for a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _MAX_CELL_WIDTH = 120
-"""Characters of a cell; longer text is cut."""
+"""Maximum number of characters in a cell of a table; longer text is cut."""
 
 
 def strip_control_characters(text: str) -> str:
@@ -27,7 +27,7 @@ def shown(rows: DataFrame, most: int) -> str:
         rows: The rows.
         most: The maximum number of rows to format.
     """
-    # Split at line ends only: Spark escapes those inside a cell, so that each line here is a line of the table.
+    # Split at `\n` only: Spark escapes a `\n` inside a cell, so each line here is one line of the table.
     lines = rows._show_string(most, truncate=False).split("\n")  # type: ignore[operator]
     return "\n".join(map(strip_control_characters, lines))
 

@@ -1,4 +1,4 @@
-"""Run `./spark-submit.sh` as a user does, and let another process hold a lock."""
+"""Helpers that run `./spark-submit.sh` as a user does, and let another process hold a lock."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def command(*arguments, cwd, project=PROJECT, **environment):
 
 
 def executable(path, script):
-    """Write a shell script as an executable file, to replace a program."""
+    """Write a shell script to an executable file that stands in for a real program."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Fixtures: one Spark session for all tests, with the properties of conf/spark-defaults.conf, and lakes."""
+"""Fixtures: lakes, and one Spark session for all tests with the properties of conf/spark-defaults.conf."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def spark(session: SparkSession) -> Iterator[SparkSession]:
     for view in session.catalog.listTables():
         session.catalog.dropTempView(view.name)
     session.catalog.clearCache()
-    # Free memory: Delta keeps the snapshot of every table it has seen, hundreds in a whole run. Java keeps an object
-    # until Python collects its proxy.
+    # Free memory: Delta keeps a snapshot of every table that it has read, and all tests together read hundreds. Java
+    # keeps an object until Python collects the proxy of the object.
     session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     gc.collect()
 
@@ -58,7 +58,7 @@ def lake(spark: SparkSession, tmp_path: Path) -> Lake:
 
 @pytest.fixture(scope="session")
 def template(session: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with a few sessions and all views up to date, for tests to copy."""
+    """A lake with the events of a few sessions and all computed tables up to date, for tests to copy."""
     folder = tmp_path_factory.mktemp("template")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     deliver(lake, folder / "in", "one", random_events(4, 60))
@@ -68,6 +68,6 @@ def template(session: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def small(spark: SparkSession, template: Path, tmp_path: Path) -> Lake:
-    """The test's own copy of the template. A module may define another template."""
+    """The test's own copy of the lake `template`. A test module may define its own `template`."""
     shutil.copytree(template, tmp_path / "lake")
     return Lake.open(spark, str(tmp_path / "lake"))

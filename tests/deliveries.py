@@ -1,4 +1,4 @@
-"""Make up events, ingest them into a lake, and read its tables."""
+"""Helpers that make up events, ingest the events into a lake, and read the lake's tables."""
 
 import random
 from datetime import datetime, timedelta
@@ -59,5 +59,5 @@ def contents(lake, table, *without):
 
 
 def differing(lake, *tables):
-    """List the tables, of all or of some, that differ from their recompute."""
+    """List the tables that differ from a recompute, among the given tables or among all."""
     return [finding.table for finding in verify(lake, tables) if finding.differs]

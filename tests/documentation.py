@@ -1,10 +1,10 @@
-"""Writes the parts of the READMEs that follow from the code, and the answers that they show.
+"""Writes the parts of the READMEs that are generated from the code, and the answers of their example queries.
 
     ./spark-submit.sh docs                 commands, settings, tables, and conf/lambda.toml
     ./spark-submit.sh docs --lake LAKE     also the answer of every query, from the lake of a fresh demo
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A query is a fenced block of `sql`, and
-its answer is the fenced block of `text` that follows. Tests say when one of them is out of date.
+its answer is the fenced block of `text` that follows. Tests fail when a generated part or an answer is out of date.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def readmes() -> list[Path]:
     return sorted(found)
 
 
-# --- Parts that follow from the code ----------------------------------------------------------------------------------
+# --- Parts generated from the code ------------------------------------------------------------------------------------
 
 
 def generated() -> dict[Path, str]:
@@ -58,7 +58,7 @@ def _filled(match: re.Match[str]) -> str:
 
 
 def commands() -> str:
-    """Describe every job: its sentence, its examples and its own options."""
+    """Describe every job: a sentence about the job, its examples, and the options that only this job has."""
     return "".join(_command(job) for job in JOBS)
 
 
@@ -82,7 +82,7 @@ def _written(action: argparse.Action) -> str:
 
 
 class Setting(NamedTuple):
-    """A setting as the files show it."""
+    """A setting as the README and conf/lambda.toml show it."""
 
     section: str
     name: str

@@ -1,4 +1,4 @@
-"""Python environments for programs that tests compare with the project: other engines, a scheduler."""
+"""Separate Python environments for other programs that tests run: other engines, a scheduler."""
 
 from __future__ import annotations
 

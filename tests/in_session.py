@@ -1,4 +1,4 @@
-"""Call a job in the tests' own session, as its process would do after its start."""
+"""Calls a job in the tests' own Spark session, as the job's own process would do after its start."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _READY_WITHIN = 60
 
 
 class Broker:
-    """A broker with its own folder. After a kill and a new start it has the same address and its written messages."""
+    """A broker with its own folder. After a kill and a restart, the broker has the same address and messages."""
 
     def __init__(self, folder: Path) -> None:
         fetch_jars(_CONF, Path(sys.prefix), _JARS)
@@ -44,7 +44,7 @@ class Broker:
             "log.dirs": str(folder / "logs"),
             "offsets.topic.replication.factor": "1",
             "auto.create.topics.enable": "false",
-            # Check retention often. By default the broker checks it every five minutes.
+            # Let the broker look for expired messages often. By default it does so every five minutes.
             "log.retention.check.interval.ms": "500",
             "log.segment.delete.delay.ms": "0",
             "log.initial.task.delay.ms": "500",

@@ -1,4 +1,4 @@
-"""Start a Spark session in this process, with the properties of conf/spark-defaults.conf as in production."""
+"""Starts a Spark session in this process, with the properties of conf/spark-defaults.conf as in production."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start_session(
         master: Spark's master.
         memory: Memory of the driver.
         with_kafka: Whether Spark's Kafka connector is on the class path.
-        tuned: Spark properties that differ from production.
+        tuned: Spark properties that are set to other values than in production.
     """
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"

@@ -18,7 +18,7 @@ NO_PYTHON = "/there/is/no/python"
 
 
 class Cluster:
-    """One master and its workers, with one core each."""
+    """A master and its workers. Each worker has one core."""
 
     def __init__(self, folder: Path, workers: int, *, memory: str = "1g") -> None:
         self._folder = folder

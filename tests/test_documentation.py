@@ -1,4 +1,4 @@
-"""The READMEs say what the code says."""
+"""Tests that the generated parts, links and length of the READMEs are right."""
 
 import re
 

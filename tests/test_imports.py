@@ -1,4 +1,4 @@
-"""Which room may import which, by the contracts in pyproject.toml."""
+"""Tests which package of the project may import which, by the contracts in pyproject.toml."""
 
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 

@@ -1,7 +1,7 @@
-"""Physical plans of the heavy queries.
+"""Tests of the physical plans of the heavy queries, as Spark makes them before it runs a query.
 
-The queries exchange rows once by each key, and put no large rows into a single partition. Spark compiles little code
-for them. The tests read the plans that Spark makes before it runs a query.
+A query shuffles its rows once by each key, and moves no large number of rows to a single partition. Spark compiles
+little code for the queries.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.plan
 
 @dataclass
 class Node:
-    """An operator of a plan, with the operators that it reads from as children."""
+    """An operator of a physical plan. Its children are the operators from which it reads."""
 
     text: str
     children: list[Node] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Node:
 
 
 def plan_of(rows) -> Node:
-    """Parse the plan of a query. A cached table has only the operator that reads it."""
+    """Parse the plan of a query. Of a cached table, the plan has only the operator that reads the cache."""
     root = Node("")
     above = [(-1, root)]
     cached_at = None
@@ -78,13 +78,13 @@ def plan_of(rows) -> Node:
 
 
 def exchanged_by(plan: Node) -> list[str]:
-    """List the keys of the exchanges, sorted. Spark exchanges rows once when it needs the same exchange twice."""
+    """List the keys of the plan's exchanges (shuffles), sorted. An exchange that Spark reuses is listed once."""
     keys = (re.match(r"Exchange hashpartitioning\((.*), \d+\)", node.text) for node in plan)
     return sorted(match.group(1) for match in keys if match)
 
 
 def assert_well_spread(plan: Node) -> None:
-    """Check that each join has a key or a side with one row, and that only single rows go to a single partition."""
+    """Check that each join has a key or a one-row side, and that only one-row inputs go to a single partition."""
     for node in plan:
         assert not node.is_a("CartesianProduct"), node.text
         if node.is_a("BroadcastNestedLoopJoin"):
@@ -105,7 +105,7 @@ def test_pairs_exchange_events_once_and_their_counts_once(small):
 def test_neighbours_exchange_pairs_once_and_scores_once(small):
     plan = plan_of(similar_items(small[CO_INTERACTIONS].read(), SimilaritySettings(), newest=date(2019, 10, 1)))
     pairs, best = "relation, item_a, item_b", "product_id, relation"
-    # The two other exchanges by pair are those of the items' own counts, which are far fewer rows.
+    # Two of the three exchanges by pair are for the counts of single items, which have far fewer rows than the pairs.
     assert exchanged_by(plan) == [best, pairs, pairs, pairs]
     assert_well_spread(plan)
 
@@ -140,8 +140,8 @@ def test_trends_exchange_tested_keys_once_by_bucket_and_signal(small):
     with attribute_trends(small) as rows:
         plan = plan_of(rows)
     group = "bucket_start, signal, attribute"
-    # The exchange by bucket alone is that of the total demand. One of the two exchanges by group is that of the figures
-    # that all keys of a group share.
+    # The exchange by `bucket_start` alone computes the total demand. One of the two exchanges by `group` computes the
+    # figures that are the same for all keys of a group.
     assert exchanged_by(plan) == ["attribute, value, bucket_start", "bucket_start", group, group]
     assert_well_spread(plan)
 
@@ -173,5 +173,6 @@ def test_a_micro_batch_reuses_the_compiled_code_of_the_one_before(lake, tmp_path
         after_ingest = compiled(lake.spark)
         update_similarity(lake, SimilaritySettings())
     assert after_ingest - before == 0
-    # A small filter with the micro-batch's number leaves out its own stored rows, so its code is compiled each time.
+    # One small filter has the micro-batch's number as a literal, to leave out the rows that this micro-batch has
+    # stored already. So the filter's code is compiled in each micro-batch.
     assert compiled(lake.spark) - after_ingest <= 2

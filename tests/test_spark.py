@@ -1,4 +1,4 @@
-"""Helpers of the session that several layers use."""
+"""Tests of the helpers in `lambda_spark/spark.py`."""
 
 import threading
 

@@ -1,4 +1,7 @@
-"""Demand: interactions per time bucket and signal, by product, category and brand. Pure functions of DataFrames."""
+"""Demand: interactions per time bucket and signal (view, cart or purchase), by product, category and brand.
+
+Pure functions of DataFrames.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from lambda_spark.event_format import INTERACTIONS
 from lambda_spark.settings import TrendSettings
 
 ATTRIBUTES = ("category_code", "brand")
-"""Attributes of a product by which demand is also added up."""
+"""Attributes of a product for whose values demand is added up too."""
 
 
 class Buckets:
-    """The grid of time buckets.
+    """The division of time into buckets of equal length.
 
-    Buckets are numbered from the one that begins at the configured origin. Times are epoch microseconds.
+    Bucket 0 begins at the configured origin. Times that are whole numbers are epoch microseconds.
     """
 
     def __init__(self, settings: TrendSettings) -> None:
@@ -36,8 +39,8 @@ class Buckets:
     def first_open(self, retention_cutoff: date) -> int:
         """Return the number of the first bucket whose trends can still be computed after events have expired.
 
-        The trends of a bucket need all events of that bucket and of the bucket before it. Earlier buckets are frozen,
-        because some of these events are gone.
+        The trends of a bucket need all events of that bucket and of the bucket before it. Buckets for which some of
+        these events are gone are called frozen.
 
         Args:
             retention_cutoff: The date before which events have expired.
@@ -69,7 +72,9 @@ def interactions(events: DataFrame) -> DataFrame:
 
 
 def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
-    """Count interactions in one pass over the events, as finely as any trend needs them.
+    """Count interactions per bucket, product, category and brand in one pass over the events.
+
+    No trend needs a finer grouping.
 
     Returns:
         One row per bucket, product, category and brand: bucket_start, product_id, category_code, brand, last_time (the
@@ -93,20 +98,20 @@ def with_previous(
     signals: Sequence[str] = INTERACTIONS,
     newest: Sequence[str] = (),
 ) -> DataFrame:
-    """Add up counts by bucket and ids, and put the sums of the bucket before beside them.
+    """Add up counts by bucket and ids, and add columns with the sums of the previous bucket.
 
-    This takes one exchange and no join, because each count is emitted for its own bucket and for the next bucket.
+    This takes one exchange and no join, because each count is emitted twice: for its own bucket and the next one.
 
     Args:
-        counts: Columns bucket_start, the ids and one count per signal; with `newest` also last_time and those columns.
+        counts: Columns bucket_start, the ids and one count per signal; if `newest` is given, last_time and its columns.
         ids: Columns to group by, beside the bucket.
         buckets: The grid of buckets.
         signals: The columns to add up.
-        newest: Columns of which the newest value is kept.
+        newest: Columns of `counts` that are not added up; the newest value of each is kept.
 
     Returns:
-        The ids, bucket_start, and for each signal its sum and `previous_<signal>`, its sum in the bucket before. Each
-        column of `newest` follows with its newest non-null value of the two buckets, or null where it has none.
+        The ids, bucket_start, and two columns per signal: its sum, and `previous_<signal>`, its sum in the bucket
+        before. Then the columns of `newest`, each with its newest non-null value in the two buckets, or null.
     """
     start, zero = F.col("bucket_start"), F.lit(0).cast("bigint")
     as_current = F.struct(start, *(F.col(name) for name in signals), *(zero.alias(previous(name)) for name in signals))
@@ -118,8 +123,8 @@ def with_previous(
     dated = ["last_time", *newest] if newest else []
     rows = counts.select(*ids, *dated, F.inline(F.array(as_current, as_previous)))
     if newest:
-        # Repartition first, because finding the newest text sorts the rows, and rows that lie together are sorted once.
-        # Group by the ids before the bucket, because Spark sorts faster when the first column has the most values.
+        # Repartition first. Spark sorts to find the newest text, and sorts only once if each group is in one partition.
+        # Group by the ids before the bucket: Spark sorts faster if the first column has the most distinct values.
         rows = rows.repartition("bucket_start", *ids)
     sums = [F.sum(name).alias(name) for signal in signals for name in (signal, previous(signal))]
     newest_values = [
@@ -142,7 +147,8 @@ def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
         others: Columns of `compared` to keep.
 
     Returns:
-        bucket_start, the columns of `others`, signal, current and previous. The last two are events, not both 0.
+        bucket_start, the columns of `others`, signal, current and previous. The last two
+        are the numbers of events in the bucket and in the bucket before it, not both 0.
     """
     signals = F.array(
         *(
@@ -157,7 +163,7 @@ def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
 
 
 def product_demand(compared: DataFrame) -> DataFrame:
-    """Keep the demand of each product in each bucket that has any.
+    """Keep the number of events of each product and signal in each bucket, where it is above 0.
 
     Args:
         compared: The columns of `by_signal`, with product_id.

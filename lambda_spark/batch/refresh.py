@@ -1,6 +1,6 @@
 """The batch job: bring demand and the four trend tables up to date with `events`.
 
-It recomputes only the buckets whose rows can differ.
+The job recomputes only the time buckets whose rows can have changed since its last run.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ logger = logging.getLogger(__name__)
 
 
 TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
-"""Tables of the batch layer. The last one is written after all others, because its note says that a run is complete."""
+"""Tables of the batch layer. The last one is written after all others, so its commit marks a complete run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Times of the store's first and newest event, in epoch microseconds.
 
-    After events have expired, `first` is midnight of the retention cutoff.
+    Once old events have expired, `first` is midnight of the retention cutoff, the first date that is kept.
     """
 
     first: int
@@ -77,7 +77,7 @@ class TrendRun:
     reason: str
     """Why these buckets were recomputed, or why none was."""
     written: dict[str, int] = field(default_factory=dict)
-    """Version that was written, by name of the table."""
+    """Version that the run wrote of each table, by table name."""
 
 
 def update_trends(
@@ -85,8 +85,8 @@ def update_trends(
 ) -> TrendRun:
     """Bring the tables of the batch layer up to date with `events`.
 
-    With `start` or `end`, the buckets that overlap this span are recomputed as well. Frozen buckets stay as they are:
-    their trends can no longer be computed, because some of their events have expired.
+    With `start` or `end`, the buckets that overlap this span are recomputed as well. Frozen buckets stay as they are.
+    These are the buckets whose trends can no longer be computed, because events that they need have expired.
 
     Args:
         lake: The lake.
@@ -113,7 +113,7 @@ def _update(lake: Lake, settings: TrendSettings, start: datetime | None, end: da
     missing = [table.name for table in TREND_TABLES if not lake[table].exists()]
     if missing:
         return recompute_all(f"{', '.join(missing)} is missing")
-    # Check every table, because a run with other settings may have been stopped after it had written some of them.
+    # Check every table, because a run with other settings may have been stopped after it had written some.
     if not all(lake[table].has_settings(recorded(settings)) for table in TREND_TABLES):
         return recompute_all("the settings have changed")
     if last_run.note["first_event"] is None:
@@ -171,10 +171,10 @@ def _update(lake: Lake, settings: TrendSettings, start: datetime | None, end: da
 
 @contextmanager
 def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_until: Column) -> Iterator[TrendTables]:
-    """Compute the five tables for the buckets of some events.
+    """Compute the five tables of the batch layer from some events.
 
     Intermediate results that the tables share are cached until the context ends. A bucket whose previous bucket has no
-    rows in `events` is compared with 0. So the caller must pass the events of both buckets, or drop that bucket.
+    rows in `events` is compared with 0. So the caller must pass the events of both buckets, or drop its rows.
 
     Args:
         events: Events of the buckets to compute, and of the bucket before each.
@@ -202,7 +202,7 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         known_until=known_until,
     )
     product_trends = compare(products, key="product_id", attributes=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
-    # Compare categories and brands in one pass. Both have few rows, so planning and starting is most of the work.
+    # Compare categories and brands in one pass. Both have few rows, so planning and starting jobs takes longest.
     attribute_trends = compare(attribute_demand(cells, buckets), key="value", within=["attribute"])
     attribute_trends = attribute_trends.persist(StorageLevel.MEMORY_AND_DISK)
 
@@ -231,7 +231,7 @@ def extent_of(events: DataFrame, retention_cutoff: date | None = None) -> Extent
 
     Args:
         events: All events of the store.
-        retention_cutoff: The date before which events have expired. If given, the store begins at its midnight.
+        retention_cutoff: The date before which events have expired. If given, the extent begins at its midnight.
 
     Returns:
         The extent, or None where there are no events.
@@ -274,7 +274,7 @@ def _write_all(tables: TrendTables, write: Callable[[Table, DataFrame], None]) -
 def _with_frozen_buckets(
     lake: Lake, table: Table, rows: DataFrame, settings: TrendSettings, retention_cutoff: date | None
 ) -> DataFrame:
-    """Replace rows of frozen buckets by the stored rows, or drop them if the stored rows are of other settings."""
+    """Take the rows of frozen buckets from the stored table, or drop them if it was computed with other settings."""
     if retention_cutoff is None:
         return rows
     buckets = Buckets(settings)
@@ -288,7 +288,7 @@ def _with_frozen_buckets(
 def _changes_by_bucket(
     lake: Lake, covered: int, version: int, buckets: Buckets, retention_cutoff: date | None
 ) -> list[Row]:
-    """Return the changes of `events` between two versions: per bucket the first and newest time, and `deletes`."""
+    """Return, per bucket, the first and newest time and number of deletes of the changes between two versions."""
     changes = lake[EVENTS].changes(covered, version)
     if retention_cutoff is not None:
         changes = changes.where(F.col("event_date") >= F.lit(retention_cutoff))
@@ -322,13 +322,13 @@ def _touched_buckets(changes: list[Row], buckets: Buckets, before: Extent, exten
 
     They are:
 
-    - The buckets of the changes, and the bucket after each, because it is compared with the changed one.
+    - The buckets with changed events, and the bucket after each, because trends compare it with the changed bucket.
     - The former newest bucket and the one after it, because they may be complete now.
-    - If the newest event was deleted, all buckets from the new to the former newest one, because they may no longer be
-      complete.
+    - If the newest event was deleted, all buckets from the present newest to the former newest one, because they may no
+      longer be complete.
     - If the first event has changed, the former and the new first bucket, because the first bucket has no trends.
 
-    A bucket has no rows where neither it nor the bucket before it has events.
+    Empty buckets in between need no recomputing: a bucket has no rows if neither it nor the one before it has events.
     """
     if not changes and extent == before:
         return set()
@@ -354,7 +354,7 @@ def _micros(moment: datetime) -> int:
 
 
 def _dates_of(numbers: Iterable[int], buckets: Buckets) -> list[date]:
-    """Return the UTC dates that some buckets overlap, to select the partitions of `events`."""
+    """Return the UTC dates that some buckets overlap, so that only these partitions of `events` are read."""
     dates = set()
     for number in numbers:
         day = datetime.fromtimestamp(buckets.start(number) / 1_000_000, UTC).date()

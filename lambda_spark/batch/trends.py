@@ -1,4 +1,8 @@
-"""Trends: the demand of each bucket compared with the bucket before it. Pure functions of DataFrames and columns."""
+"""Trends: the demand in each time bucket, compared with the bucket before it. Pure functions of DataFrames and columns.
+
+A key is what is compared: a product, a category or a brand. Keys with enough events are tested for a trend. A group is
+the keys that are tested together, for example those of one bucket and signal.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,13 @@ from lambda_spark.settings import TrendSettings
 from lambda_spark.storage.tables import STEADY
 
 MIN_PEERS = 10
-"""Fewest tested keys of a group from which overdispersion is estimated. Fewer keys say too little about it."""
+"""Overdispersion is estimated only in groups of at least this many tested keys, because fewer say too little."""
 
 
 def growth(current: Column, previous: Column) -> Column:
-    """Return the damped relative change, in (-1, 1): (c - p) / (c + p + 1).
+    """Return the relative change of demand, damped for small counts, in (-1, 1).
+
+    The formula is (c - p) / (c + p + 1), with c and p as in the arguments.
 
     Args:
         current: Events in the bucket, c.
@@ -32,9 +38,10 @@ def growth(current: Column, previous: Column) -> Column:
 def z_score(current: Column, previous: Column, total: Column, previous_total: Column) -> Column:
     """Return the change of a key's share of all demand, in standard deviations.
 
-    The formula is z = (c - n·p) / √(n·p·(1 - p)), with n = c + `previous` and p = T / (T + T_previous). Suppose that a
-    key has n events in two buckets and that its share has not changed. Then its number of events in the second bucket
-    is binomial (n, p). z is the normal approximation of the conditional test of two Poisson counts.
+    The formula is z = (c - n·p) / √(n·p·(1 - p)), with n = c + `previous`, p = T / (T + T_previous), and c, T and
+    T_previous as in the arguments. Suppose that a key has n events in two buckets and that its share has not changed.
+    Then its number of events in the second bucket is binomial (n, p). z is the normal approximation
+    of the conditional test of two Poisson counts.
 
     Args:
         current: Events of the key in the bucket, c.
@@ -55,15 +62,15 @@ def z_score(current: Column, previous: Column, total: Column, previous_total: Co
 
 
 def peers(tested: DataFrame, group: Sequence[str]) -> DataFrame:
-    """Count the tested keys of each group, and take the medians of their figures.
+    """Count the tested keys of each group, and take the medians of their z² and of their sizes.
 
     Args:
         tested: One row per tested key, with the columns of the group, z_score and size (events in both buckets).
         group: The columns of a group, for example bucket_start and signal.
 
     Returns:
-        The columns of the group, `tested` (its number of keys), `tested_up` (its number of keys whose share has grown),
-        `median_z2` (median of z²) and `median_size` (median of the sizes).
+        The columns of the group, `tested` (number of tested keys), `tested_up` (number of tested keys whose share has
+        grown), `median_z2` (median of z²) and `median_size` (median of the sizes).
     """
     return tested.groupBy(*group).agg(
         F.count("*").alias("tested"),
@@ -78,14 +85,14 @@ def overdispersion(size: Column, tested: Column, median_z2: Column, median_size:
 
     The formula is max(1, median(z²) / 0.4549) · max(1, size / median size)^¼. Events come in sessions and from regular
     visitors, so the count of a steady product varies more than independent events would. Most keys of a bucket and
-    signal are steady, so the median of z² shows how much more. 0.4549 is the median of χ² with 1 degree of freedom.
-    Overdispersion grows with a power of demand. The power ¼ fits the synthetic store and REES46.
+    signal are steady, so their median of z² shows how much more. 0.4549 is the median of χ² with 1 degree of freedom.
+    Overdispersion grows with a power of demand. The power ¼ fits the data of the synthetic store and of REES46.
 
     Args:
         size: Events of the key in both buckets.
         tested: Number of tested keys in the group.
-        median_z2: Median of their z².
-        median_size: Median of their sizes.
+        median_z2: Median of z² of these keys.
+        median_size: Median size of these keys.
 
     Returns:
         A factor, at least 1; exactly 1 where fewer than MIN_PEERS keys are tested.
@@ -102,13 +109,13 @@ def overdispersion(size: Column, tested: Column, median_z2: Column, median_size:
 def p_value(current: Column, previous: Column, total: Column, previous_total: Column, dispersion: Column) -> Column:
     """Return the probability that chance alone moves a share at least this far in this direction.
 
-    The binomial tail of `z_score` is approximated by the normal tail beyond the root of the deviance. The formula is
-    normal_tail(√(D / dispersion)) with D = 2·(c·ln(c / (n·p)) + b·ln(b / (n·(1 - p)))) and b = n - c. First c is moved
-    by ½ towards the expected n·p, because counts are whole. Dividing the deviance by the overdispersion treats the
-    counts as if there were that many times fewer events.
+    This is a tail of the binomial distribution (n, p) of `z_score`. It is approximated by the normal tail beyond the
+    root of the deviance D. The formula is normal_tail(√(D / dispersion)), with b = n - c and
+    D = 2·(c·ln(c / (n·p)) + b·ln(b / (n·(1 - p)))). First c is moved by ½ towards the expected n·p, because counts are
+    whole. Dividing D by the overdispersion treats the counts as if there were that many times fewer events.
 
-    The result is 0.7 to 1.2 times the exact tail, for tails down to 1e-7. The normal tail of z itself is 0.001 to 50
-    times the exact tail.
+    The result is 0.7 to 1.2 times the exact tail, for tails down to 1e-7. The normal tail beyond z instead
+    would be 0.001 to 50 times the exact tail.
 
     Args:
         current: Events of the key in the bucket, c.
@@ -161,9 +168,10 @@ def normal_tail(x: Column) -> Column:
 def with_q_values(rows: DataFrame, group: Sequence[str]) -> DataFrame:
     """Add `q_value`, the false discovery rate among keys that moved in the same direction with at most this p-value.
 
-    The formula is the minimum of 1 and of p·m / k over this p-value and all greater ones. m is the number of tested
-    keys in the group. k is the rank of a p-value, smallest first, among the keys that moved in the same direction. The
-    keys with q ≤ s are those that the step-up procedure finds at level s, applied to each direction separately.
+    q is the smallest p·m / k of this p-value and all greater ones in the same direction, but at most 1. p is a p-value,
+    and m is the number of tested keys in the group. k is the rank of p, smallest first, among the keys that moved in
+    the same direction. The keys with q ≤ s are those that the step-up procedure of Benjamini and Hochberg finds at
+    level s, applied to each direction separately.
 
     Args:
         rows: The columns of the group, z_score, p_value (null where a key is not tested), and the columns `tested` and
@@ -204,16 +212,16 @@ def trends(
     newest_bucket: Column,
     known_until: Column,
 ) -> DataFrame:
-    """Compare the demand of each key in each bucket with the bucket before it, and find the trends.
+    """Compare the demand of each key in each bucket with its demand in the bucket before, and find the trends.
 
-    A key that is missing from one of the two buckets counts 0 there.
+    A key that is missing from one of the two buckets has 0 events there.
 
     Args:
         compared: Columns bucket_start, signal, the key, current and previous (not both 0), `within` and `attributes`.
         totals: Columns bucket_start, signal, current and previous, summed over all keys.
         key: The column to compare, for example product_id.
         settings: The length and origin of the buckets, and the thresholds of a trend.
-        within: Further columns of a group. Keys are tested and ranked separately for each of their values.
+        within: Columns that divide each bucket and signal into groups. Each group is tested and ranked separately.
         attributes: Columns of `compared` to keep.
         first_bucket: Start of the store's first bucket, which has no trends because nothing precedes it.
         newest_bucket: Start of the store's newest bucket, the last one that has trends.
@@ -238,7 +246,7 @@ def trends(
         {"size": current + previous, "z_score": z_score(current, previous, total, previous_total)}
     )
     # Do not test keys with fewer events than `min_change`. They cannot be trends, and testing them would only raise the
-    # threshold for the others. They are by far the most rows, so they also bypass everything that sorts.
+    # threshold for the others. They are by far the most rows, so leaving them out of all sorting also saves time.
     is_tested = F.col("size") >= settings.min_change
     tested = _test_and_rank(scored.where(is_tested), settings, group, key)
     figures = tested.unionByName(scored.where(~is_tested), allowMissingColumns=True)
@@ -284,7 +292,7 @@ def _test_and_rank(tested: DataFrame, settings: TrendSettings, group: list[str],
         .withColumn("overdispersion", dispersion)
         .withColumn("p_value", p_value(current, previous, total, previous_total, F.col("overdispersion")))
         # Repartition once, so that all windows within a group share this exchange. Compute `rank` before `trend_pct`,
-        # because the finer order of its rows also serves the window of `trend_pct`.
+        # because rows that are sorted for `rank` need no second sort for `trend_pct`.
         .repartition(*group)
         .transform(with_q_values, group)
         .withColumn("direction", direction)
@@ -304,7 +312,7 @@ def user_trends(
 ) -> DataFrame:
     """Compute what percentage of each user's interactions was with rising products, and with waning ones.
 
-    Each interaction counts by the product's trend in the interaction's own signal.
+    An interaction counts as rising or waning if its product has this trend in the interaction's own signal and bucket.
 
     Args:
         events: Events of the buckets to compute.

@@ -1,4 +1,4 @@
-"""The lake of a demo, the only one that a job may replace."""
+"""How `demo` clears the lake of an earlier demo. No job may clear any other lake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clear_demo_lake(spark: SparkSession, path: str, locks: ExitStack, jobs: Iter
     Args:
         spark: The session.
         path: Folder of the lake.
-        locks: Receives the locks of the jobs. They are held until it closes.
+        locks: Takes the locks of the jobs, and holds them until it is closed.
         jobs: Names of the jobs that must not run meanwhile.
 
     Returns:
@@ -36,12 +36,13 @@ def clear_demo_lake(spark: SparkSession, path: str, locks: ExitStack, jobs: Iter
     lake = Lake(spark, path)
     if not lake[EVENTS].exists():
         return False
-    # Read the property from the log's files, because Delta would cache the table that is about to be deleted.
+    # Read the property from the files of Delta's log, because Delta would cache the table that is about to be deleted.
     if first_properties(lake.files, EVENTS.name).get(f"{PROPERTY_PREFIX}made_by") != "demo":
         raise UsageError(f"{lake.path} was not made by a demo, so it stays as it is; name another --lake")
     for job in jobs:
         locks.enter_context(lake.locks.job(job))
-    # Delete `events` last, because it holds the mark. If this is interrupted, the next demo can then clear the rest.
+    # Delete `events` last, because its property marks the lake as a demo's. After an interruption the next demo can
+    # then clear the rest.
     for name in (*(name for name in TABLES if name != EVENTS.name), "_checkpoints", EVENTS.name):
         lake.files.delete(name)
     return True

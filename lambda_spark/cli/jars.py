@@ -1,4 +1,4 @@
-"""The jars that Spark needs beside its own.
+"""The jars that Spark needs in addition to its own.
 
 They are fetched from Maven Central once. Each job then gets them on its class path.
 """
@@ -53,7 +53,7 @@ def fetch_jars(conf: Path, environment: Path, folder: str) -> None:
 def spark_jars(environment: Path, *, with_kafka: bool) -> list[str]:
     """Return the options of `spark-submit` that put the fetched jars on the class path.
 
-    With them no later start asks Maven Central again.
+    With these options Spark does not ask Maven Central at each start.
 
     Args:
         environment: The virtual environment that keeps the jars.
@@ -64,7 +64,7 @@ def spark_jars(environment: Path, *, with_kafka: bool) -> list[str]:
     """
     folders = [DELTA_JARS, *([KAFKA_JARS] if with_kafka else [])]
     jars = [jar for folder in folders for jar in sorted((environment / folder / "jars").glob("*.jar"))]
-    # Clear the exclusions too, because the fetch has applied them already. They would otherwise also apply to packages
+    # Clear the exclusions too, because the fetch has applied them already. Otherwise they would also apply to packages
     # that the user adds, for instance for an object store.
     fetched = ["--conf", "spark.jars.packages=", "--conf", "spark.jars.excludes="]
     return [*fetched, "--jars", ",".join(map(str, jars))] if jars else []
@@ -92,11 +92,12 @@ def main(arguments: list[str]) -> int:
 
 def _fetch(conf: Path, environment: Path, folder: str) -> None:
     """Let Spark resolve the packages by running an empty job. The caller holds the set-up lock."""
-    # Check again: the process that held the lock before may have fetched them.
+    # Check again, because the process that held the lock before may have fetched the packages.
     if _is_fetched(conf, environment):
         return
     print(f"fetching the jars that {conf.name} names from Maven Central (once)", file=sys.stderr)
-    # Remove the stamp first. An interrupted fetch then leaves none, also when the file returns to its earlier content.
+    # Remove the stamp first, so that an interrupted fetch leaves no stamp. An old stamp would be taken for valid if the
+    # properties file returned to its earlier content.
     stamp = _stamp(conf, environment)
     stamp.unlink(missing_ok=True)
     shutil.rmtree(environment / folder, ignore_errors=True)
@@ -131,7 +132,7 @@ def _is_fetched(conf: Path, environment: Path) -> bool:
 
 
 def _stamp(conf: Path, environment: Path) -> Path:
-    """Copy of a properties file whose packages have been fetched."""
+    """Return the path of the stamp, a copy of the properties file whose packages have been fetched."""
     return environment / f"{conf.name}.stamp"
 
 

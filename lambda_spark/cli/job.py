@@ -1,4 +1,4 @@
-"""The frame of every job: arguments, settings, session, one call, then a summary or one line about a failure."""
+"""What every job does around its own work: arguments, settings, session, then a summary or one line about a failure."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from lambda_spark.text import strip_control_characters
 
 logger = logging.getLogger(__name__)
 
-# List Delta's conflict errors one by one, because they have no class in common.
+# List Delta's conflict errors one by one, because they have no base class of their own.
 _CONFLICTS = tuple(getattr(delta_exceptions, name) for name in delta_exceptions.__all__)
 _MAX_STARTS = 3
-"""How often a job is started before a commit that Delta refuses ends it."""
+"""Number of times that a job is started before it fails because Delta refuses its commit."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Job:
         """Open the lake that the command line names, and fit the shuffle partitions to the size of its events.
 
         Args:
-            create: Whether to begin a lake if there is none.
+            create: Whether to create the lake if there is none.
 
         Raises:
             UsageError: The folder holds something else, or no lake.
@@ -90,8 +90,8 @@ class Job:
 
         Args:
             lines: The job's own lines, printed first.
-            read: Table: the version that the job read.
-            written: Table: the newest version that the job wrote.
+            read: The version of each table that the job read, by the table's name.
+            written: The newest version of each table that the job wrote, by the table's name.
         """
         self.summary_lines = [strip_control_characters(line) for line in lines]
         print()
@@ -140,7 +140,7 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
 
 
 def call_with_conflict_retry(call: Callable[[Job], int | None], job: Job) -> int:
-    """Do a job's work, and start it again when another writer has changed the tables that it read.
+    """Do a job's work, and start it again when another writer has changed the tables that the job read.
 
     Delta then refuses the job's commit. The jobs hold locks, so the other writer is something else, such as a shell.
     A second start is safe, because a job that was killed is started again in the same way.

@@ -1,4 +1,4 @@
-"""The way from `./spark-submit.sh JOB …` to Spark's own `spark-submit`.
+"""Starts Spark's own `spark-submit` for the command line `./spark-submit.sh JOB …`.
 
 The command line is checked first, because Spark takes seconds to start. Then this process becomes `spark-submit`.
 """
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         if job == "lookup":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.cli.lookup", *options])
         if reads_kafka(parsed):
-            # Fetch them here and not in the set-up, so that jobs on files neither wait for them nor need Maven.
+            # Fetch Kafka's jars here and not in the set-up, so that jobs on files neither wait for them nor need Maven.
             fetch_jars(KAFKA_CONF, Path(sys.executable).parents[1], KAFKA_JARS)
     except LambdaSparkError as error:
         print(strip_control_characters(f"{job}: {error}"), file=sys.stderr)
@@ -74,7 +74,7 @@ def _user_options() -> list[str]:
 def with_added(options: list[str], user_options: list[str]) -> list[str]:
     """Add the user's options for `spark-submit` to the project's.
 
-    A list is joined to the project's list, because `spark-submit` would keep only the last of two.
+    The user's value of a list option is joined to the project's, because `spark-submit` would use only the last value.
 
     Args:
         options: The project's options, each list option followed by its value.
@@ -94,7 +94,7 @@ def with_added(options: list[str], user_options: list[str]) -> list[str]:
 
 
 def _become_spark(job: str, options: list[str], user_options: list[str], parsed: argparse.Namespace) -> None:
-    """Replace this process by `spark-submit` with the job's script, or by Python with the shell's."""
+    """Replace this process by `spark-submit` with the job's script, or for the shell by Python with its script."""
     environment = Path(sys.executable).parent
     log = _log_file(job, parsed.lake)
     # Pass the log's path in the environment and not in Java's options: a lake's path may contain quotes.
@@ -117,7 +117,7 @@ def _become_spark(job: str, options: list[str], user_options: list[str], parsed:
     submit = with_added(submit, user_options)
     script = str(PROJECT / "jobs" / f"{job}.py")
     if job == "shell":
-        # Start Python as the main process, as Spark's own shell does. It starts spark-submit behind its prompt.
+        # Start Python as the main process, as Spark's own shell does. Python then starts spark-submit as its child.
         os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*submit, "pyspark-shell"])
         os.execv(sys.executable, [sys.executable, "-i", script, *options])
     command = [str(environment / "spark-submit"), *submit, script, *options]
@@ -131,8 +131,8 @@ def _is_local(parsed: argparse.Namespace) -> bool:
 def _log_file(job: str, lake: str) -> Path:
     """Choose the path of a job's log.
 
-    The log of a lake is written to its folder `_logs`. The user's own temporary folder takes the place of a lake that
-    is remote or read-only, and of a folder that is no lake.
+    The log is in the lake's folder `_logs`. If the lake is remote or read-only, or the folder is not a lake, the log is
+    in the user's own temporary folder.
     """
     folder = Path(lake)
     is_lake = (folder / "events" / "_delta_log").is_dir()

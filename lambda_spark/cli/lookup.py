@@ -30,7 +30,7 @@ def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
         user_id: The user.
 
     Returns:
-        The rows by rank, each with the columns of `recommendations`. They are empty for a user without a list.
+        The rows by rank, each with the columns of `recommendations`. There are none for a user without a list.
 
     Raises:
         LakeError: No lists have been written, or they can't be read.

@@ -1,4 +1,4 @@
-"""The whole chain in one session: ingestion, the batch and the speed layer, then the recommendations."""
+"""All steps in one session: ingestion, the batch and the speed layer, then the recommendations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ingest_from_arguments(job: Job, lake: Lake, sources: list[str], *, trigger: 
         trigger: When a micro-batch starts, as on the command line.
 
     Returns:
-        The account of the lines read, as lines for the summary.
+        Lines for the summary that tell what became of the lines read.
 
     Raises:
         JobRunningError: Another process ingests files into this lake, or reads the same topic.
@@ -57,7 +57,7 @@ def run_chain(
 ) -> None:
     """Do each step once and print the summary.
 
-    If another process runs ingestion or similarity on this lake, that step is left to it.
+    If another process runs ingestion or similarity on this lake, that step is left to the other process.
 
     Args:
         job: The job that runs the chain.

@@ -35,7 +35,7 @@ _EVENTS_WITHIN_MS = 10_000
 class RunLog(StreamingQueryListener):
     """The run and the micro-batches of one process, appended to `job_runs` every minute and at the end.
 
-    Nothing depends on this log, because it may have gaps. The rows that a killed process had not appended are missing.
+    Nothing depends on this log, because it may have gaps: it lacks the rows that a killed process had yet to append.
     """
 
     def __init__(self, lake: Lake, job: str) -> None:
@@ -119,8 +119,8 @@ def messages_behind(end: str | None, latest: str | None) -> int | None:
     """Count the messages of a topic that a stream has not read yet.
 
     Args:
-        end: Spark's JSON of the offset after the last message read of each partition.
-        latest: Spark's JSON of the offset after the last message that Kafka has of each partition.
+        end: Spark's JSON with the offset after the last message read, for each partition.
+        latest: Spark's JSON with the offset after the last message that Kafka has, for each partition.
 
     Returns:
         The number of messages, or None when the offsets are not Kafka's.

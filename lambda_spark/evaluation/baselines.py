@@ -1,7 +1,7 @@
 """Published methods in their plain form, as baselines for the recommender. Pure.
 
 Each method follows its paper's formula. It takes a task and returns candidates: query_id, product_id and score, where a
-higher score is better. Revealed items may be among the candidates. `best_of` turns candidates into lists.
+higher score is better. The candidates may include items that the query reveals. `best_of` turns candidates into lists.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pyspark.sql import functions as F
 from lambda_spark.evaluation.protocols import SESSION, Task, in_sessions
 
 LONGEST_SESSION = 50
-"""Largest number of a session's distinct items to pair with one another; the latest are kept.
+"""Largest number of distinct items of one session that are paired with one another: the latest ones.
 
 Without this limit the session of one crawler would give millions of pairs.
 """
 LAST_ITEMS = 5
-"""Number of last items whose neighbours the original project's method used."""
+"""Number of a query's last items that `jaccard` scores by, as the original project did."""
 SAMPLED_SESSIONS, NEIGHBOUR_SESSIONS = 1000, 100
-"""Session-kNN: number of most recent sessions with a common item, and number of the most similar of these that vote."""
+"""For `session_knn`: how many latest sessions with a common item count, and how many of the most similar ones vote."""
 
 Method = Callable[[Task], DataFrame]
 """Function that takes a task and returns its candidates: query_id, product_id, score."""
@@ -109,10 +109,10 @@ def jaccard(task: Task) -> DataFrame:
 def session_knn(task: Task) -> DataFrame:
     """Score a product by the votes of similar sessions (VSKNN).
 
-    The i-th of n revealed interactions weighs i/n. An item weighs as much as its last interaction. The similarity of a
-    session is the sum of the weights of its items that the query reveals, divided by n. A session's vote is its
-    similarity divided by the steps back to the latest common item, where the last interaction is 1 step back. The
-    score of a product is the sum of the votes of the sessions that hold it.
+    The i-th of n revealed interactions weighs i/n. An item weighs as much as its last interaction. A session's
+    similarity to the query is the sum of the weights of their common items, divided by n. A session's vote is its
+    similarity divided by the steps back to the latest common item, where the query's last interaction is 1 step back.
+    A product's score is the sum of the votes of the sessions that hold the product.
 
     Returns:
         query_id, product_id, score (above 0).
@@ -173,8 +173,8 @@ def pair_counts(train: DataFrame) -> DataFrame:
     """Count the sessions that hold two items.
 
     Returns:
-        item_i, item_j, both (sessions with both items), n_i and n_j (sessions with each). Each pair is there in both
-        directions. Each item is also paired with itself, so that methods can repeat items where repeats count.
+        item_i, item_j, both (sessions with both items), n_i and n_j (sessions with each). Each pair has a row in both
+        directions. Each item is also paired with itself, so that a method can list revealed items where repeats count.
     """
     latest = Window.partitionBy(*SESSION).orderBy(F.desc("item_time"), "product_id")
     items = session_items(train).withColumn("place", F.row_number().over(latest))
@@ -192,7 +192,7 @@ def pair_counts(train: DataFrame) -> DataFrame:
 
 
 def _from_neighbours(task: Task, pairs: DataFrame, score: Column, last_items: int | None = None) -> DataFrame:
-    """Sum a score over the revealed items, or over the last few of them."""
+    """Score products by the sum of their pair scores with the revealed items, or with the last few of these."""
     items = task.known.groupBy("query_id", "product_id").agg(F.max("event_time").alias("latest"))
     if last_items is not None:
         latest = Window.partitionBy("query_id").orderBy(F.desc("latest"), "product_id")

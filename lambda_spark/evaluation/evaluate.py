@@ -29,7 +29,7 @@ COMPARED = ("hr", "mrr", "ndcg")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Lists of one method, reduced on the driver to what the metrics need."""
+    """What the metrics need to know about one method's lists, collected on the driver."""
 
     method: str
     repeats: bool
@@ -142,11 +142,11 @@ def _counts(rows: DataFrame) -> pd.Series:
 
 
 def _targets(task: Task) -> pd.DataFrame:
-    """Collect the targets with the columns that slices are made by.
+    """Collect the targets, with the columns that divide them into slices.
 
     A product without an interaction before the split is cold. The popular products are the fewest products that
-    together have half of the interactions before the split. All others are the tail. The slice `warm` is all that is
-    not cold.
+    together have half of the interactions before the split. All others are the tail. The slice `warm` holds all
+    targets that are not cold.
 
     Returns:
         query_id, product_id, event_type, is_repeat, popularity (popular, tail or cold), history (number of distinct

@@ -80,7 +80,7 @@ def served_lists(task: Task, views: Views, settings: RecommendationSettings, *, 
     """Make the lists that `recommend` would serve to the visitor of each query.
 
     A visitor's purchases are left out as in production, whatever `repeat` says about other items. Revealed items that
-    the training data lacks are added to the products without attributes, because production would have ingested them.
+    the training data lacks become products without attributes, because production would have ingested those items.
 
     Args:
         task: The task.

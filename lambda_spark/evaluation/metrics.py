@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def ranking_metrics(targets: pd.Series, hits: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Compute the ranking metrics of each query at a cut.
+    """Compute the ranking metrics of each query over the first k places of its list.
 
     T is the number of targets of a query, and r ≤ k are the ranks of its hits:
 
@@ -28,7 +28,7 @@ def ranking_metrics(targets: pd.Series, hits: pd.DataFrame, k: int) -> pd.DataFr
     Args:
         targets: Number of targets (at least 1) by query_id.
         hits: query_id and rank. Hits of queries that are not in `targets` do not count.
-        k: The cut: number of places of a list that count.
+        k: Number of places at the top of a list that count.
 
     Returns:
         A column for each metric, in [0, 1], with the index of `targets`.
@@ -82,7 +82,7 @@ def mean_difference(
         Percentile bootstrap over queries, Efron, 1979.
     """
     difference = values - reference
-    # Draw a weight for each query instead of an index, because its weight in a resample is Poisson(1) in the limit.
+    # Draw how often each query occurs in a resample: this number is Poisson(1) in the limit of many queries.
     distinct, counts = np.unique(difference, return_counts=True)
     rng = np.random.default_rng(seed)
     weights = rng.poisson(counts, size=(samples, len(counts)))

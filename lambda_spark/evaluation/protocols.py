@@ -24,13 +24,13 @@ class Task:
     queries: DataFrame
     """query_id, known_items (number of distinct revealed items)."""
     known: DataFrame
-    """query_id, user_id, product_id, event_type, event_time: the revealed interactions, none for a cold user."""
+    """query_id, user_id, product_id, event_type, event_time: the revealed interactions (none for a cold user)."""
     targets: DataFrame
-    """query_id, product_id, event_type (strongest of the held-out interactions), is_repeat (also revealed)."""
+    """query_id, product_id, event_type (strongest held-out interaction), is_repeat (whether also revealed)."""
 
 
 def split_time(events: DataFrame, share: float) -> datetime | None:
-    """Find the moment before which a share of the sessions begins; None without sessions."""
+    """Find the time before which the given share of all sessions begins; None without sessions."""
     starts = in_sessions(events).groupBy(*SESSION).agg(F.unix_micros(F.min("event_time")).alias("start"))
     split: datetime | None = starts.agg(
         F.timestamp_micros(F.percentile("start", F.lit(share)).cast("bigint"))
@@ -45,10 +45,11 @@ def make_task(protocol: str, events: DataFrame, split: datetime, *, max_queries:
 
     - `next-item`: A query is a place in a session that begins at or after the split. It reveals the interactions before
       this place. The next interaction is the target.
-    - `second-half`: A query is a session that begins at or after the split. The distinct items are ordered by their
-      first interaction. All interactions before the first one of the second half are revealed, the others are held out.
-    - `future`: A query is a user with interactions after the split, known before or not. All interactions before the
-      split are revealed, and those after it are held out.
+    - `second-half`: A query is a session that begins at or after the split. Its distinct items are ordered by their
+      first interaction and halved. The interactions before the first with an item of the second half are revealed, the
+      others are held out.
+    - `future`: A query is a user with interactions after the split, with or without earlier ones. All interactions
+      before the split are revealed, and those after the split are held out.
 
     A session may begin before the split and go beyond it. Its interactions after the split are not used, except in
     `future`, where they are held out.
@@ -57,7 +58,7 @@ def make_task(protocol: str, events: DataFrame, split: datetime, *, max_queries:
         protocol: `next-item`, `second-half` or `future`.
         events: The columns of the table `events`.
         split: The moment that divides the events.
-        max_queries: Largest number of queries. Of more queries, those with the smallest hash are taken.
+        max_queries: Largest number of queries. If there are more, those with the smallest hashes are taken.
 
     Returns:
         The task.
@@ -81,13 +82,13 @@ def make_task(protocol: str, events: DataFrame, split: datetime, *, max_queries:
 
 
 def in_sessions(events: DataFrame) -> DataFrame:
-    """Keep the interactions and name the session of each.
+    """Keep only the interactions (views, carts, purchases) and add the session of each.
 
     Args:
         events: The columns of the table `events`.
 
     Returns:
-        The same columns and session: the session's id, or the date where the id is null or empty.
+        The same columns and the column `session`: the session's id, or the date where the id is null or empty.
     """
     session = F.coalesce(F.nullif("user_session", F.lit("")), F.col("event_date").cast("string"))
     return events.where(F.col("event_type").isin(*INTERACTION_WORDS)).withColumn("session", session)

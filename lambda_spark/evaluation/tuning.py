@@ -1,4 +1,4 @@
-"""Search for better settings: one setting after another, on an inner split in time, within a time budget.
+"""Search for better settings, one after another in a time budget, on an inner split of the events before the split.
 
 A setting changes only where the gain is statistically sure, so that a small store keeps its settings. The order of the
 trials is always the same, and each trial is recorded, so that an interrupted search can continue.
@@ -28,7 +28,7 @@ from lambda_spark.settings import Settings
 logger = logging.getLogger(__name__)
 
 METRIC = "ndcg"
-"""The metric to maximise, at the deepest cut. The nearer a hit is to the top of a list, the more it counts."""
+"""The metric to maximise, over the first `DEPTH` places. The nearer a hit is to the top, the more it counts."""
 
 CANDIDATES: dict[str, tuple[Any, ...]] = {
     "similarity.measure": ("confidence", "cosine", "jaccard", "llr"),
@@ -44,7 +44,7 @@ CANDIDATES: dict[str, tuple[Any, ...]] = {
     "recommendations.repeat": ("exclude", "allow", "boost"),
     "recommendations.repeat_weight": (0.3, 0.6, 1.0, 2.0),
 }
-"""The values to try, in this order. The last two settings are judged where repeats count, the others without them."""
+"""The values to try, in this order. The last two settings are judged with repeats counted, the others without."""
 REPEAT, REPEAT_WEIGHT = "recommendations.repeat", "recommendations.repeat_weight"
 
 
@@ -57,7 +57,7 @@ class Trial:
     value: float
     """Mean of the metric with this value."""
     difference: float
-    """Mean difference from the metric of the same queries without the change."""
+    """Mean difference from the metric of the same queries with the setting unchanged."""
     low: float
     """Lower end of the difference's 95 % interval."""
     high: float
@@ -73,15 +73,15 @@ class Tuning:
     begun_with: Settings
     chosen: Settings
     split: datetime
-    """The inner split. The search never uses the events after the outer split."""
+    """Time of the inner split, which divides the events before the outer split. The search uses only those events."""
     finished: bool = False
     trials: list[Trial] = field(default_factory=list)
     outcome: dict[bool, Trial] = field(default_factory=dict)
-    """Chosen settings against the first ones after the outer split, by whether repeats count; empty if unchanged."""
+    """Chosen settings compared with the first ones after the outer split, by whether repeats count; empty if equal."""
 
 
 Recall = Callable[[Settings, str, Any], Trial | None]
-"""Function that takes settings, a setting's name and its candidate, and returns an earlier start's trial, or None."""
+"""Function that takes settings, a setting's name and its candidate, and returns an earlier run's trial, or None."""
 Keep = Callable[[Settings, Trial], None]
 """Function that records a trial of these settings."""
 
@@ -97,7 +97,7 @@ def tune(
     recall: Recall,
     keep: Keep,
 ) -> Tuning:
-    """Try the candidates of each setting in turn, with the best values so far of the other settings.
+    """Try each setting's candidates in turn, with the other settings at their best values so far.
 
     The events before the outer split are split again at the same share. Each candidate is judged on the queries after
     this inner split. At the end the chosen settings are compared with the first ones on the queries after the outer
@@ -110,8 +110,8 @@ def tune(
         share: Share of the sessions that begin before a split.
         max_queries: Largest number of queries after a split.
         minutes: Time budget. A trial that has begun is finished.
-        recall: Finds the trial of an earlier start.
-        keep: Records a trial, for later starts.
+        recall: Finds a trial that an earlier run recorded.
+        keep: Records a trial for later runs.
 
     Returns:
         The trials and the chosen settings. `finished` is false where the budget ended the search.
@@ -147,7 +147,7 @@ def value_of(settings: Settings, name: str) -> Any:
 
 
 def _search(tuning: Tuning, bench: Bench, deadline: float, recall: Recall, keep: Keep) -> bool:
-    """Fill in the trials and the chosen settings; return False where the time was over first."""
+    """Run the search and enter its trials and chosen settings in `tuning`; return False if time ran out first."""
     for name, candidates in CANDIDATES.items():
         base = with_value(tuning.chosen, REPEAT, "boost") if name == REPEAT_WEIGHT else tuning.chosen
         repeats = name in (REPEAT, REPEAT_WEIGHT)

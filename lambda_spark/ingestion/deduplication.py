@@ -7,16 +7,17 @@ from pyspark.sql import functions as F
 
 
 def twice_seen(valid: DataFrame, known: DataFrame) -> DataFrame:
-    """Find the event ids that occur more than once, as 64-bit hashes.
+    """Return the 64-bit hashes of the event ids that occur more than once.
 
-    An event whose hash is not in the result is certainly new. Only the hashes are shuffled, because numbers are small.
+    An event whose hash is not in the result is certainly new. Only the hashes are shuffled, because they are smaller
+    than the ids.
 
     Args:
         valid: Valid events of the micro-batch, with `event_id`.
-        known: Stored events that they may repeat, with `event_id`.
+        known: Stored events that the valid events may repeat, with `event_id`.
 
     Returns:
-        The column `key`: the hash of each id that occurs at least twice in both inputs together, once.
+        The column `key`: one row per hash that occurs at least twice in the union of both inputs.
     """
     return (
         valid.select(F.xxhash64("event_id").alias("key"))
@@ -29,14 +30,14 @@ def twice_seen(valid: DataFrame, known: DataFrame) -> DataFrame:
 
 
 def distinct_new(valid: DataFrame, known: DataFrame, twice: DataFrame) -> DataFrame:
-    """Select the valid events that are not known yet, each once.
+    """Select the valid events that are not stored yet, without repeats.
 
     Most events pass through without a shuffle. Only the events whose hash is in `twice` are shuffled and compared by
-    their whole ids. They are then repartitioned by date, so that they make few files.
+    their whole ids. Those that are new are then repartitioned by date, so that they are written to few files.
 
     Args:
         valid: Valid events of the micro-batch, with `event_id` and `event_date`.
-        known: Stored events that they may repeat, with `event_id`.
+        known: Stored events that the valid events may repeat, with `event_id`.
         twice: The result of `twice_seen`. It is broadcast, so it must be small.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Event files as rows of raw fields, for each file format.
+"""Reading of event files (CSV, JSON lines, Parquet) into rows of raw fields.
 
-Spark reads the files. No faulty line is dropped: the column `flaw` names its fault.
+Spark reads the files. A faulty line is not dropped; the column `flaw` names its fault.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 class UnreadableFileError(LambdaSparkError):
-    """A file that cannot be read as events at all. The error's text becomes the reason for its rejection."""
+    """Error for a file that cannot be read at all. Its text becomes the reason for the file's rejection."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Properties that files must share to be read together.
 
-    All files share the format and the columns. CSV files also share the header line, and Parquet files the types.
+    Files of one layout have the same format and columns. CSV files also have the same header line, and Parquet files
+    the same types.
     """
 
     format: str
@@ -61,7 +62,7 @@ def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
 
     Args:
         spark: The session.
-        path: Path of the file. The end of its name says which format it has.
+        path: Path of the file. The file name extension says which format the file has.
         header: Whether a CSV file begins with a header line.
 
     Returns:
@@ -205,7 +206,7 @@ def _parquet_fields(rows: DataFrame) -> DataFrame:
 
 
 def _raw_flaw() -> Column:
-    """Name the reason why a line must not reach a parser; null where there is none."""
+    """Return the reason why a line must not be parsed, or null where the line may be parsed."""
     return (
         F.when(~F.is_valid_utf8("raw"), "not valid UTF-8")
         .when(_is_too_long(F.col("raw")), f"line longer than {MAX_LINE_LENGTH} characters")
@@ -215,14 +216,14 @@ def _raw_flaw() -> Column:
 
 
 def _is_too_long(text: Column) -> Column:
-    # Compare the bytes first, because their number is stored, while characters must be counted.
+    # Compare the number of bytes first: Spark stores that number, but has to count the characters.
     return (F.octet_length(text) > MAX_LINE_LENGTH) & (F.length(text) > MAX_LINE_LENGTH)
 
 
 def _field_flaw(fields: Sequence[Column]) -> Column:
-    """Name the reason why parsed fields are unfit for an event; null where there is none.
+    """Return the reason why parsed fields cannot be an event, or null where there is no such reason.
 
-    The raw line may hide such a fault, for example behind an escape in JSON or in a value of a Parquet file.
+    A check of the raw line may miss such a fault, for example one in a JSON escape or in a value of a Parquet file.
     """
     joined = F.concat_ws(",", *fields)
     return (
@@ -235,8 +236,8 @@ def _field_flaw(fields: Sequence[Column]) -> Column:
 def _checked_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        # Quote only names that consist of letters. A file without a header line has an event in this place, and the
-        # reason must not reveal that event's user.
+        # Quote only column names that consist of letters. In a file without a header line the first line is an event,
+        # and the rejection reason must not reveal that event's user.
         named = ", ".join(name for name in columns if name.replace("_", "").isalpha())[:200]
         raise UnreadableFileError(
             f"no column {', '.join(missing)} among its {len(columns)} columns{f' ({named})' if named else ''}. "
@@ -296,10 +297,10 @@ def _first_line(spark: SparkSession, path: str) -> str:
 
 
 def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:
-    """Whether each block has a line end.
+    """Whether each block of `BLOCK_BYTES` after the first has a line end.
 
     A plain file is read only from the start of each block to the next line end. A compressed file, whose `length` is
-    None, is read through, because its uncompressed length is unknown.
+    None, is read to its end, because its uncompressed length is unknown.
     """
     ignored = jvm.org.apache.hadoop.io.Text()
     start = BLOCK_BYTES
@@ -328,7 +329,7 @@ def unreadable(path: str, error: Exception, how: str = "") -> LambdaSparkError:
         how: Words that follow "cannot be read", such as " as Parquet".
 
     Returns:
-        An UnreadableFileError where the file is at fault. Another LambdaSparkError where the next attempt may succeed.
+        An UnreadableFileError where the file is at fault; another LambdaSparkError where a later attempt may succeed.
     """
     reason = root_cause(error)
     if is_transient(reason):

@@ -1,6 +1,7 @@
-"""Event files as a source.
+"""Event files as a source of events.
 
-Spark's file stream finds the new files and remembers them. This module reads the files, grouped by layout.
+Spark's file stream finds new files and remembers which files it has seen. This module reads the content of the files,
+grouped by layout (format and columns).
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import INGESTION_LOG
 
 _NEVER_FORGET = "36500d"
-"""Age at which Spark's file stream ignores a file, set so high that it ignores none.
+"""Age above which Spark's file stream ignores a file (`maxFileAge`), set so high that no file is ignored.
 
-The default is 7 days, counted from the newest file. One file with a future modification time would hide all others.
+Spark's default is 7 days before the newest file. With it, one file with a future modification time would hide all
+other files.
 """
 
 _FILE_COLUMNS = "path string, modificationTime timestamp, length bigint, content binary"
@@ -59,7 +61,7 @@ class FileSource:
         self._pattern = _source_pattern(lake, sources)
 
     def stream(self) -> DataFrame:
-        """Return the stream of new files: `path`, `modificationTime` and `length`, without their content."""
+        """Return the stream of new files with `path`, `modificationTime` and `length`, without their content."""
         max_bytes = size_in_bytes(self._settings.max_bytes_per_batch, "ingest.max_bytes_per_batch")
         return (
             self._lake.spark.readStream.format("binaryFile")
@@ -72,11 +74,11 @@ class FileSource:
         )
 
     def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
-        """Return the files of one micro-batch, without those that `ingest.exclude` names."""
+        """Return the files of one micro-batch, except files that match `ingest.exclude`."""
         files = batch.collect()
         planned = files_planned(self._lake, checkpoint, batch_id)
         if len(planned) > len(files):
-            # Add the planned files that Spark left out: those that are empty, and those that no longer exist.
+            # Add the files that the checkpoint lists but Spark did not deliver: empty files, and files that are gone.
             delivered = {file.path for file in files}
             modified_by_path = {self._path(uri): modified_at for uri, modified_at in planned.items()}
             files += [
@@ -96,7 +98,7 @@ class FileSource:
         return {row.path for row in self._present().select("path").collect()}
 
     def not_read_again(self, at_start: Set[str]) -> tuple[str, ...]:
-        """Find the files whose present content Spark will never read, because it reads no file name twice.
+        """Find the files whose present content Spark will never read, because Spark reads each path only once.
 
         Such a file changed after it was read, or was empty when Spark first saw it. A file that appeared during the run
         does not count, because the next run reads it.
@@ -105,7 +107,7 @@ class FileSource:
             at_start: Paths of the files that existed at the start of the run.
 
         Returns:
-            Paths in sorted order, without `file:` in front, and without those that `ingest.exclude` names.
+            Sorted paths without the prefix `file:`, except paths that match `ingest.exclude`.
         """
         present = self._present().select(
             "path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes")
@@ -131,7 +133,7 @@ def is_excluded(path: str, patterns: Iterable[str]) -> bool:
     """Whether a pattern matches the name or the path of a file.
 
     Args:
-        path: Path of the file, with or without `file:` in front.
+        path: Path of the file, with or without the prefix `file:`.
         patterns: Patterns with `*`, `?` and `[…]` as in a shell, such as the patterns in `ingest.exclude`.
     """
     path = path.removeprefix("file:")
@@ -139,7 +141,7 @@ def is_excluded(path: str, patterns: Iterable[str]) -> bool:
 
 
 class _FileDelivery(Delivery):
-    """New files of one micro-batch, by their URIs."""
+    """The new files of one micro-batch. Each file is a part, named by its URI."""
 
     def __init__(self, spark: SparkSession, files: list[Row], *, header: bool) -> None:
         super().__init__(bytes=sum(row.length for row in files))
@@ -210,5 +212,5 @@ def _source_pattern(lake: Lake, sources: list[str]) -> str:
 
 
 def _decoded(uri: Column) -> Column:
-    """Decode a URI; a plus sign stays a plus sign, which `url_decode` would turn into a space."""
+    """Decode a URI. Plus signs are kept, although `url_decode` alone would turn them into spaces."""
     return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B")))

@@ -1,7 +1,7 @@
 """Ingestion of files or a Kafka topic into `events`, `rejected_events`, `ingestion_log` and `products`.
 
-Each event is stored once. The source finds new lines, and Spark's checkpoint remembers them. A line is treated in the
-same way whatever source it came from.
+Each event is stored once. The source finds new files or messages, and Spark's checkpoint remembers which were read.
+Lines of files and messages of a topic are treated in the same way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, PRODUCTS, REJECTE
 logger = logging.getLogger(__name__)
 
 
-# Reading all input again is safe, because repeated events are recognised by their ids. Counts of pairs have no ids.
+# Reading all input again is safe, because an event that is already stored is recognised by its id.
+# Counts of product pairs have no such ids.
 _READ_AGAIN = "all input is read again, and lines that the lake already has are dropped as repeats"
 _COME_BACK = (
     "users who were forgotten without --refuse come back when their events are read again. Run `forget` for them again"
@@ -38,7 +39,7 @@ _COME_BACK = (
 
 
 def ingest(lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trigger: str = AVAILABLE_NOW) -> Account:
-    """Ingest the new files of the sources.
+    """Ingest the new files among the given files and folders.
 
     Args:
         lake: The lake. Missing tables are created.
@@ -100,18 +101,18 @@ def ingest_topic(
 
 
 def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> None:
-    """Create those tables that ingestion writes and that do not exist yet.
+    """Create the tables that ingestion writes, where they do not exist yet.
 
     Args:
         lake: The lake.
-        properties: Properties to record with `events` where that table is created.
+        properties: Further properties for `events`, used only if that table is created now.
     """
     lake.create(EVENTS, properties={APPLICATION: new_application(), **(properties or {})})
     lake.create(REJECTED_EVENTS, INGESTION_LOG, PRODUCTS)
 
 
 def _restore_missing_tables(lake: Lake) -> None:
-    """Give missing tables their rows again: rebuild `products`, and have the other tables' input read again."""
+    """Restore lost tables: rebuild `products` from `events`; for other tables, have all input read again."""
     if not lake[EVENTS].exists() or lake[EVENTS].last_commit(job="ingest") is None:
         return
     if not lake[PRODUCTS].exists():
@@ -130,7 +131,7 @@ def _start_over(lake: Lake, keys: Sequence[str], reason: str) -> None:
     Args:
         lake: The lake.
         keys: Properties of `events` that hold the application ids.
-        reason: Line of progress that says why.
+        reason: The text to log, which says why the input is read again.
     """
     logger.info(reason)
     if warning := who_comes_back(lake):
@@ -139,10 +140,10 @@ def _start_over(lake: Lake, keys: Sequence[str], reason: str) -> None:
 
 
 def who_comes_back(lake: Lake) -> str:
-    """Return a warning for people who have sources read again.
+    """Return the warning to show before input is read again.
 
     Returns:
-        The warning that forgotten users come back; empty where no users were forgotten.
+        A warning that forgotten users come back, or an empty text where no users were forgotten.
     """
     return _COME_BACK if FORGETTING in lake[EVENTS].properties() else ""
 
@@ -154,7 +155,7 @@ def _ingest_stream(lake: Lake, source: Source, settings: IngestSettings, trigger
     def process(batch: DataFrame, batch_id: int) -> None:
         nonlocal total
         started = time.monotonic()
-        # Hold the locks for the whole micro-batch, because nothing it reads in the tables may change before it writes.
+        # Hold the locks for the whole micro-batch, because the tables must not change between its reads and writes.
         with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
             delivery = source.delivery(batch, checkpoint, batch_id)
             account = MicroBatch(lake, checkpoint, settings, batch_id, delivery).write()
@@ -181,8 +182,8 @@ def _ingest_stream(lake: Lake, source: Source, settings: IngestSettings, trigger
 def renew_products(lake: Lake) -> None:
     """Bring `products` up to date with `events`.
 
-    Only the events since the last renewal are read. All events are read where rows were deleted since then, or where
-    the log of `events` does not hold every commit since then.
+    Normally only the events added since the last renewal are read. All events are read if rows were deleted since then,
+    or if the log of `events` no longer has every commit since then.
     """
     lake.create(PRODUCTS)
     with lake.locks.reader(), lake.locks.table(PRODUCTS.name):
@@ -204,7 +205,7 @@ def renew_products(lake: Lake) -> None:
 
 
 def _open_or_start_over(lake: Lake, source: Source) -> Checkpoint:
-    """Open the source's checkpoint. Where it is lost or belongs to other tables, read the source from the start."""
+    """Open the source's checkpoint. If it is lost or belongs to other tables, start over with a new checkpoint."""
     key = source.application_key
     try:
         return open_checkpoint(lake, source.name, EVENTS, advice=_READ_AGAIN, key=key, parts=source.checkpoint_parts)

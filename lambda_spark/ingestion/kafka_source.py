@@ -1,10 +1,10 @@
-"""A Kafka topic as a source: each message is a JSON object with REES46's field names.
+"""A Kafka topic as a source of events: each message is a JSON object with REES46's field names.
 
-Spark's own connector reads the topic and keeps the offsets in the stream's checkpoint. It commits offsets to no
-consumer group, so that two readers never take messages from each other.
+Spark's own connector reads the topic and keeps the offsets in the stream's checkpoint. The connector
+commits no offsets to a consumer group, so two readers of a topic never take messages from each other.
 
-Options that a cluster demands of its clients (TLS, SASL) are in a file of Kafka's own client properties. Their values
-go to Kafka and nowhere else. They are not settings of this project, and they are never printed.
+Options that a cluster demands of its clients (TLS, SASL) are read from a Kafka client properties file. These options
+are not settings of this project. Their values go only to Kafka and are never printed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _FROM_START = (
     "Messages that the lake already has are dropped as repeats"
 )
 _APPLICATIONS = f"{APPLICATION}.kafka."
-"""Prefix of the properties of `events` that hold the application ids of topics' streams."""
+"""Prefix of those properties of `events` that hold the application id of each topic's stream."""
 
 
 def stream_name(topic: str) -> str:
-    """Return the name of a topic's stream, of its checkpoint's folder, and of its lock."""
+    """Return the name that a topic's stream, checkpoint folder and lock share."""
     return f"ingest-kafka-{topic}"
 
 
@@ -68,7 +68,7 @@ class KafkaSource:
         self.name = stream_name(settings.topic)
         self.application_key = f"{_APPLICATIONS}{settings.topic}"
         self.id_key = f"topic_id.kafka.{settings.topic}"
-        """Property of `events` with the id of the topic that was read. A topic that is created again has a new id."""
+        """Property of `events` that holds the id of the topic read. A topic that is created again has a new id."""
 
     def look_up(self) -> str:
         """Ask Kafka for the topic's id.
@@ -101,7 +101,7 @@ class KafkaSource:
             ) from None
 
     def stream(self) -> DataFrame:
-        """Return the stream of new messages, from the earliest offset on where there is no checkpoint."""
+        """Return the stream of new messages. Without a checkpoint it starts at the earliest offset."""
         options = {f"kafka.{key}": value for key, value in self._options.items()}
         return (
             self._spark.readStream.format("kafka")
@@ -118,7 +118,7 @@ class KafkaSource:
         return _MessageDelivery(batch)
 
     def was_recreated(self) -> KafkaError:
-        """Return the error for a topic that is not the topic that the lake has read before."""
+        """Return the error for a topic that has the same name as one read before, but another id."""
         return KafkaError(
             f"topic '{self._settings.topic}' at {self._settings.bootstrap_servers} is not the one that this lake has "
             f"read. It was deleted and created again, or it belongs to another cluster. {_FROM_START}"
@@ -126,10 +126,10 @@ class KafkaSource:
 
     @contextmanager
     def errors_in_one_line(self) -> Iterator[None]:
-        """Turn an error of Kafka or its connector into one line that says what to do.
+        """Turn an error of Kafka or its connector into a one-line error that says what to do.
 
         Raises:
-            KafkaError: Kafka stopped answering, or unread messages are gone. Any other error is raised as it is.
+            KafkaError: Kafka stopped answering, or unread messages are gone. Other errors are raised unchanged.
         """
         try:
             yield
@@ -169,7 +169,7 @@ class _MessageDelivery(Delivery):
         return json_lines(
             self._batch.select(
                 F.concat_ws("/", F.concat(F.lit(KAFKA), F.col("topic")), "partition", "offset").alias("source"),
-                # Keep all bytes, even invalid UTF-8, because `json_lines` reports it as it does for a file's line.
+                # Keep invalid UTF-8 too, because `json_lines` reports it as a flaw.
                 value.cast("string").alias("raw"),
                 F.lit(False).alias("is_header"),
                 F.col("offset").alias("message"),
@@ -196,7 +196,7 @@ class _MessageDelivery(Delivery):
 
 
 def _client_properties(spark: SparkSession, settings: KafkaSettings) -> dict[str, str]:
-    """Read the file of client properties as Java does; empty where the settings name no file."""
+    """Read the Kafka client properties file with Java's parser; empty where the settings name no file."""
     if not settings.properties_file:
         return {}
     jvm: Any = spark._jvm

@@ -1,7 +1,7 @@
-"""One micro-batch of lines, written to `events`, `rejected_events` and `ingestion_log`.
+"""Writing of one micro-batch of lines to `events`, `rejected_events` and `ingestion_log`.
 
-Each commit carries a note with the stream's application id and the number of the micro-batch. When a killed
-micro-batch runs again, it finds by these notes which of its commits succeeded, and appends only what is missing.
+Each commit records the stream's application id and the number of the micro-batch. When a killed micro-batch runs again,
+these records show which of its commits succeeded, and only the missing rows are appended.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTION_LOG)
 """Tables that a micro-batch writes."""
 
 _FEW_LINES = 100_000
-"""Largest number of lines that are broadcast or put together in one file.
+"""Largest number of lines that are broadcast or written to one file.
 
 Up to this many events are written as one file per date, and up to this many rejected lines as one file.
 """
 _SOME_DATES = 50
-"""Largest number of dates for which a filter also names the times. For more dates it names only the dates."""
+"""Largest number of dates for which a filter also compares times. With more dates it compares only the dates."""
 _FEW_REPEATS = 2_000_000
-"""Largest number of repeated ids that are broadcast."""
+"""Largest number of hashes of repeated event ids that are broadcast."""
 
 
 @dataclass(slots=True)
 class _Lines:
-    """Numbers of lines read from a part."""
+    """Numbers of lines read from a part (a file, or the messages of one Kafka partition)."""
 
     lines: int = 0
     headers: int = 0
@@ -52,7 +52,7 @@ class _Lines:
 
 @dataclass(slots=True)
 class _Span:
-    """Number of valid events on a date, and the times of the first and the last of them in epoch microseconds."""
+    """Number of valid events on a date, and the times of the first and last one in epoch microseconds."""
 
     valid: int
     first: int
@@ -61,7 +61,7 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Account of the lines that were read: lines = events + repeats + rejected."""
+    """Counts of what became of the lines read: lines = events + repeats + rejected."""
 
     parts: int = 0
     lines: int = 0
@@ -71,7 +71,7 @@ class Account:
     unreadable: tuple[str, ...] = ()
     """Files that could not be read, each with the reason."""
     rewritten: tuple[str, ...] = ()
-    """Files that changed after they had been seen and are not read again."""
+    """Files that changed after Spark had seen them. Spark does not read them again."""
 
     def __add__(self, other: Account) -> Account:
         return Account(
@@ -111,9 +111,9 @@ def _is_valid() -> Column:
 
 
 def _may_be_repeated(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
-    """Whether a stored event may equal one of the micro-batch's events on these dates.
+    """Whether a stored event may equal an event of the micro-batch on one of the given dates.
 
-    The times are part of the condition because Delta then skips files within a date.
+    The condition also compares times, so that Delta skips files within a date.
     """
     on_dates = F.col("event_date").isin(sorted(dates))
     if len(dates) > _SOME_DATES:
@@ -126,7 +126,7 @@ def _may_be_repeated(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
 
 
 class MicroBatch:
-    """One micro-batch that is written to the tables of ingestion."""
+    """One micro-batch of lines that is validated and written to `INGEST_TABLES`."""
 
     def __init__(
         self, lake: Lake, checkpoint: Checkpoint, settings: IngestSettings, batch_id: int, delivery: Delivery
@@ -144,7 +144,7 @@ class MicroBatch:
         """Validate the lines of the micro-batch and append them to the tables.
 
         Returns:
-            The account of the lines.
+            The counts of lines, events, repeats and rejections.
 
         Raises:
             LakeError: The table of refused users is lost.
@@ -187,7 +187,7 @@ class MicroBatch:
     def _count_lines(self, inspected: DataFrame) -> list[Row]:
         """Count lines and header lines, and find the first and last event time, per part and date.
 
-        The date is null for lines that are no valid event.
+        The date is null for lines that are not valid events.
         """
         date_if_valid = F.when(_is_valid(), F.col("event_date"))
         return (
@@ -229,12 +229,12 @@ class MicroBatch:
         return sum(accounts.values(), Account())
 
     def _append_events(self, inspected: DataFrame, spans: Mapping[date, _Span], note: dict[str, str]) -> int | None:
-        """Append the new events and return what `_append` returns."""
+        """Append the new events, and return their number or None as `_append` does."""
         valid = inspected.where(_is_valid())
-        # Pin the version: our own append would otherwise invalidate the cached plan.
+        # Read a fixed version, because this method's append would otherwise invalidate the cached plan.
         events = self.lake[EVENTS].read(self.lake[EVENTS].version())
         small_dates = smallest_dates_up_to({day: span.valid for day, span in spans.items()}, _FEW_LINES)
-        # Late events are few per date but touch many dates. Broadcast their ids, so that stored data is not shuffled.
+        # Late events are few per date but on many dates. Broadcast their ids, so that stored events are not shuffled.
         ids_on_small_dates = F.broadcast(valid.where(F.col("event_date").isin(small_dates)).select("event_id"))
         known_repeats = events.where(_may_be_repeated(spans, small_dates)).select("event_id")
         known_repeats = known_repeats.join(ids_on_small_dates, on="event_id", how="left_semi")
@@ -258,7 +258,7 @@ class MicroBatch:
             known_repeats.unpersist()
 
     def _append_rejected(self, inspected: DataFrame, lines: Mapping[str, _Lines], note: dict[str, str]) -> int | None:
-        """Append the new rejections and return what `_append` returns."""
+        """Append the new rejections, and return their number or None as `_append` does."""
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
@@ -285,7 +285,7 @@ class MicroBatch:
         known = self.lake[REJECTED_EVENTS].read(self.lake[REJECTED_EVENTS].version()).select("rejected_id")
         rows = bad_lines.unionByName(part_rows)
         if bad <= _FEW_LINES:
-            # Write one file. Broadcast the ids of these rows, so that the known rows, which may be many, stay in place.
+            # Write one file. Broadcast the ids of the new rows, so that the many stored rows are not shuffled.
             rows = rows.repartition(1)
             known = F.broadcast(known.join(F.broadcast(rows.select("rejected_id")), on="rejected_id", how="left_semi"))
         new = rows.dropDuplicates(["rejected_id"]).join(known, on="rejected_id", how="left_anti")
@@ -295,7 +295,7 @@ class MicroBatch:
         """Append rows of this micro-batch to a table.
 
         Returns:
-            The number of rows; None where only the table can tell it, for example after a replay.
+            The number of rows appended; None where only a query of the table can tell it, for example after a replay.
         """
         stamped = rows.withColumns(
             {"ingested_at": column_constant(self.ingested_at, "timestamp"), "ingest_batch": F.lit(self.name)}
@@ -307,8 +307,8 @@ class MicroBatch:
     ) -> dict[str, int]:
         """Count the rows that this micro-batch has in a table, by part.
 
-        The number of rows just appended is used where it is enough. Otherwise the rows are counted in the table, so
-        that a replay gives the same counts.
+        `appended` is used if it is 0 or there is only one part. Otherwise the rows are counted in the table, so that a
+        replay gives the same counts.
         """
         if appended is not None and (len(parts) == 1 or not appended):
             return dict.fromkeys(parts, appended)

@@ -1,4 +1,4 @@
-"""Newest known attributes of products, as pure functions: events in, product rows out."""
+"""Newest known attributes of each product, computed by pure functions: events in, product rows out."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ ATTRIBUTES = {
     "brand": "brand_time",
     "price": "price_time",
 }
-"""Each attribute, with the column that holds the time of the event that the attribute is from."""
+"""Each attribute of a product, with the column for the time of the event that gave its value."""
 
 
 def product_attributes(events: DataFrame) -> DataFrame:
     """Find the newest value of each attribute per product.
 
-    Null values do not count. Of two equally new values the greater one counts.
+    Null values are ignored. Of two equally new values the greater one is kept.
 
     Args:
         events: Events with `product_id`, `event_time` and the attributes.
 
     Returns:
-        One row per product, with the columns of `products`. Each attribute has the time of its event beside it;
-        `first_seen` and `last_seen` are the times of the product's first and last event (UTC).
+        One row per product, with the columns of `products`. Each attribute has a column with the time of
+        its event; `first_seen` and `last_seen` are the times of the product's first and last event (UTC).
     """
-    # Group by the texts first, because Spark aggregates by keys in a hash table. With a text as the aggregate, Spark
+    # Group by the attributes first, because Spark then uses a hash table. With a text as the aggregated value, Spark
     # would sort all events.
     combinations = events.groupBy("product_id", *ATTRIBUTES).agg(
         F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
@@ -44,7 +44,7 @@ def product_attributes(events: DataFrame) -> DataFrame:
 def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
     """Merge two tables of product attributes.
 
-    The result does not depend on the order of merges. To merge the same rows twice changes nothing.
+    The result does not depend on the order of merges. Merging the same rows twice changes nothing.
 
     Args:
         known: Rows with the columns of `products`.
@@ -65,7 +65,7 @@ def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
 
 
 def _columns(grouped: DataFrame) -> DataFrame:
-    """Unpack attributes, which are structs of `last_seen` and value, into the columns of `products`."""
+    """Split each attribute, a struct of `last_seen` and the value, into the two columns of `products`."""
 
     def column(name: str) -> Column:
         if name in ATTRIBUTES:

@@ -1,10 +1,10 @@
-"""Users whose events are refused, stored without their ids.
+"""Refusal of users: their lines are rejected, and their ids are stored only as pseudonyms.
 
 The lake stores a pseudonym of each user: SHA-256 over the lake's salt and the id. The salt has 16 random bytes and is a
 property of `refused_users`. It makes the pseudonyms of two lakes differ.
 
-Ids are numbers and can be tried one by one. Anyone who has the lake can therefore test whether a given user is refused.
-Ingestion needs the same test to refuse a user, so the test cannot be prevented.
+Ids are numbers and can be tried one by one, so anyone who has the lake can test whether a given user is refused. This
+cannot be prevented, because ingestion itself needs that test.
 
 The functions that work on columns and DataFrames are pure. `user_ids` parses a list of users.
 """
@@ -28,23 +28,24 @@ SALT = "salt"
 REFUSING = "refuses_users"
 """Property of `events` that exists once a user is refused.
 
-It reveals the loss of the table `refused_users`. Without that table, ingestion would silently refuse nobody.
+If this property exists but the table `refused_users` does not, the table was lost. Without this check, ingestion would
+then silently refuse nobody.
 """
 FORGETTING = "forgetting"
 """Property of `events` that exists once users were forgotten.
 
-It holds the state of a `forget` that has not finished, and is empty after that.
+It holds the state of a `forget` job until the job has finished, and is empty afterwards.
 """
 
 _WITH_EXPONENT = r"(\d+(?:\.\d+)?[eE]\+?\d{1,2})(?!\d)"
-"""Whole number with an exponent, as JSON and Parquet readers write one that was stored as a floating-point number."""
+"""Pattern of a number with an exponent, as JSON and Parquet readers write an id stored as a floating-point number."""
 _NO_WHOLE_NUMBERS = r"\d{4}-\d\d-\d\d(?!\d)|(?<!\d)\d\d:\d\d(:\d\d)?(?!\d)|(?<=\d)\.\d+"
-"""Digits that are no whole number: a date, a time of day, or the digits after a decimal point."""
+"""Pattern of digits that are not a whole number: a date, a time of day, or the digits after a decimal point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Refused users: the salt, and their pseudonyms in the single column `user`."""
+    """Refused users: the salt, and the users' pseudonyms in the single column `user`."""
 
     salt: str
     users: DataFrame
@@ -56,7 +57,7 @@ def pseudonym(user_id: int, salt: str) -> str:
 
 
 def pseudonym_of(user_id: Column, salt: str) -> Column:
-    """Compute what `pseudonym` computes, for a column of ids.
+    """Compute the pseudonyms of a column of ids, with the same result as `pseudonym`.
 
     Args:
         user_id: Ids as numbers, or as texts without leading zeros.
@@ -66,10 +67,10 @@ def pseudonym_of(user_id: Column, salt: str) -> Column:
 
 
 def users_named(raw: Column, salt: str) -> Column:
-    """Compute the pseudonym of every whole number in a line, except the parts of dates and times.
+    """Compute the pseudonym of every whole number in a line, except numbers in dates and times.
 
-    All numbers count, because a line that is no event may have its user's id in any place. NUL characters are removed
-    first, so that numbers in UTF-16 text are found too.
+    Every other number is taken as an id, because a line that is not an event may have its user's id anywhere. NUL
+    characters are removed first, so that numbers in UTF-16 text are found too.
 
     Args:
         raw: The line as delivered.
@@ -92,7 +93,7 @@ def lines_naming(lines: DataFrame, key: str, users: DataFrame, salt: str) -> Dat
     """Find the lines that contain the id of one of the given users.
 
     Args:
-        lines: Lines with the column `raw` and a key.
+        lines: Lines with the column `raw` and a key column.
         key: Name of the column that identifies a line.
         users: Pseudonyms of the users in the column `user`. It is broadcast.
         salt: The salt of these pseudonyms.
@@ -107,16 +108,16 @@ def lines_naming(lines: DataFrame, key: str, users: DataFrame, salt: str) -> Dat
 def refuse(inspected: DataFrame, refusals: Refusals) -> DataFrame:
     """Reject the lines of refused users and remove their content.
 
-    A valid line belongs to the user in `user_id`. Any other line belongs to every user whose id is a number in it.
+    A valid line belongs to the user in `user_id`. An invalid line belongs to every user whose id is a number in it.
 
     Args:
-        inspected: Validated lines with `reasons`, `user_id`, `event_id`, and `raw` where there are reasons.
+        inspected: Validated lines with `reasons`, `user_id` and `event_id`, and with `raw` for lines that have reasons.
         refusals: The refused users.
 
     Returns:
         The same lines with the column `mark`. A refused line has REFUSED as its only reason; its fields and `raw` are
         null. Its `mark` is hex of SHA-256 over the salt and the line, or over the salt and `event_id` for a valid line.
-        The mark identifies a repeat without revealing the line. It is null for all other lines.
+        The mark identifies a repeat without revealing the line. Lines that are not refused have no mark (null).
     """
     salt = refusals.salt
     is_valid = F.size("reasons") == 0
@@ -150,7 +151,7 @@ def user_ids(lines: Iterable[str]) -> tuple[set[int], list[str]]:
         lines: Lines of the list. A header line `user_id` and empty lines are ignored.
 
     Returns:
-        The ids, and the places of the lines that are no id, like `line 3`.
+        The ids, and the places of the lines that are not an id, each like `line 3`.
     """
     ids: set[int] = set()
     wrong = []

@@ -1,4 +1,4 @@
-"""Interface of a source of events: it delivers rows of raw fields, and the parts that these rows arrived in."""
+"""Interface of a source of events, which delivers lines grouped in parts (files, or messages of a Kafka partition)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from lambda_spark.event_format import FIELDS
 from lambda_spark.storage.checkpoints import Checkpoint
 
 RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
-"""Columns that every reader returns.
+"""Columns of the lines that every source returns.
 
 `source` says where a line came from, `raw` is the line, and `is_header` says whether the line equals its file's header.
-The nine fields are texts. `flaw` names what is wrong with the whole line, or is null.
+The nine fields of an event are texts. `flaw` names what is wrong with the whole line, or is null.
 """
 
 KAFKA = "kafka:"
-"""Prefix of a message's source, `kafka:topic/partition/offset`. No URI of a file begins with it."""
+"""Prefix of a message's source, `kafka:topic/partition/offset`. No file URI begins with this prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Unit in which lines are accounted for: a row of `ingestion_log`.
+    """Group of lines that are counted together in one row of `ingestion_log`.
 
     A part is a file, or the messages of one Kafka partition in one micro-batch.
     """
 
     source: str
-    """Name of the part in `ingestion_log`: a file's URI, or `kafka:topic/partition/first-last` with two offsets."""
+    """Name of the part in `ingestion_log`: a file's URI, or `kafka:topic/partition/first offset-last offset`."""
     path: str
     """Name of the part for people: a file's path, or `kafka:topic/partition`."""
     modified_at: datetime
@@ -45,9 +45,9 @@ class Delivery:
     """One micro-batch of files or messages that is to be ingested."""
 
     refused: dict[str, str] = field(default_factory=dict)
-    """Parts that could not be read at all, by the URI of the file, each with the reason."""
+    """Files that could not be read at all: the URI of each, with the reason."""
     bytes: int = 0
-    """Size of the micro-batch; 0 where it is unknown before reading."""
+    """Size of the micro-batch in bytes; 0 where the size is unknown before reading."""
 
     def lines(self) -> DataFrame:
         """Return every line of the parts that are not refused.
@@ -58,7 +58,7 @@ class Delivery:
         raise NotImplementedError
 
     def refuse_unreadable(self, error: Exception) -> bool:
-        """Refuse the parts that fail when they are read alone. Call it after reading all of them failed.
+        """After reading all parts together failed, read each part alone and refuse those that fail.
 
         Args:
             error: The failure of reading all parts.
@@ -78,7 +78,7 @@ class Delivery:
             inspected: The validated lines of all parts that could be read.
 
         Returns:
-            The parts, by the name that `part_of` gives for their lines.
+            Each part, by the name that `part_of` returns for its lines.
         """
         raise NotImplementedError
 
@@ -91,7 +91,7 @@ class Source(Protocol):
     application_key: str
     """Property of `events` that holds the stream's application id."""
     unit: str
-    """Word for the source's parts in a line of progress."""
+    """Word for the source's parts in log messages, such as `files`."""
     checkpoint_parts: tuple[str, ...]
     """Folders of the checkpoint that record what has been read."""
 

@@ -14,30 +14,30 @@ from pyspark.sql import functions as F
 from lambda_spark.event_format import EVENT_TYPES, FIELDS, REQUIRED
 
 MAX_LINE_LENGTH = 16_384
-"""Largest number of characters in a line that can be an event.
+"""Largest number of characters in a valid line.
 
-A line of this length has fewer fields than the CSV parser's limit.
+A line of at most this length has fewer fields than the CSV parser's limit.
 """
 _DAY = 86_400_000_000
 """Microseconds in a day."""
 _SEPARATOR = "\n"
-"""Separator of reasons while they are joined into one text. No reason contains it."""
+"""Separator of reasons that are joined into one text. No reason contains this separator."""
 
 
 def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date | None = None) -> DataFrame:
-    """Type the nine fields and name what is wrong with them.
+    """Cast the nine fields of each line to their types, and list the reasons to reject the line.
 
     A line with a flaw gets no other reasons, because its fields cannot be trusted.
 
     Args:
         fields: Lines with the nine fields as texts, `flaw` and `ingested_at`. `flaw` names what is wrong with the whole
-            line, or is null. `ingested_at` is the micro-batch's clock.
+            line, or is null. `ingested_at` is the time of the micro-batch.
         min_event_date: Events before this date (UTC) are rejected.
         retention_cutoff: Events before this date (UTC) have expired and are rejected too; None where nothing expires.
 
     Returns:
-        The same lines without `flaw`. The nine columns are typed and null where malformed. Added are `event_date`
-        (UTC), `event_id` and `reasons`, an array that is empty for a valid event. Other columns stay.
+        The same lines without `flaw`. The nine columns are typed, and null where malformed. New columns are
+        `event_date` (UTC), `event_id`, and the array `reasons`, which is empty for a valid event. Other columns stay.
     """
     text = {name: _trimmed(F.col(name)) for name in FIELDS}
     typed = {
@@ -101,11 +101,11 @@ def event_time(text: Column) -> Column:
 def event_id() -> Column:
     """Compute the id of an event from its nine typed columns.
 
-    Before hashing, numbers and times are written as they are, texts with their length in front, and null as `~`. Two
-    different events therefore never give the same text to hash.
+    The hashed text has numbers and times (epoch microseconds) as digits, texts with their length in front, and null as
+    `~`. Two different events therefore never have the same hashed text.
 
     Returns:
-        Hex of the first 16 bytes of SHA-256 over that text: 32 characters.
+        The first 16 bytes of SHA-256 over the hashed text, as 32 hex characters.
     """
 
     def plain(value: Column) -> Column:
@@ -130,9 +130,9 @@ def event_id() -> Column:
 
 
 def _decimal(text: Column, kind: str) -> Column:
-    """Cast a text to a decimal, null where it is none.
+    """Cast a text to a decimal; null where the text is not one.
 
-    An exponent of more than three digits also gives null, because Java would compute its power of ten for hours.
+    An exponent of more than three digits also gives null, because Java would compute the power of ten for hours.
     """
     has_exponent = F.contains(text, F.lit("e")) | F.contains(text, F.lit("E"))
     is_short = F.regexp_like(text, F.lit(r"[eE][+-]?\d{1,3}$"))

@@ -1,9 +1,9 @@
-"""Removal of users from every table, as if they had never come.
+"""Removal of users from every table, as if they had never visited the store.
 
 The users' rows are deleted from `events`, and every other table follows from that. The counts of their baskets are
 subtracted from `co_interactions` by the function that had added them. Trends are recomputed for the buckets that held
-the users' events. No id gets into a plan, a log or a property, because users are found by salted hashes and their rows
-are deleted by joins.
+the users' events. No user's id gets into a query plan, a log or a table property, because users are
+found by salted hashes and their rows are deleted by joins.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Certificate:
     users: int
     """Number of users to forget."""
     found: int = 0
-    """Number of them that the lake knew."""
+    """Number of these users who had rows in a table of `BY_USER`."""
     rows: dict[str, int] = field(default_factory=dict)
     """Rows removed, by table."""
     before: dict[str, int] = field(default_factory=dict)
@@ -65,11 +65,11 @@ class Certificate:
     after: dict[str, int] = field(default_factory=dict)
     """Version of each table after the removal."""
     sources: list[str] = field(default_factory=list)
-    """The files and Kafka ranges that the removed rows had come from."""
+    """The files and Kafka offset ranges that the removed rows were read from."""
     refused: bool = False
     """Whether ingestion refuses further events of these users."""
     retention_cutoff: date | None = None
-    """The lake's retention cutoff. Trends before it are frozen: they cannot be recomputed without the users."""
+    """The lake's retention cutoff: older events are gone, so older trends cannot be recomputed without the users."""
     vacuumed: dict[str, Deleted] | None = None
     """Files deleted, by table; None where the old versions were kept."""
     logs: int = 0
@@ -86,7 +86,7 @@ class _UsersToForget:
     pseudonyms: DataFrame
     """Pseudonyms of all the users, in the column `user`."""
     known: DataFrame
-    """Ids of those users that the lake knows, in the column `user_id`."""
+    """Ids of those of the users who have rows in a table of `BY_USER`, in the column `user_id`."""
 
 
 def check_nothing_pending(lake: Lake) -> None:
@@ -125,15 +125,14 @@ def preview(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
 def forget(lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool, erase: bool) -> Certificate:
     """Remove some users from every table.
 
-    Each step finds by itself what is left to do. A `forget` that was interrupted is finished by another one with the
-    same users.
+    Each step checks what is left to do, so that another `forget` of the same users finishes an interrupted one.
 
     Args:
         lake: The lake to change.
         settings: All settings.
         ids: The users' ids.
         refuse: Whether ingestion refuses further events of these users from now on.
-        erase: Whether to delete at once the files of older versions, and the logs that name a user.
+        erase: Whether to also delete, at once, the data files of older versions and the job logs that name a user.
 
     Raises:
         LakeError: A `forget` of other users was interrupted.
@@ -157,7 +156,7 @@ def forget(lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool
             users.known.unpersist()
         certificate.after = lake.versions(*lake.present())
     if erase:
-        # Vacuum last, because it keeps readers out. During the removal they can read the version from before.
+        # Vacuum last, because a vacuum keeps readers out. Until then they can read the versions before the removal.
         certificate.vacuumed = vacuum(lake, settings, timedelta())
         certificate.logs = _delete_logs_naming(lake, ids)
     return certificate
@@ -178,7 +177,7 @@ def _users_of(lake: Lake, table: Table) -> DataFrame:
 
 
 def _count_known(lake: Lake, users: _UsersToForget, refuse: bool) -> Certificate:
-    """Begin a certificate with the number of the users' rows in each table and the sources of these rows."""
+    """Make a certificate with the number of the users' rows in each table and the sources of these rows."""
     before = lake.versions(*lake.present())
     certificate = Certificate(
         len(users.ids), users.known.count(), before=before, refused=refuse, retention_cutoff=lake.retention_cutoff()
@@ -245,11 +244,11 @@ def _pending_forget(lake: Lake) -> dict[str, Any]:
 def _record_start(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) -> tuple[int, str]:
     """Record that a `forget` begins.
 
-    The record of an interrupted `forget` stays, unless the speed layer was rebuilt since. Then a new record starts from
-    the current version of `baskets`, because the rebuild may have read events of the users.
+    The record of an interrupted `forget` is kept, unless the speed layer was rebuilt after the interruption. In that
+    case a new record starts from the current version of `baskets`, because the rebuild may have read the users' events.
 
     Returns:
-        The version of `baskets` before any row was removed (-1 where there is no such table), and its application id.
+        The version of `baskets` before any row was removed (-1 without that table), and the table's application id.
     """
     exists = lake[BASKETS].exists()
     application = lake[BASKETS].properties().get(APPLICATION, "") if exists else ""
@@ -268,12 +267,12 @@ def _digest(ids: Collection[int], salt: str) -> str:
 
 
 def _withdraw_counts(lake: Lake, removed: int, application: str) -> None:
-    """Subtract from `co_interactions`, at most once, the counts of baskets that one version of `baskets` removed.
+    """Subtract from `co_interactions`, at most once, the counts of the baskets that one commit to `baskets` removed.
 
     Args:
         lake: The lake to change.
-        removed: The version of `baskets` that removed them.
-        application: Application id of the two tables.
+        removed: The version of `baskets` that this commit made.
+        application: Application id of `baskets` and `co_interactions`.
     """
     properties = lake[CO_INTERACTIONS].properties()
     dates = dates_taken_out(lake.files, BASKETS.name, removed)

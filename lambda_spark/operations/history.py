@@ -1,6 +1,6 @@
 """History of a lake: what each job wrote, when, and from which versions.
 
-The history is read from the notes that jobs leave in the tables' logs.
+The history is read from the notes that jobs add to their commits in the tables' Delta logs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Entry:
     time: datetime
     """When the version was committed (UTC)."""
     job: str
-    """The job that wrote it; empty where the commit has no note (a new table, a changed property)."""
+    """The job that wrote the version; empty where the commit has no note (a new table, a changed property)."""
     table: str
     version: int
     operation: str
@@ -34,7 +34,7 @@ def history(lake: Lake, limit: int) -> list[Entry]:
 
     Args:
         lake: The lake to look at.
-        limit: Most entries to return.
+        limit: Largest number of entries to return.
 
     Returns:
         The entries, newest first.
@@ -60,7 +60,7 @@ def _entry(lake: Lake, table: str, version: int) -> Entry:
 
 
 def _versions_read(note: dict[str, Any]) -> str:
-    """Say in words which versions, offset and dates a commit's note names."""
+    """Describe in words the table versions, the stream offset and the dates that a commit's note names."""
     words = [f"{name} v{version}" for name, version in note.get("versions", {}).items()]
     words += [f"{key.removesuffix('_version')} v{value}" for key, value in note.items() if key.endswith("_version")]
     offset = note.get("offset")

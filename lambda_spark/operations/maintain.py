@@ -29,18 +29,18 @@ from lambda_spark.storage.tables import (
 logger = logging.getLogger(__name__)
 
 EXPIRING = (BASKETS, CO_INTERACTIONS, EVENTS)
-"""Tables whose rows before the retention cutoff expire, in the order of their deletion."""
+"""Tables whose rows before the retention cutoff are deleted, in this order."""
 FOLDED = (BASKETS, CO_INTERACTIONS)
 """Tables that are compacted to one row per key and date."""
 COMPACTED = (EVENTS, REJECTED_EVENTS, INGESTION_LOG, JOB_RUNS)
-"""Tables whose small files are compacted and whose rows stay."""
+"""Tables whose small files are merged into larger ones, without a change of rows."""
 
 _FOLDS = {BASKETS.name: compacted_baskets, CO_INTERACTIONS.name: compacted_counts}
 
 _SMALL = 128 * 2**20
 """A file with fewer bytes is small."""
 _DATES_AT_ONCE = 30
-"""Most dates that one commit compacts to one row per key."""
+"""Largest number of dates that one commit compacts to one row per key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Expiring:
 
     rows: int
     bytes: int
-    """Size of the files of their dates."""
+    """Size of the files that hold these rows' dates."""
     first: date
-    """The oldest date among them."""
+    """The oldest date of these rows."""
     last: date
-    """The newest date among them."""
+    """The newest date of these rows."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Plan:
     expiring: dict[str, Expiring] = field(default_factory=dict)
     """Rows to expire, by table."""
     packing: dict[str, list[Part]] = field(default_factory=dict)
-    """Parts with many small files, by table."""
+    """Dates (or whole tables without dates) with many small files to compact, by table."""
     unneeded: dict[str, Deleted] = field(default_factory=dict)
     """Files that no version within the retention needs, by table."""
 
@@ -107,7 +107,7 @@ def maintain(lake: Lake, settings: Settings) -> Plan:
     """Keep a lake small in four steps.
 
     The steps are: delete expired rows, compact to one row per key and date, compact small files, and vacuum. Each step
-    finds by itself what is left to do, so that the next run finishes a run that was stopped.
+    checks what is left to do, so that the next run finishes a run that was stopped.
 
     Returns:
         What was done.
@@ -134,10 +134,10 @@ def maintain(lake: Lake, settings: Settings) -> Plan:
 
 
 def next_cut(lake: Lake, settings: MaintenanceSettings) -> date | None:
-    """Compute the retention cutoff, counted back from the newest event.
+    """Compute the retention cutoff: the date of the newest event minus `expire_days`.
 
     Returns:
-        The cutoff by the settings, or the recorded one where that is later; None where all dates are kept.
+        The computed cutoff, or the one recorded in the lake where that is later; None where all dates are kept.
     """
     recorded = lake.retention_cutoff()
     newest: date | None = lake[EVENTS].read().agg(F.max("event_date")).collect()[0][0] if settings.expire_days else None
@@ -150,17 +150,17 @@ def next_cut(lake: Lake, settings: MaintenanceSettings) -> date | None:
 def expire(lake: Lake, retention_cutoff: date) -> None:
     """Delete all rows before a date from the lake, for good. The caller holds the lake at rest.
 
-    The cutoff is recorded first, so that older arrivals are rejected and older trends are frozen from then on. The rows
-    of `events` are deleted last: while some are left, the next run repeats the whole expiry.
+    The cutoff is recorded first: from then on, older events are rejected on arrival and older trends stay unchanged.
+    The rows of `events` are deleted last, so that after an interruption the next run finds some and repeats every step.
 
     Args:
         lake: The lake to change.
-        retention_cutoff: The first date that stays.
+        retention_cutoff: The first date whose rows are kept.
     """
     expiring = _present(lake, EXPIRING)
     has_older = any(_is_expired(part, retention_cutoff) for table in expiring for part in parts_of(lake, table))
     if not has_older and lake.retention_cutoff() is None:
-        # Record no cutoff before the first event, because trends take the cutoff for the beginning of the store.
+        # Record no cutoff before the first event, because trends treat the cutoff as the store's first date.
         return
     if lake.retention_cutoff() != retention_cutoff:
         lake[EVENTS].set_properties({RETENTION_CUTOFF: retention_cutoff.isoformat()})
@@ -176,8 +176,8 @@ def expire(lake: Lake, retention_cutoff: date) -> None:
 def fold(lake: Lake, table: Table, dates: Sequence[date]) -> None:
     """Compact some dates to one row per key, in one file per date. The caller holds the lake at rest.
 
-    Rows of a micro-batch that is not in both tables stay as they are. That micro-batch was killed between its two
-    appends, and its replay must find the baskets as they were before it.
+    Rows of a micro-batch that is in only one of the two `FOLDED` tables stay as they are. That micro-batch was killed
+    between its two appends, and its replay must find the baskets as they were before the micro-batch.
 
     Args:
         lake: The lake to change.
@@ -200,7 +200,7 @@ def compact(lake: Lake, table: Table, parts: Sequence[Part]) -> None:
     Args:
         lake: The lake to change.
         table: One of `COMPACTED`.
-        parts: The parts of the table to compact.
+        parts: The dates to compact, or the single part of a table without dates.
     """
     if not parts:
         return
@@ -222,7 +222,7 @@ def parts_of(lake: Lake, table: Table) -> list[Part]:
 
 
 def _crowded(lake: Lake, table: Table, settings: MaintenanceSettings, retention_cutoff: date | None) -> list[Part]:
-    """Find the parts of a table that do not expire and have many small files."""
+    """Find the dates of a table (or its single part) that have not expired and have many small files."""
     parts = [part for part in parts_of(lake, table) if not _is_expired(part, retention_cutoff)]
     return sorted((part for part in parts if part.small >= settings.min_files), key=lambda part: str(part.date))
 

@@ -45,7 +45,7 @@ def migrate(lake: Lake) -> list[Table]:
     with ExitStack() as locks:
         hold_every_job(lake, locks)
         for table in tables:
-            # A job that was killed while it created the table may have left a log without a commit.
+            # Delete the log without a commit that a job may have left when it was killed while it created the table.
             lake.files.delete(table.name)
             lake.files.rename(table.former_name, table.name)
     return tables

@@ -1,8 +1,7 @@
 """Quiescence of a lake: ingestion waits while the speed layer catches up with `events`.
 
-The speed layer reads the rows appended to `events` as a stream and skips commits that delete rows. So it must have read
-the rows before they are deleted, and no new rows may arrive meanwhile. Therefore ingestion waits until the stream has
-caught up and the change is made.
+The speed layer reads the rows appended to `events` as a stream and skips commits that delete rows. So the stream
+must read all rows before any are deleted, and ingestion must wait until the deletion is done.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ logger = logging.getLogger(__name__)
 Section = TypeVar("Section")
 
 WRITING_JOBS = ("ingest", "trends", "similarity", "recommend", "maintain", "forget", "restore")
-"""Job locks that writing jobs hold, besides one lock per Kafka topic."""
+"""Names of the locks that writing jobs hold. Each Kafka topic has one more lock."""
 
 _PATIENCE_SECONDS = 10.0
-"""Seconds that `at_rest_unread` waits at first before it lets readers in again."""
+"""Length in seconds of the first wait of `at_rest_unread`, after which readers are let in again."""
 
 
 @contextmanager
 def at_rest(lake: Lake, settings: Settings, *, within: float | None = None) -> Iterator[None]:
-    """Hold the tables that ingestion writes, with the speed layer at the head of `events`.
+    """Lock the tables that ingestion writes, and see that the speed layer has read all of `events`.
 
-    Waits for a running similarity job to catch up. Where none is running, this process runs the micro-batches.
+    Waits for a running similarity job to catch up. Without such a job, this process runs the micro-batches itself.
 
     Args:
         lake: The lake to hold.
@@ -73,10 +72,10 @@ def at_rest(lake: Lake, settings: Settings, *, within: float | None = None) -> I
 
 @contextmanager
 def at_rest_unread(lake: Lake, settings: Settings) -> Iterator[None]:
-    """Hold the lake at rest while nobody reads it, so that files may be deleted.
+    """Hold the lake as `at_rest` does and keep readers out, so that files may be deleted.
 
-    This keeps readers out while it waits for other processes, and such a process may itself be waiting to read. So each
-    wait ends after some seconds and lets readers in. The next wait is twice as long, because a stream may need more.
+    A process that this function waits for may itself be waiting to read. So each wait ends after some seconds and lets
+    readers in. The next wait is twice as long, because a stream may need more time.
 
     Args:
         lake: The lake to hold.
@@ -101,12 +100,12 @@ def at_rest_unread(lake: Lake, settings: Settings) -> Iterator[None]:
 
 
 def _drain(lake: Lake, settings: Settings, within: float | None) -> None:
-    """Bring the speed layer to the head of `events`."""
+    """Wait until the speed layer has read all of `events`, or run its micro-batches here."""
     missing = [table.name for table in (BASKETS, CO_INTERACTIONS) if not lake[table].exists()]
     if len(missing) == 2:
         return
-    # Let `baskets` be missing before the first micro-batch, because a first run may have been killed while it created
-    # the two tables.
+    # Only `baskets` may be missing, and only before the first micro-batch: a first run may have been killed while it
+    # created the two tables.
     if CO_INTERACTIONS.name in missing or (missing and lake[CO_INTERACTIONS].last_commit(job="similarity")):
         raise CheckpointError(f"the table {missing[0]} is missing in {lake.path}; {REBUILD}")
     if not missing:
@@ -141,13 +140,13 @@ def hold_every_job(lake: Lake, locks: ExitStack) -> None:
 
 
 def similarity_checkpoint(lake: Lake) -> Checkpoint:
-    """Return the checkpoint of the similarity stream, by the application id recorded with `co_interactions`."""
+    """Return the checkpoint of the similarity stream, found by the application id recorded with `co_interactions`."""
     application = lake[CO_INTERACTIONS].properties()[APPLICATION]
     return Checkpoint("similarity", application, lake.checkpoint("similarity", application))
 
 
 def renew_views(lake: Lake, settings: Settings) -> None:
-    """Bring every view that exists up to date, with the settings recorded with it."""
+    """Update every existing view, with the settings recorded in that view's table."""
     renew_products(lake)
     if lake[CO_INTERACTIONS].exists() and lake[SIMILAR_ITEMS].exists():
         refresh_similar_items(lake, similarity_settings(lake, settings))
@@ -159,7 +158,7 @@ def renew_views(lake: Lake, settings: Settings) -> None:
 
 
 def mark_events_covered(lake: Lake, job: str) -> None:
-    """Note on `co_interactions` that it covers the newest version of `events`, after rows were deleted from both.
+    """Record that `co_interactions` includes the newest version of `events`, after rows were deleted from both.
 
     Args:
         lake: The lake to change.
@@ -181,7 +180,7 @@ def similarity_settings(lake: Lake, settings: Settings) -> SimilaritySettings:
 
     Args:
         lake: The lake to look at.
-        settings: All settings; they fill in those that are not recorded yet.
+        settings: All settings, used for those that are not recorded yet.
     """
     texts = recorded(settings.similarity)
     if lake[SIMILAR_ITEMS].exists():

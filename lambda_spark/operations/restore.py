@@ -4,7 +4,7 @@ After a Delta RESTORE the tables' logs still name the micro-batches that were un
 application id and number would be skipped in silence, so the streams start over with new application ids.
 
 All files are read again, and a topic is read again by the next job that reads it. Lines that the lake still has are
-dropped as repeats. The files of `ingest.exclude` stay out.
+dropped as repeats. Files that `ingest.exclude` matches are not read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Undo:
     moment: datetime
     """The time to go back to (UTC)."""
     versions: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Version now and version to go back to, by table."""
+    """The present version and the version to go back to, by table."""
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Number of rows in these two versions, by table."""
     files: list[str] = field(default_factory=list)
@@ -49,9 +49,9 @@ class Undo:
     topics: list[str] = field(default_factory=list)
     """Kafka topics that were read after `moment`."""
     lost: list[str] = field(default_factory=list)
-    """Those of the files that would not be read again, so that their events would be lost."""
+    """Those of `files` that would not be read again, so that their events would be lost."""
     changed: list[str] = field(default_factory=list)
-    """Those of the files that have changed since they were read, and would be read as they are now."""
+    """Those of `files` whose content has changed since it was read. The present content would be read."""
     come_back: str = ""
     """A warning about forgotten users who may come back; empty where no user was forgotten."""
     retention_cutoff: date | None = None
@@ -88,7 +88,7 @@ def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestS
         raise LakeError(
             f"users were forgotten after {moment:%Y-%m-%d %H:%M:%S} UTC and would come back; name a later --to TIME"
         )
-    # Read the cutoff from the notes too, because an interrupted restore has taken the property back.
+    # Read the cutoff from the commits' notes too, because an interrupted restore has reset the table property.
     cutoffs = [date.fromisoformat(note["cut"]) for note in notes if note.get("cut")]
     undo.retention_cutoff = max([*cutoffs, *([undo.retention_cutoff] if undo.retention_cutoff else [])], default=None)
     read = _read_since(lake, *undo.versions[INGESTION_LOG.name])
@@ -110,7 +110,7 @@ def _read_since(lake: Lake, now: int, then: int) -> list[str]:
 def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: IngestSettings) -> list[str]:
     """List the files that would not be read again although no pattern excludes them.
 
-    With sources, these are the files outside of them. Without sources, they are the files that no longer exist.
+    With sources, these are the files outside the sources. Without sources, these are files that no longer exist.
     """
     included = [path for path in files if not is_excluded(path, settings.exclude)]
     if not sources:
@@ -120,7 +120,7 @@ def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: In
 
 
 def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> Account | None:
-    """Take the lake back, read the sources again and rebuild the views.
+    """Take the lake back to an earlier time, read the sources again and rebuild the views.
 
     The checkpoints are deleted first. After an interruption `ingest` therefore reads all files again, and `similarity`
     asks for its rebuild. Another restore to the same time repeats every step.
@@ -128,7 +128,7 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> A
     Args:
         lake: The lake to change.
         settings: All settings.
-        undo: The plan for this lake and these sources.
+        undo: What `plan` returned for this lake and these sources.
         sources: Folders and files to read again; may be empty.
 
     Returns:
@@ -166,7 +166,7 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> A
 
 
 def _version_at(lake: Lake, table: Table, moment: datetime) -> int:
-    """Return the newest version of a table that was committed at a time (UTC) or before."""
+    """Return the newest version of a table that was committed no later than a time (UTC)."""
     commits = commit_numbers(lake.files, table.name)
     for version in reversed(commits):
         if commit_time(lake.files, table.name, version) <= moment:

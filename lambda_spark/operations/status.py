@@ -31,9 +31,9 @@ from lambda_spark.storage.tables import (
 )
 
 _RECENT = 20
-"""Number of a stream's latest micro-batches whose seconds are summarised."""
+"""Number of a stream's latest micro-batches whose durations are summarised."""
 _AT_ONCE = 4
-"""Tables queried at the same time, because a small query leaves the cores idle for most of its time."""
+"""Number of tables queried in parallel, because one small query leaves the cores idle most of the time."""
 
 _NEWEST = {
     PRODUCTS.name: "last_seen",
@@ -46,7 +46,7 @@ _NEWEST = {
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """Newest version of a table."""
+    """Size and times of a table's newest version."""
 
     table: str
     version: int
@@ -57,38 +57,38 @@ class TableStatus:
     """Size of the files of this version."""
     files: int
     newest: datetime | None
-    """Event time of the newest row, for a bucket or a date its beginning; None where rows have no event time."""
+    """Event time of the newest row (the beginning of a bucket or a date); None where rows have no event time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepStatus:
-    """How far a step is behind `events`."""
+    """How far a step (`trends`, `similarity` or `recommend`) is behind `events`."""
 
     step: str
     events_version: int
-    """The newest version of `events` that the step has processed as a whole."""
+    """The newest version of `events` of which the step has processed every row."""
     lag_seconds: float
     """Seconds since the oldest unprocessed events arrived; 0 where all events are processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """A stream's latest micro-batches."""
+    """Summary of a stream's latest micro-batches."""
 
     stream: str
     last_batch_at: datetime
     """Start of the last micro-batch (UTC)."""
     seconds: float
-    """Median seconds of the latest micro-batches."""
+    """Median duration of the latest micro-batches."""
     worst_seconds: float
-    """Seconds of the slowest of them."""
+    """Duration of the slowest of these micro-batches."""
     messages_behind: int | None
     """Messages in Kafka still unread after the last micro-batch; None for a stream that reads no topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Last run of a job that ended by itself."""
+    """Last run of a job, not counting runs that were killed."""
 
     job: str
     started_at: datetime
@@ -106,9 +106,9 @@ class Status:
     at: datetime
     """When the status was taken (UTC)."""
     lines: int
-    """Lines and messages ever read."""
+    """Number of lines and Kafka messages that the lake has ever read."""
     rejected: int
-    """Number of them that became a rejected event."""
+    """Number of these lines and messages that became a rejected event."""
     tables: list[TableStatus]
     steps: list[StepStatus]
     streams: list[StreamStatus]
@@ -125,7 +125,7 @@ def status(lake: Lake, now: datetime) -> Status:
 
     Args:
         lake: The lake to look at.
-        now: The present time, with its zone; lags are counted up to it.
+        now: The present time, with its time zone. Lags are measured up to this time.
 
     Raises:
         LakeError: The table `ingestion_log` is missing.
@@ -153,7 +153,7 @@ def _table(lake: Lake, table: Table) -> TableStatus:
     rows = lake[table].read(version)
     newest = None
     if table == EVENTS:
-        # Find the newest date first: the log alone answers that, and then only one partition is read.
+        # Find the newest date first: Delta's log alone gives it, and then only that date's partition is read.
         date = rows.agg(F.max("event_date")).collect()[0][0]
         newest = rows.where(F.col("event_date") == F.lit(date)).agg(F.max("event_time")).collect()[0][0]
     elif table.name in _NEWEST:
@@ -164,7 +164,7 @@ def _table(lake: Lake, table: Table) -> TableStatus:
 
 
 def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
-    """Find how far each derived step is behind `events`, by the version that its last commit notes."""
+    """Find how far each step is behind `events`, from the note of the step's last commit."""
     covered: list[tuple[str, Table, Callable[[dict[str, Any]], object]]] = [
         ("trends", USER_TRENDS, lambda note: note["events_version"]),
         ("similarity", CO_INTERACTIONS, _processed_version),
@@ -175,8 +175,8 @@ def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
         if not lake[table].exists():
             continue
         if table is CO_INTERACTIONS:
-            # Search by application id, not by job: after `maintain` or `forget` has deleted rows, it also adds a commit
-            # whose note says which version of `events` is covered.
+            # Search by application id, not by job: after they deleted rows, `maintain` and `forget` also add a commit
+            # whose note names the version of `events` that the table includes.
             done = lake[table].last_commit(application=lake[table].properties()[APPLICATION])
         else:
             done = lake[table].last_commit(job=step)
@@ -187,13 +187,13 @@ def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
 
 
 def _processed_version(note: dict[str, Any]) -> int:
-    """Return the newest version of `events` that similarity has processed as a whole."""
+    """Return the newest version of `events` of which similarity has processed every row."""
     covered = covered_version(note)
     return covered if covered is not None else int(note["offset"]["reservoirVersion"]) - 1
 
 
 def _waiting_seconds(lake: Lake, version: int, now: datetime) -> float:
-    """Return the seconds since rows were first appended after a version of `events`; 0 where none were."""
+    """Return the seconds since the first append of rows after a version of `events`; 0 without such an append."""
     for later in commit_numbers(lake.files, EVENTS.name):
         if later > version and appends_rows(lake.files, EVENTS.name, later):
             return max(0.0, (now - commit_time(lake.files, EVENTS.name, later)).total_seconds())

@@ -27,8 +27,8 @@ class Deleted:
 def vacuum(lake: Lake, settings: Settings, retention: timedelta) -> dict[str, Deleted]:
     """Delete the files that no version within the retention needs.
 
-    Waits until nobody reads the lake. Then renews every view before it deletes files. Otherwise `verify` and the next
-    run could need a version whose files are gone, because a view was computed from it.
+    Waits until nobody reads the lake, renews every view and then deletes files. Without the renewal, `verify` and the
+    next run could need the deleted version that a view was computed from.
 
     Args:
         lake: The lake to clean.
@@ -46,7 +46,7 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta) -> dict[str, De
         renew_views(lake, settings)
         with lake.locks.tables(*(table.name for table in lake.present())):
             for table in lake.present():
-                # Skip a table without unneeded files. Delta would list every folder, and commit the start and the end.
+                # Skip a table without unneeded files: Delta would list every folder and commit a start and an end.
                 unneeded = unneeded_files(lake, table, retention)
                 if not unneeded:
                     continue
@@ -62,7 +62,7 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta) -> dict[str, De
 def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, int]:
     """Find the files of a table that no version within the retention needs.
 
-    Files written within the retention stay, as in Delta's own vacuum, because a commit still to come may name them.
+    Files written within the retention stay, as in Delta's own vacuum, because a job may be about to commit them.
 
     Returns:
         The size in bytes of each file, by its path below the table's folder.

@@ -1,4 +1,4 @@
-"""Check of promise 1 on a user's own lake: the maintained tables equal a recompute from `events`, row for row."""
+"""Check on a user's own lake that the maintained tables equal a recompute from `events`, row for row (promise 1)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Finding:
     against: str
     """The versions that the recompute used, in words; empty for a table that was not checked.
 
-    A table cannot be checked while the job that computes it has not finished for the first time.
+    A table cannot be checked before the job that computes it has finished once.
     """
 
     @property
@@ -62,7 +62,7 @@ class Finding:
 
 
 def verify(lake: Lake, tables: Collection[Table] = ()) -> Iterator[Finding]:
-    """Compare maintained tables with their recompute, with the settings recorded with them.
+    """Compare maintained tables with their recompute, using the settings recorded with each table.
 
     Args:
         lake: The lake to check.
@@ -109,7 +109,7 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
     extent = extent_of(events, retention_cutoff)
     if extent is None:
         return
-    # Compare open buckets only, because trends before the retention cutoff are frozen.
+    # Compare only buckets from the retention cutoff on, because older trends are never recomputed.
     is_open = F.lit(True)
     if retention_cutoff is not None:
         buckets = Buckets(settings)
@@ -125,8 +125,8 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
 def _trends_of(lake: Lake, table: Table, events_version: int) -> int:
     """Return the newest version of a trend table that a run wrote from this version of `events` or an older one.
 
-    The newest version of the table may be another. A run that was killed between two tables leaves the first tables
-    newer than the last one. And `forget` deletes rows from the last table first.
+    This need not be the table's newest version: a run that was killed between two tables leaves the first tables newer
+    than the last one, and `forget` deletes rows from the last table first.
     """
     before = None
     while (commit := lake[table].last_commit(before=before, job="trends")) is not None:
@@ -137,8 +137,8 @@ def _trends_of(lake: Lake, table: Table, events_version: int) -> int:
 
 
 def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
-    # Pin both tables under their locks, between two micro-batches, because only then both hold all that the newest
-    # note covers.
+    # Choose the versions under both tables' locks, between two micro-batches: only then do both tables hold all rows
+    # that the newest commit's note describes.
     with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
         done = _newest_whole_commit(lake)
         versions = lake.versions(BASKETS, CO_INTERACTIONS)
@@ -186,9 +186,9 @@ def _recommendations(lake: Lake, newest: int) -> Iterator[Finding]:
 
 
 def _newest_whole_commit(lake: Lake) -> Commit | None:
-    """Find the newest commit of `co_interactions` that covers whole versions of `events`; None where there is none.
+    """Find the newest commit of `co_interactions` that includes only whole versions of `events`; None without one.
 
-    Most commits are of a micro-batch, and a micro-batch may end within a version.
+    Most commits come from a micro-batch, which may end in the middle of a version of `events`.
     """
     application = lake[CO_INTERACTIONS].properties()[APPLICATION]
     before: int | None = None

@@ -1,8 +1,8 @@
-"""Event files of any size as one feed of lines in the order of their times.
+"""Reader that makes event files of any size into one feed: all lines, in the order of their event times.
 
-Lines stay as they are, byte for byte, even where they are no events. Each line gets the second of its delivery and is
-put aside on disk by date. Then one date after the other is sorted and played. A date has to fit into memory, but the
-files need not.
+Lines stay as they are, byte for byte, even if they are no events. Each line gets a second for its delivery and is first
+written to a temporary file for its date. Then one date after the other is sorted and played. The lines of one date have
+to fit into memory, but those of all files need not.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Seconds = npt.NDArray[np.int64]
 FORMATS = ("csv", "json", "jsonl", "ndjson", "parquet")
 
 _BLOCK = 16 * 2**20
-"""Bytes of a file that are read at a time."""
+"""Number of bytes that are read from a file at a time."""
 _DAY = 86_400
 _EARLIEST = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp())
-"""Earliest epoch second that is taken for the time of an event."""
+"""Earliest epoch second that counts as an event time. Earlier ones are taken for errors."""
 _SCHEMA = pa.schema([("second", pa.int64()), ("layout", pa.int16()), ("line", pa.large_binary())])
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Format of lines: `csv` with the names of its header, or `json`."""
+    """Format of a file's lines: `csv` with the column names of the header, or `json`."""
 
     format: str
     columns: tuple[str, ...]
@@ -62,7 +62,7 @@ class Day:
 
 
 class Feed:
-    """Lines of event files, put aside in a folder."""
+    """Lines of event files, stored by date in temporary files of a folder."""
 
     def __init__(self, folder: Path) -> None:
         # Raise the limit of open files, which often is 1,024, because one file per date stays open.
@@ -74,7 +74,7 @@ class Feed:
         self.lines = 0
 
     def read(self, files: Sequence[Path]) -> Iterator[Path]:
-        """Put the lines of all files aside.
+        """Read all files and store their lines by date.
 
         Args:
             files: Event files.
@@ -95,7 +95,7 @@ class Feed:
             writer.close()
 
     def put_aside(self, lines: pa.LargeBinaryArray, seconds: Seconds, layout: Layout) -> None:
-        """Put lines aside by date.
+        """Store lines in the temporary files of their dates.
 
         Args:
             lines: Lines with their line ends.
@@ -132,7 +132,7 @@ class Feed:
 
 
 def event_files(sources: Sequence[str]) -> list[Path]:
-    """List the event files: the named ones, and those in the named folders in the order of their names.
+    """List the event files: the given files, and the files in the given folders in the order of their names.
 
     Args:
         sources: Files and folders.
@@ -158,7 +158,7 @@ def event_files(sources: Sequence[str]) -> list[Path]:
 
 
 def event_seconds(lines: pa.LargeBinaryArray, layout: Layout) -> Seconds:
-    """Find out when the event of each line happened. Time zones are ignored: every time is taken for UTC.
+    """Find the event time of each line. Time zones are ignored: every time is taken for UTC.
 
     Args:
         lines: Lines of events.
@@ -188,7 +188,7 @@ def _digits(text: Any) -> Any:
 
 
 def _filled(seconds: Seconds, last_known: int) -> tuple[Seconds, int]:
-    """Give each line without a time the time of the line before it, and return the last time as well."""
+    """Give each line without a time the time of the line before. Return all times, and the last one once more."""
     known = seconds >= 0
     if not known.any():
         return np.full(len(seconds), last_known), last_known
@@ -247,7 +247,7 @@ def _lines(data: bytes) -> pa.LargeBinaryArray:
 
 
 def _parquet_blocks(path: Path) -> Iterator[tuple[Layout, pa.LargeBinaryArray]]:
-    """Write the rows of a Parquet file as lines of CSV."""
+    """Yield the rows of a Parquet file as lines of CSV."""
     file = pq.ParquetFile(path)
     names = [name for name in file.schema_arrow.names if name.lower() in FIELDS]
     if "event_time" not in map(str.lower, names):

@@ -1,7 +1,7 @@
-"""`replay`: event files as a live feed into a folder or a Kafka topic, in event-time order, at a chosen pace.
+"""Command `replay`: plays event files as a live feed into a folder or Kafka topic, by event time, at a chosen pace.
 
-The position is kept in a file, so that a stopped replay can continue. A folder gets every line once, however the replay
-was stopped. A topic gets every line at least once, and ingestion drops the repeats.
+A file keeps the replay's position, so that a stopped replay can continue. A folder gets every line once, however the
+replay was stopped. A topic gets every line at least once, and ingestion drops the repeats.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROGRESS_INTERVAL = 2.0
 
 @dataclass(slots=True)
 class Position:
-    """Position of a replay in its feed."""
+    """Position of a replay: how many lines of the feed are delivered."""
 
     file: Path
     replay: str
@@ -42,7 +42,7 @@ class Position:
     done: int = 0
     """Number of lines that are delivered."""
     planned: int = 0
-    """Value of `done` after the delivery in progress. A kill may leave the lines in between delivered or not."""
+    """Value of `done` after the delivery in progress. After a kill, the lines in between may be delivered or not."""
 
     @classmethod
     def of(cls, file: Path, replay: str, *, restart: bool) -> Position:
@@ -51,13 +51,13 @@ class Position:
         Args:
             file: File of the position.
             replay: Hash of the files that are played.
-            restart: Whether to begin at the first line, whatever the file says.
+            restart: Whether to ignore the file and begin at the first line.
 
         Returns:
-            The position; the begin of the feed where there is no file.
+            The position in the file; the begin of the feed if the file does not exist.
 
         Raises:
-            UsageError: The file holds the position of another replay, or none.
+            UsageError: The file holds no position, or the position of a replay of other files.
         """
         if restart or not file.exists():
             return cls(file, replay)
@@ -91,10 +91,10 @@ class Pace:
     rate: float | None = None
     """Lines a second."""
     speed: float | None = None
-    """Multiple of the speed at which the events happened."""
+    """Speed as a multiple of the speed at which the events happened."""
 
     def due(self, day: Day, at: int, lines: int, since_start: float, begin: float) -> int:
-        """Find the lines that are due.
+        """Find which lines of a day are due.
 
         Args:
             day: Lines of a day.

@@ -1,4 +1,4 @@
-"""Sinks of a replay: a folder, or a Kafka topic."""
+"""Sinks of a replay, which receive the lines: a folder, or a Kafka topic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lambda_spark.replay.feed import Day, Layout
 from lambda_spark.settings import KafkaSettings
 
 _MAX_QUEUED_MESSAGES = 500_000
-"""Largest number of messages that the Kafka client queues."""
+"""Largest number of messages that wait in the Kafka client to be sent."""
 
 
 class Sink(Protocol):
@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 class FolderSink:
-    """Files of consecutive lines. Each file is moved into the folder when it is complete."""
+    """Sink that writes lines to files of a folder. Each file gets its final name when it is complete."""
 
     def __init__(self, folder: Path, layouts: Sequence[Layout], name: str) -> None:
         self._folder = folder
@@ -46,7 +46,7 @@ class FolderSink:
         self._name = name
 
     def deliver(self, day: Day, start: int, end: int, number: int) -> None:
-        """Write a file for each layout among the lines."""
+        """Write one file for each layout that the lines have."""
         present = day.layouts[start:end]
         for layout in np.unique(present).tolist():
             chosen = np.flatnonzero(present == layout)
@@ -54,7 +54,7 @@ class FolderSink:
             self._write(number, layout, lines if len(chosen) == end - start else lines.take(pa.array(chosen)))
 
     def _write(self, number: int, layout: int, lines: pa.LargeBinaryArray) -> None:
-        """Write a file, unless a file of its name exists because it was delivered before the replay was killed."""
+        """Write a file, unless one with the same name exists from a delivery that a kill interrupted."""
         first_line = self._layouts[layout].header
         suffix = "csv" if self._layouts[layout].format == "csv" else "jsonl"
         name = f"replay-{self._name}-{number:012}-{layout}.{suffix}"
@@ -69,7 +69,7 @@ class FolderSink:
 
 
 class TopicSink:
-    """Messages of JSON in a Kafka topic, all messages of a user in one partition.
+    """Sink that sends JSON messages to a Kafka topic, all messages of a user to one partition.
 
     A line that is no event is sent as it is.
 
@@ -147,8 +147,8 @@ def message(line: bytes, layout: Layout) -> tuple[bytes, bytes | None]:
         layout: The line's layout.
 
     Returns:
-        The value and the key of the message. The value is the event as JSON and the key its user. A line that is no
-        event is the value as it is, without a key.
+        The value and the key of the message. The value is the event as JSON, and the key is the user's id. For a line
+        that is no event, the value is the unchanged line, and there is no key.
     """
     if layout.format == "json":
         user = re.search(rb'"user_id"\s*:\s*"?(\d+)', line)
@@ -165,9 +165,9 @@ def message(line: bytes, layout: Layout) -> tuple[bytes, bytes | None]:
 
 
 def _producer_options(settings: KafkaSettings) -> dict[str, str]:
-    """Read the client properties and translate those that librdkafka names differently from Java clients.
+    """Read the Kafka client properties, and translate those that have other names in librdkafka than in Java clients.
 
-    These are the user and the password of SASL, and the file of trusted certificates, which has to be a PEM file.
+    These are the SASL user and password, and the file of trusted certificates, which has to be a PEM file.
     """
     if not settings.properties_file:
         return {}

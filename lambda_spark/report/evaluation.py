@@ -63,8 +63,8 @@ def evaluation_lines(rows: pd.DataFrame) -> Iterator[str]:
 
     Yields:
         One JSON object per method, protocol, treatment of repeats and slice, with the counts and each metric. Its
-        `differences` maps some metrics to the difference from the recommender's value and both ends of its 95 %
-        interval. Only the other methods on all targets have such differences.
+        `differences` maps some metrics to [difference from the recommender's value, low, high], where low and high are
+        the ends of the 95 % interval. It is filled only for the other methods, and only on all targets.
     """
     for identity, part in rows.groupby(_IDENTITY, sort=False):
         values = dict(zip(part["metric"], part["value"].round(6), strict=True))

@@ -13,7 +13,7 @@ from lambda_spark.operations.restore import Undo
 from lambda_spark.text import table
 
 _SHOWN = 10
-"""Maximum number of names in a list."""
+"""Maximum number of file names that one list prints."""
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 

@@ -12,8 +12,8 @@ def account_lines(account: Account, what: str = "") -> list[str]:
     """Describe what became of the lines read, and name the files that need attention.
 
     Args:
-        account: The account of the lines.
-        what: Name of the source; by default the number of new files.
+        account: How many lines were read, what became of them, and which files need attention.
+        what: Name of the source, printed first. If empty, the number of new files is printed there.
     """
     lines = [
         f"ingest: {what or f'{account.parts} new files'}, {account.lines:,} lines read = {account.events:,} events"

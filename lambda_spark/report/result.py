@@ -16,7 +16,7 @@ from lambda_spark.storage.tables import CATEGORY_TRENDS, RECOMMENDATIONS, USER_T
 from lambda_spark.text import strip_control_characters, table
 
 _TOP = 5
-"""Maximum number of rows of a table."""
+"""Maximum number of rows in a printed table."""
 _FIGURES = {"growth": "+.3f", "trend_pct": ".1f", "change_pct": "+.0f", "z": "+.1f", "score": ".4f", "price": ".2f"}
 
 

@@ -13,18 +13,18 @@ from lambda_spark.settings import RecommendationSettings
 from lambda_spark.storage.tables import STEADY
 
 FILL_DEPTH = 200
-"""Number of the store's products in demand that are kept ready to fill up lists."""
+"""Number of products, the most in demand in the whole store, that are available to fill up short lists."""
 CATEGORY_FILL_DEPTH = 50
-"""Number of products in demand of each category that are kept ready to fill up lists."""
+"""Number of products per category, the most in demand in it, that are available to fill up short lists."""
 
 DEMAND_BUCKETS = 8
-"""Number of newest buckets from which demand is estimated."""
+"""Number of time buckets, the newest ones, from which demand is estimated."""
 _DRIFT = 0.04
-"""Variance of a share's relative move from one bucket to the next; its standard deviation is 20 %.
+"""Variance of the relative change of a product's share from one bucket to the next; the standard deviation is 20 %.
 
-Measured with first-time visitors of real and made-up stores. More of them find a product in lists by these shares than
-among the most popular products of all time or of the last bucket, or nearly as many. Values from 0.03 to 0.06 do
-equally well.
+Measured with first-time visitors of real and made-up stores. More of them, or nearly as many, find a product in a list
+ordered by these shares than in a list of the most popular products of all time or of the last bucket. Values from 0.03
+to 0.06 do equally well.
 """
 
 
@@ -64,10 +64,10 @@ def eligible_products(products: DataFrame, settings: RecommendationSettings) -> 
 
 
 def category() -> Column:
-    """Return the key by which products belong to one category.
+    """Return the key of a product's category. Products with the same key belong to the same category.
 
     Returns:
-        The category id as a string, because it is finer than the path; the category path where the id is null.
+        `category_id` as a string, because it is finer than `category_code`; `category_code` where the id is null.
     """
     return F.coalesce(F.col("category_id").cast("string"), "category_code")
 
@@ -84,7 +84,7 @@ def trending_products(trends: DataFrame) -> DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Facts about products that recommending joins to profiles. Each of the tables is small enough to broadcast."""
+    """Facts about products, which are joined to profiles to make lists. Each table is small enough to broadcast."""
 
     neighbours: DataFrame
     """Per product: product_id, eligible (whether it may be recommended), candidates.
@@ -99,11 +99,12 @@ class Catalogue:
     near: DataFrame
     """Per category: category, `near`, an array of its products most in demand, at most CATEGORY_FILL_DEPTH."""
     store: DataFrame
-    """One row: `in_store`, an array of the products most in demand, at most FILL_DEPTH."""
+    """One row: `in_store`, an array of the products most in demand in the whole store, at most FILL_DEPTH."""
     attributes: DataFrame
     """Per product: product_id, category_code, brand, price, growth, direction, current, previous, events.
 
-    The four columns of the trend are null where it is steady. `events` counts interactions in the newest buckets.
+    growth, direction, current and previous are null where the trend is steady. `events` counts the interactions in the
+    newest DEMAND_BUCKETS buckets.
     """
 
 
@@ -114,13 +115,13 @@ def catalogue(
     demand: DataFrame,
     settings: RecommendationSettings,
 ) -> Catalogue:
-    """Make the catalogue from the tables of these names.
+    """Make the catalogue from the tables that the arguments are named after.
 
     Args:
         products: Rows of `products`.
         similar_items: Rows of `similar_items`.
-        trends: Rows of `trends` of one bucket.
-        demand: Rows of `demand` with their `age`, as `in_demand` takes them.
+        trends: Rows of `trends`, all from one time bucket.
+        demand: Rows of `demand` with the column `age` that `in_demand` needs.
         settings: Which products may be recommended.
 
     Raises:
@@ -145,10 +146,10 @@ def catalogue(
 def in_demand(demand: DataFrame) -> DataFrame:
     """Estimate each product's present share of demand.
 
-    The share of a product follows a gamma distribution, given by its mean and by its variance relative to the squared
-    mean. From bucket to bucket the share drifts, and it drifts less in a bucket that is not over yet. The events of
-    each bucket, which are Poisson, then correct the estimate. So a product with few events is averaged over all the
-    buckets, and a product with many events is judged by the newest ones.
+    A product's share is modelled by a gamma distribution, given by its mean and by its variance relative to the squared
+    mean. Each step to a newer bucket adds variance, and less of it if that bucket is not over yet. The product's events
+    in the bucket, modelled as Poisson, then correct mean and variance. So the share of a product with few events is an
+    average over all the buckets, and that of a product with many events follows the newest buckets.
 
     Args:
         demand: Rows of `demand` of the newest DEMAND_BUCKETS buckets, with `age`, 0 for the newest bucket.
@@ -183,7 +184,7 @@ def in_demand(demand: DataFrame) -> DataFrame:
 
 
 def usable_neighbours(similar_items: DataFrame, eligible: DataFrame) -> DataFrame:
-    """Keep the neighbours by views that may be recommended.
+    """Keep the pairs of the relation `viewed` whose similar product may be recommended.
 
     Args:
         similar_items: Rows of `similar_items`.

@@ -27,17 +27,17 @@ class Views:
     products: DataFrame
     similar_items: DataFrame
     trends: DataFrame
-    """Rows of one bucket."""
+    """Rows of one time bucket, which begins at `bucket`."""
     demand: DataFrame
-    """Rows of the newest DEMAND_BUCKETS buckets, with `age`: the number of buckets before the newest, which has 0."""
+    """Rows of the newest DEMAND_BUCKETS buckets, with `age`: 0 for the newest bucket, 1 for the one before, etc."""
     bucket_length: str
-    """The setting `trends.bucket`, as it is recorded with the trends."""
+    """The setting `trends.bucket`, as it is recorded with the trends, like `10080 minutes`."""
     bucket: Column
-    """First moment of the bucket that the trends are from."""
+    """First moment of the time bucket that the trends are from."""
     when: str
-    """Words for the bucket of the trends, like `in the week from 2019-11-04`."""
+    """A phrase for that bucket, like `in the week from 2019-11-04`."""
     since: str
-    """Words for the moment from which demand is counted, like `since 2019-09-23`."""
+    """A phrase for the moment from which demand is counted, like `since 2019-09-23`."""
 
     def newest_date(self) -> date | None:
         """Return the date of the newest event; None without events."""
@@ -54,13 +54,13 @@ def pin_views(lake: Lake, done: Commit | None = None) -> Views:
 
     Args:
         lake: The lake to read.
-        done: A commit of `recommend`. Its tables are pinned at the versions that it read. None pins the newest
-            versions.
+        done: A commit by the job `recommend`. The tables are pinned at the versions that the job read for it. None
+            pins the newest versions.
 
     Raises:
         LakeError: A job that must run before `recommend` has not run.
     """
-    # `trends` writes `user_trends` last, so this table says that the job is done.
+    # The job `trends` writes `user_trends` last, so this table exists only if the job has run to its end.
     for table, job in ((EVENTS, "ingest"), (USER_TRENDS, "trends"), (SIMILAR_ITEMS, "similarity")):
         if not lake[table].exists():
             raise LakeError(
@@ -68,7 +68,7 @@ def pin_views(lake: Lake, done: Commit | None = None) -> Views:
             )
     note = done.note if done is not None else {}
     versions = note.get("versions") or lake.versions(*INPUTS)
-    # Fall back to the table's property, because notes of older commits have no bucket length.
+    # Fall back to the table's property, because the metadata of older commits has no bucket length.
     bucket_length = note.get("bucket") or lake[TRENDS].properties().get("bucket", "")
 
     def read(table: Table) -> DataFrame:
@@ -95,10 +95,10 @@ def newest_views(
     demand: DataFrame,
     bucket_length: str,
 ) -> Views:
-    """Make the views from whole tables.
+    """Make the views from whole tables, by selecting the time buckets to serve.
 
-    The trends are those of the newest complete bucket, else of the newest one. Demand ends at the newest bucket of the
-    trends. Without any trends, demand's own newest bucket is used for both.
+    `trends` keeps the newest complete bucket, or the newest one if none is complete. `demand` ends at the newest bucket
+    that has trends. Without any trends, the newest bucket of `demand` is used for both.
 
     Args:
         versions: The version of each table, by name.
@@ -118,7 +118,7 @@ def newest_views(
     elapsed = F.unix_micros(F.lit(newest).cast("timestamp")) - F.unix_micros("bucket_start")
     age = F.floor(elapsed / F.lit(length // length.resolution)).cast("int")
     # End demand at the newest bucket of the trends, because the job commits `demand` and `trends` one after the other.
-    # Between the two commits, or after a kill there, one table has a bucket that the other does not have yet.
+    # Between the two commits, or after a kill at that point, one table has a bucket that the other lacks.
     span = (F.lit(moment).cast("timestamp") for moment in (oldest, newest))
     recent = demand.where(F.col("bucket_start").between(*span))
     return Views(
@@ -142,8 +142,8 @@ def newest_buckets(trends: DataFrame) -> tuple[datetime | None, datetime | None]
         trends: Rows of `trends`.
 
     Returns:
-        A pair of first moments, both None without trends. The first is of the newest complete bucket that has trends,
-        else of the newest bucket. The second is of the newest bucket, complete or not.
+        The first moments of two buckets, both None without trends: of the newest complete bucket that has trends (or
+        of the newest bucket if none is complete), and of the newest bucket, complete or not.
     """
     newest = F.max("bucket_start")
     complete, any_trend = trends.agg(F.max(F.when(F.col("complete"), F.col("bucket_start"))), newest).collect()[0]
@@ -151,7 +151,7 @@ def newest_buckets(trends: DataFrame) -> tuple[datetime | None, datetime | None]
 
 
 def bucket_words(start: datetime, length: str) -> str:
-    """Put a bucket into words.
+    """Describe a time bucket in words.
 
     Args:
         start: The first moment of the bucket.

@@ -1,4 +1,4 @@
-"""The list of one user, for a person who waits for it: the same rows that the serving job makes for all users.
+"""The list of one user, made within a short wait, with the rows that the serving job would make for this user.
 
 Spark takes seconds to plan the query for all users. Here small queries fetch the rows that the profile needs, and
 Python ranks a few hundred candidates.
@@ -37,7 +37,7 @@ class _Entry:
     """A product that may be in the list."""
 
     order: tuple[int, int, int]
-    """The tier (see `Tier`), the position of a profile item, and the place within both; the smallest is the best."""
+    """Sort key, the best first: the tier (see `Tier`), the position of a profile item, and the place within both."""
     product_id: int
     score: float | None = None
     because_of: Row | None = None
@@ -152,7 +152,7 @@ def _candidates(items: list[Row], similar: list[Row], settings: RecommendationSe
         for product_id, similarity in itself + neighbours[item.product_id]:
             given = points_of_value(item.weight * similarity)
             points[product_id] += given
-            # Compare points without their last bits, because `recommendations` keeps the position there.
+            # Compare points without their last bits, because recommendations.py stores the position in these bits.
             coarse = given >> POSITION_BITS
             if given > 0 and coarse > top_contributors.get(product_id, (-1, item))[0]:
                 top_contributors[product_id] = (coarse, item)
@@ -176,7 +176,7 @@ def _scored(
 
 
 def _fills(categories: list[str | None], products: list[Row]) -> list[_Entry]:
-    """Make the entries that fill up a list, the best first. Each product has its best entry only.
+    """Make the entries that fill up a short list, the best first. A product keeps only the best of its entries.
 
     Args:
         categories: The category of each profile item, the latest item first; None for an item without one.
@@ -214,7 +214,7 @@ def _limit_categories(
 
 
 def _reason(entry: _Entry, product: Row, trend: Row | None, views: Views) -> str:
-    """Say why a product is in the list, as `recommendations` says it."""
+    """Say why a product is in the list, in the same words as recommendations.py."""
     tier, _, _ = entry.order
     category = product.category_code or reasons.UNNAMED_CATEGORY
     place = reasons.IN_CATEGORY.format(category=category) if tier == Tier.NEAR else ""

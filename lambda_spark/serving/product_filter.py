@@ -16,8 +16,8 @@ from lambda_spark.storage.tables import PRODUCTS
 def predicate(spark: SparkSession, text: str) -> Column:
     """Turn a text like `price > 10 and brand is not null` into a condition.
 
-    The operator writes the filter, so any expression is allowed whose result depends on the product alone. Otherwise
-    `verify` could not recompute the lists.
+    The operator writes the filter, so it may be any expression whose result depends on the product alone. If the result
+    depended on anything else, the job `verify` could not recompute the lists.
 
     Args:
         spark: The session that parses the text.
@@ -31,10 +31,10 @@ def predicate(spark: SparkSession, text: str) -> Column:
             clock, the user or chance.
     """
     if "${" in text:
-        # Spark would replace it by a variable's value, for example one of the environment.
+        # Spark would replace `${…}` by the value of a variable, for example of an environment variable.
         raise _refused("it may not refer to a variable (${…})")
     if re.search(r"['\"]\s*(now|today|tomorrow|yesterday)\s*(UTC\s*)?['\"]", text, re.IGNORECASE):
-        # Spark would replace such a text by a moment of today's, where a date or a time is needed.
+        # Where a date or a time is needed, Spark would turn such a text into one that depends on the clock.
         raise _refused("it may not name a moment of the clock; write a date like date '2019-11-01'")
     schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns)
     no_products = spark.createDataFrame([], schema)

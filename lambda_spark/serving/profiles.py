@@ -25,7 +25,7 @@ def interest_level(event_type: Column) -> Column:
 
 
 def profiles(events: DataFrame, settings: RecommendationSettings, *, active_since: Column | None = None) -> DataFrame:
-    """Make each user's profile, and add the products that the user bought outside it.
+    """Make each user's profile, and add the products that the user bought but that are not in the profile.
 
     Args:
         events: Rows of `events`.
@@ -35,9 +35,9 @@ def profiles(events: DataFrame, settings: RecommendationSettings, *, active_sinc
     Returns:
         One row per user and product, partitioned by user.
         user_id;
-        position: place in the profile, 0 the latest; null outside the profile;
+        position: place in the profile, 0 for the latest product; null outside the profile;
         product_id;
-        interest_level: that of the strongest event type of this user and product;
+        interest_level: the level of the strongest event type that this user and product have;
         weight: the weight of that type times profile_decay to the power of the position; null outside the profile;
         bought: whether the user purchased the product.
     """

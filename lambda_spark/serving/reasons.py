@@ -14,7 +14,7 @@ INTERACTION_WORDS = {"view": "viewed", "cart": "put into the cart", "purchase": 
 """The word for each event type in a reason, from the weakest sign of interest to the strongest."""
 
 BECAUSE = "because you {word} {product_id}"
-"""Template for a product that was scored by the profile. `word` is one of INTERACTION_WORDS."""
+"""Template for a product whose score comes from the user's profile. `word` is one of INTERACTION_WORDS."""
 RISING = "{rising}{place}: {previous} → {current} views {when}"
 """Template for a product with a rising trend. `rising` is MORE_VIEWS or MORE_SHARE; `place` is IN_CATEGORY or empty."""
 BECAUSE_AND_RISING = "{because}; {rising}"
@@ -32,7 +32,7 @@ MORE_SHARE = "rising in share"
 In a shrinking store a product can gain share while it loses views.
 """
 IN_CATEGORY = " in {category}, where you looked"
-"""Template for the place of a product from a category of the profile."""
+"""Template for `place`, used for a product from a category of the user's profile."""
 UNNAMED_CATEGORY = "the category"
 """Name of a category whose products have no category code."""
 

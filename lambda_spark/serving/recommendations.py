@@ -1,8 +1,8 @@
 """Each user's list with reasons, made from profiles and the catalogue. Pure.
 
-Profiles are partitioned by user and everything else is broadcast, so no rows are exchanged after the profiles. Only
-numbers are summed per user and candidate, because Spark aggregates numbers in hash tables. Texts are joined to the
-finished lists, which are short.
+Profiles are partitioned by user and everything else is broadcast, so Spark shuffles no rows once the profiles
+are made. Only numbers are aggregated per user and candidate, because Spark aggregates numbers in hash tables. Texts are
+joined to the finished lists, which are short.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from lambda_spark.serving.catalogue import Catalogue
 from lambda_spark.settings import RecommendationSettings
 
 POINTS = 1_000_000_000
-"""Points per unit of a score. Scores are summed as integers of points, so that a sum does not depend on its order."""
+"""Number of points in a score of 1. Scores are summed as whole points, so that the order of summing does not matter."""
 MOST_POINTS = float(1 << 52)
 """Most points that one profile item gives to one product.
 
-This limit is needed because a decayed lift has no bound. The sum of 1,024 such numbers fits 64 bits.
+This limit is needed because a similarity (a decayed lift) has no upper bound. The sum of 1,024 numbers up to the limit
+fits 64 bits.
 """
 POSITION_BITS = 10
-"""Bits for a position in a profile. The points of two profile items are compared without these last bits."""
+"""Number of bits for a position in a profile. Points of profile items are compared without this many last bits."""
 
 
 class Tier(IntEnum):
-    """Grounds for a product's place in a list, the best first."""
+    """Why a product is in a list, the best reason first."""
 
     SCORED = 0
-    """The profile scored the product."""
+    """The product has a score, which comes from the user's profile."""
     NEAR = 1
     """The product fills up the list, because it is in demand in a category of the profile."""
     STORE = 2
@@ -51,7 +52,7 @@ _Number = TypeVar("_Number", Column, float)
 
 
 def _unrounded_points(contribution: _Number) -> _Number:
-    """Turn what a profile item contributes to a product's score into points, neither bounded nor rounded.
+    """Convert a profile item's contribution to a product's score into points, not yet bounded or rounded.
 
     Args:
         contribution: The weight of the profile item times the similarity, at least 0.
@@ -65,7 +66,7 @@ def _unrounded_points(contribution: _Number) -> _Number:
 def points_of_column(contribution: Column) -> Column:
     """Turn contributions into whole points in Spark; see `_unrounded_points`. Null stays null."""
     points = _unrounded_points(contribution)
-    # Do not use `round`, because it goes by way of a decimal's text. Do not use `least`, because it ignores nulls.
+    # Do not use `round`, which converts through the text of a decimal. Do not use `least`, which ignores nulls.
     return F.floor(F.when(points > MOST_POINTS, MOST_POINTS).otherwise(points))
 
 
@@ -80,7 +81,7 @@ def score_of(points: _Number, growth: _Number, trend_weight: float) -> _Number:
     Args:
         points: The sum of the points that the profile gives to the product.
         growth: The growth of the product's views in (-1, 1); 0 where its trend is steady.
-        trend_weight: The setting of this name, 0 to 1.
+        trend_weight: The setting `recommendations.trend_weight`, 0 to 1.
 
     Returns:
         The similarity to the profile, times 1 + trend_weight · growth.
@@ -98,8 +99,8 @@ def recommend(
             profile and gets the products most in demand.
         catalogue: The facts about products.
         settings: What may be in a list.
-        when: Words for the bucket that the trends are from.
-        since: Words for the moment from which demand is counted.
+        when: A phrase for the time bucket that the trends are from.
+        since: A phrase for the moment from which demand is counted.
 
     Returns:
         user_id, rank (1 the best), product_id, category_code, brand, price, reason, trend_growth in (-1, 1);
@@ -115,12 +116,12 @@ def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: Recommendat
 
     Returns:
         user_id, product_id, points;
-        top_contributor: the profile item that gives most points, as `_top_contributor` packs it;
-        packed_flags: position in the profile, interest_level, and whether the product is barred, in one number; null
-        where the user did not touch the product.
+        top_contributor: the profile item that gives most points, encoded by `_top_contributor`;
+        packed_flags: one number that encodes the position in the profile, the interest_level, and whether the product
+        is barred (may not be recommended); null where the user did not touch the product.
     """
     # Explode the candidates of profile items only. A bought product outside the profile gives no points to others, but
-    # its row must stay, because it bars the product.
+    # its row must stay, because the row keeps the product out of the list.
     candidate = F.explode_outer(F.when(F.col("weight").isNotNull(), F.col("candidates")))
     each = profiles.join(F.broadcast(catalogue.neighbours), on="product_id", how="left").select(
         "user_id",
@@ -149,15 +150,15 @@ def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: Recommendat
 
 
 def _top_contributor(points: Column) -> Column:
-    """Pack points and position into a number that is greatest for the item that gives most points.
+    """Encode an item's points and position as one number, which is greatest for the item that gives most points.
 
-    The position, counted down, takes the place of the last POSITION_BITS bits. So the latest of equal items wins.
+    The last POSITION_BITS bits hold the position, counted down from _POSITIONS - 1. So the latest of equal items wins.
     """
     return points.bitwiseAND(~(_POSITIONS - 1)).bitwiseOR(F.lit(_POSITIONS - 1) - F.col("position"))
 
 
 def _scored(candidates: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Add the score to candidates, null where a candidate may not be in the list."""
+    """Add the column `score` to candidates; it is null where the candidate may not be in the list."""
     score = score_of(F.col("points"), F.coalesce("growth", F.lit(0.0)), settings.trend_weight)
     usable = ~_is_barred() & (F.col("points") > 0)
     scored = candidates.join(F.broadcast(catalogue.growths), on="product_id", how="left").withColumn(
@@ -175,7 +176,7 @@ def _is_barred() -> Column:
 
 
 def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
-    """Collect one row per user.
+    """Collect each user's scored products and profile into one row.
 
     Returns:
         user_id;
@@ -225,12 +226,13 @@ def _entry(tier: Column, product_id: Column, score: Column, top_contributor: Col
 def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
     """Fill up the short lists, with more products than a list needs.
 
-    A short list is exploded into its profile items. Each item fetches the products in demand of its category. They are
-    then collected again by user.
+    A user with a short list gets one row per profile item. Each row is joined to the products most in demand in the
+    item's category. The rows are then grouped by user again.
 
     Returns:
         One row per user and product that may be in the user's list: user_id, product_id, place (0 the best), tier,
-        score, because_of and interest_level (of the top contributor), own (whether it is in the profile and boosted).
+        score, because_of and interest_level (of the top contributor), own (whether the product is in the profile and
+        boosted).
     """
     is_short = F.size("scored") < settings.list_length
     unwanted = F.concat("barred", "scored.product_id")

@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecommendationRun:
-    """What a run did."""
+    """What a run of the job `recommend` read and wrote."""
 
     versions_read: dict[str, int]
     written: int | None
-    """The version written; None where nothing had changed."""
+    """The version of `recommendations` that was written; None if nothing had changed."""
 
 
 def update_recommendations(lake: Lake, settings: RecommendationSettings) -> RecommendationRun:
@@ -50,7 +50,7 @@ def update_recommendations(lake: Lake, settings: RecommendationSettings) -> Reco
 
 
 def is_up_to_date(lake: Lake, settings: RecommendationSettings) -> bool:
-    """Whether the written lists have these settings and are those of the tables as they are now."""
+    """Whether the written lists were made with these settings and from the present rows of the tables."""
     if not lake[RECOMMENDATIONS].exists() or not lake[RECOMMENDATIONS].has_settings(recorded(settings)):
         return False
     done = lake[RECOMMENDATIONS].last_commit(job="recommend")

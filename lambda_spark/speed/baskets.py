@@ -10,7 +10,7 @@ from lambda_spark.event_format import INTERACTIONS
 BASKET = ["user_id", "user_session", "event_date", "relation"]
 """Columns that identify a basket.
 
-Keep `user_id` first, because it has the most values: Spark sorts fastest when the first column differs most.
+Keep `user_id` first: Spark sorts fastest if the first column has the most distinct values.
 """
 
 EVENT_COLUMNS = ["event_date", "event_time", "event_type", "product_id", "user_id", "user_session"]
@@ -30,8 +30,8 @@ def basket_rows(events: DataFrame) -> DataFrame:
 
     Returns:
         event_date, relation, user_id, user_session, product_id and first_time (the time of the event). user_session is
-        `''` in `bought` baskets and where an event has no session. It is never null, because a join on null finds
-        nothing.
+        `''` in `bought` baskets and where an event has no session. user_session is never null, because a join on
+        null finds nothing.
     """
     is_purchase = F.col("event_type") == "purchase"
     relations = F.when(is_purchase, F.array(F.lit(VIEWED), F.lit(BOUGHT))).otherwise(F.array(F.lit(VIEWED)))
@@ -59,7 +59,8 @@ def basket_items(events: DataFrame) -> DataFrame:
         events: The columns of EVENT_COLUMNS.
 
     Returns:
-        The columns of `basket_rows`, partitioned by date and user. first_time is the time of the item's first event.
+        The columns of `basket_rows`, partitioned by date and user. first_time is the time of the item's first
+        event in the basket.
     """
     return (
         basket_rows(events)

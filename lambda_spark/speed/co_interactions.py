@@ -1,6 +1,6 @@
-"""The counts that a basket contributes to the co-occurrence matrix. Pure functions of DataFrames.
+"""Co-interaction counts: what each basket adds to the co-occurrence matrix of items. Pure functions of DataFrames.
 
-The stream and a full recompute share this one definition.
+The stream and a full recompute both use these functions.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pyspark.sql import functions as F
 from lambda_spark.speed.baskets import BASKET
 
 STRENGTH_UNITS = 60
-"""Strength is counted in units of 1/60, because 1/steps is then a whole number for up to 6 steps.
+"""The strength of a pair of items is counted in units of 1/60.
 
-Sums of whole numbers are exact in any order.
+So a strength of 1/steps is a whole number for 1 to 6 steps, and sums of whole numbers are exact in any order.
 """
 
 PAIR = ["event_date", "relation", "item_a", "item_b"]
@@ -32,8 +32,9 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
         window: The most steps between two items, 1 to 6.
 
     Returns:
-        event_date, relation, item_a, item_b (at least item_a), baskets and strength (in units of 1/60). (i, i) counts
-        the baskets of item i, and (0, 0) counts all baskets, both with strength 0. Rows that cancel out are left out.
+        event_date, relation, item_a, item_b (at least item_a), baskets and strength (in units of 1/60). The row of
+        item_a = item_b = i counts the baskets of item i, and item_a = item_b = 0 counts all baskets, both with strength
+        0. Rows whose baskets and strength add up to 0 are left out.
     """
     basket = Window.partitionBy(*BASKET, "weight").orderBy("first_time", "product_id")
     item = F.col("product_id")
@@ -96,10 +97,10 @@ def withdrawn_contributions(items: DataFrame, *, window: int) -> DataFrame:
 
 
 def total_counts(counts: DataFrame) -> DataFrame:
-    """Add up the rows of the `co_interactions` table by key.
+    """Add up the rows of the `co_interactions` table that agree in the columns of PAIR.
 
     Returns:
-        One row per key: the columns of PAIR, baskets and strength. Keys for which both are 0 are left out.
+        The columns of PAIR, baskets and strength. Rows in which baskets and strength are both 0 are left out.
     """
     return (
         counts.groupBy(*PAIR)
@@ -112,14 +113,15 @@ def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -
     """Put the known and the new items of the same baskets side by side.
 
     Args:
-        known: Stored items: the columns of BASKET, product_id and first_time. An item's smallest first_time counts.
+        known: Stored items: the columns of BASKET, product_id and first_time. If an item has several rows, its
+            smallest first_time counts.
         new: New items, with the same columns and the same rule.
         by_date: Whether to partition the rows by date only, not by date and user. They can then be written as one file
             per date without another exchange.
 
     Returns:
-        One row per item: the columns of BASKET, product_id, known_time and new_time. A time is null where the item is
-        not on that side.
+        One row per item: the columns of BASKET, product_id, known_time and new_time. known_time is null where the item
+        is not in `known`, and new_time where it is not in `new`.
     """
     missing = F.lit(None).cast("timestamp")
     sides = known.select(
@@ -133,7 +135,7 @@ def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -
 
 
 def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
-    """Compute contributions(known ∪ new) - contributions(known).
+    """Compute how new items change the counts: contributions(known ∪ new) - contributions(known).
 
     Args:
         changes: The rows of `basket_changes`.
@@ -186,10 +188,10 @@ def compacted_baskets(baskets: DataFrame) -> DataFrame:
 
 
 def compacted_counts(counts: DataFrame) -> DataFrame:
-    """Add up the rows of the `co_interactions` table by key, with the newest batch_id of the date.
+    """Add up the rows of the `co_interactions` table as `total_counts` does, with the newest batch_id of each date.
 
     Returns:
-        The columns of the `co_interactions` table. Keys for which both counts are 0 are left out.
+        The columns of the `co_interactions` table. Rows in which baskets and strength are both 0 are left out.
     """
     newest = counts.groupBy("event_date").agg(F.max("batch_id").alias("batch_id"))
     return total_counts(counts).join(F.broadcast(newest), on="event_date", how="inner")

@@ -1,4 +1,4 @@
-"""Scores of co-occurrence counts, and the most similar products of each product. Pure functions."""
+"""Similarity of products: scores from co-occurrence counts, and the best neighbours of a product. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lambda_spark.settings import Measure, SimilaritySettings
 from lambda_spark.speed.co_interactions import STRENGTH_UNITS
 
 WEIGHT_ONE = 2**20
-"""Weight of the newest date. Weights are integers, because sums of integers do not depend on their order."""
+"""Weight of counts of the newest date. Weights are integers, because sums of integers do not depend on the order."""
 
 
 def date_weight(event_date: Column, newest: date | None, half_life_days: float) -> Column:
@@ -21,7 +21,7 @@ def date_weight(event_date: Column, newest: date | None, half_life_days: float) 
 
     Args:
         event_date: The date.
-        newest: The newest date; may be None where there is none.
+        newest: The newest date of all counts; may be None where there are no counts.
         half_life_days: The half-life in days; 0 gives all dates the same weight.
 
     Returns:
@@ -41,14 +41,14 @@ def date_weight(event_date: Column, newest: date | None, half_life_days: float) 
 def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both: Column) -> Column:
     """Return how similar product j is to product i.
 
-    All counts are decayed integers: each date's count is multiplied by the weight of the date. In these formulas c is
-    in baskets:
+    All counts are decayed integers: each date's count is multiplied by the weight of the date. The letters are
+    the arguments, but c is in baskets here:
 
     - confidence: c/n_i, in [0, 1], the share of i's baskets that lead to j.
     - cosine: c/√(n_i·n_j), in [0, 1].
     - jaccard: c/(n_i + n_j - c), in [0, 1].
     - lift: n·c/(n_i·n_j), at least 0, and 1 at independence.
-    - llr: Dunning's G² on baskets, at least 0, and exactly 0 where the pair is not above chance.
+    - llr: Dunning's G² of the numbers of baskets, at least 0, and exactly 0 where the pair is not above chance.
 
     Args:
         measure: The name of the formula.
@@ -56,7 +56,7 @@ def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both
         n_i: Baskets with i.
         n_j: Baskets with j.
         n: All baskets.
-        both: Baskets in which both co-interact.
+        both: Baskets in which i and j co-interact.
 
     Returns:
         The score of the measure.
@@ -77,7 +77,7 @@ def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both
 
 
 def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> Column:
-    """Return G² = 2·Σ k·ln(k·total / (row·column)) over the four cells k of the 2×2 table of baskets with i and j."""
+    """Return G² = 2·Σ k·ln(k·total / (row·column)), where k are the baskets with both, only i, only j and neither."""
     one = F.lit(float(WEIGHT_ONE))
     k11, k12, k21 = both / one, (n_i - both) / one, (n_j - both) / one
     k22 = F.greatest(F.lit(0.0), (n - n_i - n_j + both) / one)
@@ -97,7 +97,7 @@ def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> 
 
 
 def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, newest: date | None) -> DataFrame:
-    """Find the best neighbours of each product and relation.
+    """Find the most similar products (neighbours) of each product in each relation.
 
     Args:
         co_interactions: Rows of the `co_interactions` table.

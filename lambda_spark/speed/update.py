@@ -1,8 +1,9 @@
 """The speed job: a streaming query over `events` that keeps the tables of the speed layer up to date.
 
-The tables are `baskets`, `co_interactions` and `similar_items`. A micro-batch reads only the touched dates and only
-appends. A replayed micro-batch reads the same rows as before, because its own rows are left out. The lake skips what
-the micro-batch has appended already. So every event counts once, however often the job is killed.
+The tables are `baskets`, `co_interactions` and `similar_items`. A micro-batch reads only the dates of its
+events, and only appends. A micro-batch that is run again after a crash reads the same rows as before, because it leaves
+out the rows that it wrote itself. The lake skips appends that were already made. So every event counts once, however
+often the job is killed.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ from lambda_spark.storage.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILA
 logger = logging.getLogger(__name__)
 
 _FEW_ITEMS = 50_000
-"""Number of basket items that is small enough to broadcast them, or to keep them in one partition."""
+"""Up to this number, basket items are few enough to broadcast, or to keep in one partition."""
 _BYTES_PER_ITEM = 128
-"""Approximate shuffle bytes per item; sets the number of shuffle partitions of a micro-batch."""
+"""Approximate shuffle bytes per basket item, from which the shuffle partitions of a micro-batch are set."""
 REBUILD = "run `similarity --rebuild`, which counts all events again"
 """Advice for the end of an error message: how to compute the tables of the speed layer again."""
 
@@ -80,7 +81,7 @@ def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str 
     _create_tables(lake, settings)
     checkpoint = _checked_checkpoint(lake, settings)
     run = SimilarityRun()
-    # Renew at the first idle moment if there is no table yet, because `recommend` waits for it.
+    # If `similar_items` does not exist yet, renew it at the first idle moment, because `recommend` waits for it.
     refreshed_at = time.monotonic() if lake[SIMILAR_ITEMS].exists() else -math.inf
 
     def process(batch: DataFrame, batch_id: int) -> None:
@@ -96,8 +97,8 @@ def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str 
 
     def idle() -> None:
         nonlocal refreshed_at
-        # Do not renew during an available-now run. It renews at its end, and an earlier renewal would only take cores
-        # from the micro-batches.
+        # Do not renew `similar_items` in the middle of an available-now run. The run renews it at its end, and an
+        # earlier renewal would only take cores from the micro-batches.
         if stays_up and time.monotonic() - refreshed_at > settings.refresh_interval.total_seconds():
             refreshed_at = time.monotonic()
             refresh_similar_items(lake, settings)
@@ -107,8 +108,8 @@ def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str 
         .stream(max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch"))
         .select(*EVENT_COLUMNS)
     )
-    # Skip the stream if it is at the head of `events`. After a compaction or a deletion it would run a micro-batch
-    # without rows, and make commits for it.
+    # Skip the stream if it has already read all of `events`. After a compaction or a deletion, the stream would
+    # otherwise run a micro-batch without rows, and make commits for it.
     if stays_up or not is_at_head(lake, checkpoint, EVENTS):
         run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
     run.refreshed = refresh_similar_items(lake, settings)
@@ -116,7 +117,7 @@ def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str 
 
 
 def _create_tables(lake: Lake, settings: SimilaritySettings) -> None:
-    """Create both tables under one application id, even if an earlier start was killed between the two."""
+    """Create `co_interactions` and `baskets` with one application id, even if an earlier run was killed in between."""
     if lake[CO_INTERACTIONS].exists() and lake[BASKETS].exists():
         return
     # Wait for a running `forget`, which holds the lock of `events`. `forget` waits for this job only if the tables of
@@ -182,7 +183,7 @@ def process_micro_batch(lake: Lake, checkpoint: Checkpoint, window: int, batch: 
 
 def _known_items_of(lake: Lake, new: DataFrame, items: Mapping[date, int], batch_id: int) -> DataFrame:
     """Read the items that were stored before this micro-batch, in the baskets that it touches."""
-    # Pin the version: our own append would otherwise invalidate the cached plan.
+    # Read a fixed version, because the append of this micro-batch would otherwise invalidate the cached plan.
     stored = lake[BASKETS].read(lake[BASKETS].version()).where(F.col("batch_id") != batch_id)
     small_dates = smallest_dates_up_to(items, _FEW_ITEMS)
     is_small = F.col("event_date").isin(small_dates)
@@ -199,7 +200,7 @@ def _known_items_of(lake: Lake, new: DataFrame, items: Mapping[date, int], batch
 
 
 def _is_balanced_by_date(items: Mapping[date, int], spark: SparkSession) -> bool:
-    """Whether partitions by date are balanced: no date has more items than _FEW_ITEMS or half of a core's share."""
+    """Whether partitions by date are balanced: no date exceeds both _FEW_ITEMS and half of a core's share."""
     share = sum(items.values()) // (2 * spark.sparkContext.defaultParallelism)
     return max(items.values(), default=0) <= max(_FEW_ITEMS, share)
 

@@ -1,7 +1,7 @@
 """The checkpoints of streams.
 
-A stream writes under an application id. The id is a property of the tables that the stream writes, and the name of its
-checkpoint's folder. So a checkpoint cannot be used with the tables of another stream.
+Each stream has an application id, which is recorded as a property of the tables that the stream writes and is the name
+of its checkpoint's folder. So a checkpoint cannot be used with the tables of another stream.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from lambda_spark.storage.tables import Table
 APPLICATION = "application"
 """Table property with the application id of the stream that writes the table."""
 PLANNED_AT = "planned_at"
-"""Entry of a micro-batch's note: when Spark planned the micro-batch. It identifies the checkpoint."""
+"""Entry of a commit's note: when Spark planned the micro-batch. Another checkpoint would have another time."""
 PLANNED = "offsets"
-"""Folder of a checkpoint. Before a micro-batch begins, Spark writes the micro-batch's end offset to this folder."""
+"""Folder in a checkpoint to which Spark writes a micro-batch's end offset before the micro-batch begins."""
 FILES = "sources/0"
-"""Folder of a checkpoint. A stream of files lists there the files that it has found."""
+"""Folder in a checkpoint in which a stream that reads files lists the files that it has found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Checkpoint:
     job: str
     """Name of the stream."""
     application: str
-    """Application id that the stream's commits carry."""
+    """Application id, which each commit of the stream has in its note."""
     location: str
     """Folder of the checkpoint, a path or a URI."""
 
@@ -56,17 +56,17 @@ def open_checkpoint(
         table: The table.
         advice: What to do about a lost or foreign checkpoint, for the error message.
         key: The table property that holds the stream's application id.
-        parts: The folders that a complete checkpoint has.
+        parts: The subfolders that a complete checkpoint has.
 
     Raises:
-        CheckpointError: The checkpoint is lost, or its micro-batches are not those of the table. To continue would
-            count events twice.
+        CheckpointError: The checkpoint is lost, or its micro-batches are not those that wrote the table. A stream that
+            continued would count events twice.
     """
     application = lake[table].properties()[key]
     checkpoint = Checkpoint(job, application, lake.checkpoint(job, application))
     written = lake[table].last_commit(application=application)
     if written is None and not lake[table].has_log_since(-1):
-        # Accept the checkpoint: the stream was idle for so long that the table's log no longer has its commits.
+        # Accept the checkpoint: the stream was idle for so long that its commits are no longer in the table's log.
         return checkpoint
     planned, finished = (_micro_batches(lake, checkpoint, part) for part in (PLANNED, "commits"))
     batch_id = -1 if written is None else int(written.note["batch_id"])
@@ -87,8 +87,8 @@ def open_checkpoint(
 def is_at_head(lake: Lake, checkpoint: Checkpoint, source: Table) -> bool:
     """Whether a stream has processed every row that was appended to its source.
 
-    This is so when all planned micro-batches are finished and no later version of the source appended rows. The stream
-    will then not read the source's present files again.
+    This holds when all planned micro-batches are finished and no later version of the source appended rows. The stream
+    then never again reads the files that the source has now.
     """
     planned = _micro_batches(lake, checkpoint, PLANNED)
     if not planned:
@@ -105,28 +105,28 @@ def is_at_head(lake: Lake, checkpoint: Checkpoint, source: Table) -> bool:
 def source_offset(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, Any]:
     """Return the source offset at which a micro-batch ends.
 
-    Spark planned it before the micro-batch began, so a replay of the micro-batch ends there too.
+    Spark stores this offset before the micro-batch begins, so a repeated micro-batch ends at the same offset.
     """
     return _planned(lake, checkpoint, batch_id)[1]
 
 
 def batch_time(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> datetime:
-    """Return when a micro-batch was planned (UTC). A replay of the micro-batch has the same time."""
+    """Return when a micro-batch was planned (UTC). A repeated micro-batch has the same time."""
     milliseconds = _planned(lake, checkpoint, batch_id)[0]["batchTimestampMs"]
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def files_planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, datetime]:
-    """List the files of a micro-batch as Spark's file source noted them.
+    """List the files of a micro-batch, as Spark's file source recorded them in the checkpoint.
 
     Returns:
-        The time of the last change (UTC) by the file's URI.
+        The time of each file's last change (UTC), by the file's URI.
     """
     before = source_offset(lake, checkpoint, batch_id - 1)["logOffset"] if batch_id else -1
     files = {}
     for number in range(before + 1, source_offset(lake, checkpoint, batch_id)["logOffset"] + 1):
         log = f"{_folder(checkpoint)}/{FILES}/{number}"
-        # Spark writes every few logs in compact form, together with the entries of all earlier logs.
+        # Every few micro-batches Spark writes a file NUMBER.compact instead, with the entries of all earlier files too.
         text = lake.files.read_text(log if lake.files.exists(log) else f"{log}.compact")
         for entry in map(json.loads, text.splitlines()[1:]):
             if entry["batchId"] == number:
@@ -141,7 +141,7 @@ def _planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> tuple[dict[st
 
 
 def _micro_batches(lake: Lake, checkpoint: Checkpoint, part: str) -> list[int]:
-    """Return the numbers of the micro-batches that have a file in a folder of the checkpoint."""
+    """Return the numbers of the micro-batches that have a file in a subfolder of the checkpoint."""
     return [int(name) for name in lake.files.list(f"{_folder(checkpoint)}/{part}") if name.isdigit()]
 
 
@@ -151,13 +151,13 @@ def _folder(checkpoint: Checkpoint) -> str:
 
 
 def covered_version(note: dict[str, Any]) -> int | None:
-    """Find the newest version of `events` that a commit covers completely.
+    """Find the newest version of `events` whose rows a commit has processed completely.
 
     Args:
-        note: The note of the commit.
+        note: The JSON object that the job stored in the commit.
 
     Returns:
-        The version; None where the micro-batch of the commit ended within a version.
+        The version; None where the commit's micro-batch read only some of the files of its last version.
     """
     if "events_version" in note:
         return int(note["events_version"])

@@ -1,7 +1,8 @@
-"""A table's log, read file by file as the Delta protocol describes it.
+"""Reads the log of a Delta table file by file, as the Delta protocol describes it.
 
-There are two reasons not to ask Delta. Its `history` starts Spark jobs, which cost a small run more than its work. And
-Delta does not check for lost commits: in a trial, a log that had lost one read as a shorter table, without an error.
+There are two reasons not to use Delta for this. Delta's `history` starts Spark jobs, which take longer than the work of
+a small run. And Delta does not check for lost commits: in a trial, a table whose log had lost one commit was read
+without an error, but with fewer rows.
 
 In all functions, `files` is the lake's file system and `table` the name of a table.
 """
@@ -29,7 +30,7 @@ def commit_numbers(files: FileSystem, table: str) -> list[int]:
 
 
 def commit_note(files: FileSystem, table: str, version: int) -> dict[str, Any] | None:
-    """Return the note that a job left with a version, or None."""
+    """Return the note, a JSON object that a job stored in the commit of a version, or None."""
     text = _info(files, table, version).get("userMetadata")
     return dict(json.loads(text)) if text else None
 
@@ -70,7 +71,7 @@ def dates_taken_out(files: FileSystem, table: str, version: int) -> list[date]:
 
 
 def files_brought(files: FileSystem, table: str, version: int) -> set[str]:
-    """Return the data files and change files that a version added, as paths below the table's folder."""
+    """Return the data files and change data files that a version added, as paths relative to the table's folder."""
     actions = _actions(files, table, version)
     return {unquote(action[kind]["path"]) for action in actions for kind in ("add", "cdc") if kind in action}
 
@@ -78,7 +79,7 @@ def files_brought(files: FileSystem, table: str, version: int) -> set[str]:
 def latest_version_with_same_rows(files: FileSystem, table: str, version: int) -> int:
     """Find the newest version that has the same rows as this one.
 
-    Commits that compact files, set properties or only carry a note change no rows.
+    Commits that compact files, set properties or only store a note change no rows.
     """
     while files.exists(_file(table, version + 1)) and not _changed(files, table, version + 1):
         version += 1
@@ -127,7 +128,7 @@ def check_log(files: FileSystem, table: str) -> None:
 
 
 def table_bytes(files: FileSystem, table: str, version: int) -> int:
-    """Return the bytes of a version's data files, from Delta's checksum file; 0 without that file."""
+    """Return the total size of a version's data files in bytes, from Delta's checksum file; 0 without that file."""
     return int(_checksum(files, table, version).get("tableSizeBytes", 0))
 
 

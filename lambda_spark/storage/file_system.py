@@ -17,7 +17,7 @@ from lambda_spark.errors import LakeError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Length and age of a file."""
+    """Length of a file and the time of its last change."""
 
     bytes: int
     modified_at: datetime
@@ -56,7 +56,7 @@ class FileSystem:
         self.root: str = qualified.toUri().getPath() if self.is_local else qualified.toString()
 
     def path(self, relative: str = "") -> Any:
-        """Return a path as Hadoop's object."""
+        """Return a path as Hadoop's `Path` object."""
         return self._jvm.org.apache.hadoop.fs.Path(f"{self.root}/{relative}" if relative else self.root)
 
     def exists(self, relative: str = "") -> bool:
@@ -70,8 +70,8 @@ class FileSystem:
     def list(self, relative: str = "") -> list[str]:
         """Return the sorted names of the files and folders directly in a folder; empty without the folder."""
         if self.is_local:
-            # List with Python: Hadoop's listing needs calls between Python and Java for every name, and a log has
-            # thousands of files.
+            # List with Python: Hadoop's listing needs several calls from Python to Java for every name, and a table's
+            # log has thousands of files.
             folder = Path(self.root, relative)
             return sorted(os.listdir(folder)) if folder.is_dir() else []
         if not self.exists(relative):
@@ -83,8 +83,8 @@ class FileSystem:
         return int(self.hadoop.getFileStatus(self.path(relative)).getLen())
 
     def walk(self, relative: str) -> dict[str, File]:
-        """Return every file in a folder and its subfolders, by the path below the folder."""
-        # List folder by folder: Hadoop's recursive listing starts a process per local file, to get its owner's name.
+        """Return every file in a folder and its subfolders, by its path relative to the folder."""
+        # List folder by folder: Hadoop's recursive listing starts a process for each local file to get its owner.
         files: dict[str, File] = {}
         for status in self.hadoop.listStatus(self.path(relative)):
             name = status.getPath().getName()
@@ -107,7 +107,7 @@ class FileSystem:
         """Rename a folder. Local file systems and HDFS do this in one step. Object stores copy file by file.
 
         Raises:
-            LakeError: The file system did not rename it.
+            LakeError: The file system did not rename the folder.
         """
         if not self.hadoop.rename(self.path(relative), self.path(new)):
             raise LakeError(f"{self.root}/{relative} could not be renamed to {new}; is the folder writable?")

@@ -16,7 +16,7 @@ from lambda_spark.storage.table_handle import TableHandle
 from lambda_spark.storage.tables import EVENTS, TABLES, Table
 
 RETENTION_CUTOFF = "cut"
-"""Property of `events`: the lake's retention cutoff, a date. Older events have expired and are rejected."""
+"""Property of `events` with the retention cutoff. Events before this date have expired and are rejected."""
 
 
 class Lake:
@@ -27,7 +27,7 @@ class Lake:
         self.files = FileSystem(spark, path)
         self.path = self.files.root
         if "`" in self.path:
-            # Delta's own builder writes the path between two backticks.
+            # Delta's table builder puts the path between two backticks, so a backtick in the path would end the path.
             raise UsageError(f"{self.path}: a lake's path may not have a backtick in it; name another --lake")
         self.locks = Locks(spark, self.path)
 
@@ -36,7 +36,7 @@ class Lake:
         """Open the lake at a path.
 
         Args:
-            spark: The session that reads and writes it.
+            spark: The session that reads and writes the lake.
             path: Folder of the lake, local or a URI.
             create: Whether to accept a folder that holds no lake yet.
 
@@ -74,26 +74,26 @@ class Lake:
         return TableHandle(self.spark, self.files, self.locks, table)
 
     def has_former(self, table: Table) -> bool:
-        """Whether the lake holds the table by the name it had in version 0.1."""
+        """Whether the lake holds the table under the name that it had in version 0.1."""
         return bool(table.former_name) and self.files.exists(f"{table.former_name}/_delta_log")
 
     def in_session(self, spark: SparkSession) -> Lake:
-        """Return the same lake, with the same locks, for a session with other settings."""
+        """Return the same lake, with the same locks, for use with another Spark session."""
         other = copy(self)
         other.spark = spark
         return other
 
     def checkpoint(self, job: str, application: str) -> str:
-        """Return the folder of a stream's checkpoint. The application id in it ties the two together."""
+        """Return the folder of a stream's checkpoint. Its name is the application id of the stream."""
         return f"{self.path}/_checkpoints/{job}/{application}"
 
     def create(self, *tables: Table, properties: Mapping[str, str] | None = None) -> None:
-        """Create the tables that are missing, without rows, and record properties with the new ones."""
+        """Create the tables that are missing, without rows, and record properties with each new table."""
         for table in tables:
             self[table].create(properties)
 
     def versions(self, *tables: Table) -> dict[str, int]:
-        """Return the newest version of each table, for a reader to pin once at its start."""
+        """Return the newest version of each table. A reader calls this once, and then reads only these versions."""
         return {table.name: self[table].version() for table in tables}
 
     def written_since(self, before: Mapping[str, int]) -> dict[str, int]:

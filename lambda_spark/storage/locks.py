@@ -1,11 +1,11 @@
-"""Locks of a lake: one process per job kind, one writer per table, and readers that keep a vacuum away.
+"""Locks of a lake: one process per kind of job, one writer per table, and no vacuum while anybody reads.
 
-The JVM that writes the tables holds these file locks, so they end with it, however it ends. They work on a local file
-system only. On any other, one scheduler must own the lake.
+They are file locks of the JVM that writes the tables, so the operating system frees them however that JVM ends. They
+work on a local file system only. On any other file system, start all jobs of a lake from one scheduler.
 
 To avoid deadlocks, take several locks in this order: the tables that ingestion writes, the readers' lock, all other
-tables. Within each group, take tables in the order of `tables.py`. There is one exception: a vacuum keeps readers out
-before it takes the tables. It therefore waits for a table only a few seconds before it lets readers in and tries again
+tables. Within each group, take tables in the order of `tables.py`. There is one exception: a vacuum takes the readers'
+lock before all table locks. So it waits only a few seconds for a table, then lets readers in and tries again
 (`quiesce.at_rest_unread`).
 """
 
@@ -30,31 +30,31 @@ from lambda_spark.errors import JobRunningError
 logger = logging.getLogger(__name__)
 
 _ANNOUNCE_AFTER_SECONDS = 3.0
-"""A longer wait is logged, with what it waits for."""
+"""A wait longer than this is logged, with the reason for the wait."""
 _WHOLE_FILE = 2**63 - 1
 _RETRY_SECONDS = 0.1
 """Time between two attempts to get a lock.
 
-Do not wait inside Java. Such a wait cannot be interrupted, and the kernel can mistake it for a deadlock: it knows
-processes but no threads. When two threads of each of two processes waited crosswise, the kernel made one wait fail.
+Do not wait inside Java. Such a wait cannot be interrupted, and the kernel, which knows processes but no threads, can
+mistake it for a deadlock: when two processes waited for each other in different threads, the kernel made one wait fail.
 """
 
-# Open a lock file once per process and never close it: closing any channel of a file frees all its locks (POSIX).
+# Open a lock file once per process and never close it: by POSIX, closing one channel frees all the file's locks.
 _channels: dict[str, Any] = {}
 _threads: dict[str, threading.RLock] = {}
 _registry = threading.Lock()
 
-# The locks that this context holds. A thread that runs with a copy of this context holds them too.
+# The locks that the current context holds. A thread that runs with a copy of this context holds the same locks.
 _held: ContextVar[frozenset[str]] = ContextVar("_held", default=frozenset())
 
 _readers: dict[str, tuple[int, Any]] = {}
-"""By lock file: the number of this process's readers that share it, and the file lock. Guarded by `_registry`."""
+"""By path of the lock file: how many readers of this process share the lock, and the lock. Guarded by `_registry`."""
 
 
 class Locks:
     """The locks of one lake.
 
-    They do nothing where the lake is not on a local file system, or this process cannot write there.
+    The locks do nothing where the lake is not on a local file system, or this process may not write to its folder.
 
     Args:
         spark: The session whose JVM holds the locks.
@@ -117,7 +117,7 @@ class Locks:
     def table(self, name: str, *, within: float | None = None) -> Iterator[None]:
         """Hold the lock of a table for one transaction. Other writers wait.
 
-        A caller whose context holds the lock already continues at once.
+        A caller whose context already holds the lock does not wait.
 
         Args:
             name: Name of the table.
@@ -150,7 +150,7 @@ class Locks:
 
     @contextmanager
     def reader(self) -> Iterator[None]:
-        """Share the readers' lock, so that no vacuum deletes the files of any version meanwhile."""
+        """Share the readers' lock, so that no vacuum deletes files of the lake while the body runs."""
         if self._folder is None:
             yield
             return
@@ -207,7 +207,7 @@ class Locks:
 
     @contextmanager
     def _announced(self, text: str) -> Iterator[None]:
-        """Log a text if the body takes longer than a few seconds."""
+        """Log a text if the body of the `with` statement takes longer than a few seconds."""
         timer = threading.Timer(_ANNOUNCE_AFTER_SECONDS, logger.info, [text])
         timer.daemon = True
         timer.start()
@@ -238,7 +238,7 @@ def _thread_holding(lock: threading.RLock, name: str, within: float | None) -> I
 
 
 def _when_free(attempt: Callable[[], Any], within: float | None = None) -> Any:
-    """Repeat an attempt until it returns a lock. Return None when no attempt did within some seconds."""
+    """Repeat an attempt until it returns a lock. Return None when no attempt has within `within` seconds."""
     end = None if within is None else time.monotonic() + within
     while (lock := attempt()) is None and (end is None or time.monotonic() < end):
         time.sleep(_RETRY_SECONDS)
@@ -246,7 +246,7 @@ def _when_free(attempt: Callable[[], Any], within: float | None = None) -> Any:
 
 
 def _or_none(attempt: Callable[[], Any]) -> Any:
-    """Return a lock, or None where another process or another thread of this one holds it."""
+    """Return a lock, or None where another process or another thread of this process holds it."""
     try:
         return attempt()
     except Exception as error:
@@ -256,7 +256,7 @@ def _or_none(attempt: Callable[[], Any]) -> Any:
 
 
 def _describe(holder: Path) -> str:
-    """Describe the process that a job's holder file names."""
+    """Describe the process that holds a job's lock, from the JSON file beside the lock file."""
     try:
         entry = json.loads(holder.read_text())
         return f"process {entry['pid']}, since {entry['since']}"

@@ -1,4 +1,4 @@
-"""Running a streaming query, until it has caught up or until it is stopped."""
+"""Runs a streaming query until it has read all rows of its source, or until it is stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_stream(
     """Run a streaming query.
 
     Args:
-        rows: The stream.
+        rows: The streaming DataFrame that the query reads.
         checkpoint: The stream's checkpoint.
         process: Called with each micro-batch and its number.
         trigger: `available-now` ends the query when it has read all that the source holds. With an interval like
@@ -31,7 +31,7 @@ def run_stream(
         idle: Called about once a second while the query runs.
 
     Raises:
-        Exception: The error of `process` itself, instead of the long text that Spark makes of it.
+        Exception: The error that `process` raised, instead of the long text into which Spark turns that error.
     """
     failures: list[Exception] = []
 

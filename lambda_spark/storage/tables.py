@@ -1,4 +1,4 @@
-"""The lake's tables: names, columns and comments, each declared once.
+"""Declares the lake's tables once: their names, columns and comments.
 
 The comments are written into Delta, where `describe table` shows them to analysts.
 """
@@ -33,15 +33,15 @@ class Table:
     statistics: tuple[str, ...] = ()
     """Columns whose minimum and maximum Delta keeps per file.
 
-    Name few columns, because each costs time at every commit. Name no column about users, because the log keeps the
-    values.
+    Name few columns, because each costs time at every commit. Name no column about users, because the values would stay
+    in the log after the user's rows are deleted.
     """
     properties: dict[str, str] = field(default_factory=dict)
     """Delta's own table properties."""
     former_name: str = ""
-    """Name of the table in version 0.1; empty where it has not changed."""
+    """Name of the table in version 0.1; empty where the name has not changed."""
     settings_section: str = ""
-    """Section of the settings that the table records as properties; empty where it records none."""
+    """Section of the settings that are recorded as the table's properties; empty where none are recorded."""
 
     @property
     def column_names(self) -> list[str]:
@@ -50,7 +50,7 @@ class Table:
 
 
 STEADY = "steady"
-"""Direction of a trend row that neither rises nor wanes."""
+"""Value of the column `direction` where demand neither rises nor wanes."""
 
 _BUCKET = Column("bucket_start", "timestamp", "First moment of the bucket (UTC).")
 _SIGNAL = Column("signal", "string", "Event type that is counted: view, cart or purchase.")

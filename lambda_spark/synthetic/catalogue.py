@@ -40,47 +40,47 @@ CATEGORIES: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """Products ordered by category and family, so that each category and each family is a range of indices."""
+    """All products, ordered by category and family, so that each category and each family is a range of indices."""
 
     product_id: Ints
     category: Ints
     """Index of the product's category."""
     category_range: Ints
-    """Two rows: first index of the product's category, and the index after its last."""
+    """Two rows with a column per product: first index of its category, and the index after the category's last."""
     family_range: Ints
-    """Two rows: begin and end of the product's family, about eight products that are viewed together."""
+    """The same two rows for the product's family: about eight products that are viewed together."""
     weight: Floats
-    """Demand for each product without planted trends; adds up to 1."""
+    """Share of each product in the store's demand, without planted trends; the shares add up to 1."""
     usual: Floats
-    """Demand for each category without planted trends; adds up to 1."""
+    """Share of each category in the store's demand, without planted trends; the shares add up to 1."""
     brand: Ints
-    """Index into `brands`; -1 without a brand."""
+    """Index of each product's brand in `brands`; -1 for a product without a brand."""
     cents: Ints
-    """Regular price in cents; 0 without a price."""
+    """Regular price of each product in cents; 0 for a product without a price."""
     arrives: Ints
-    """First day on sale."""
+    """Index of the first day on which each product is on sale."""
     leaves: Ints
-    """First day no longer on sale."""
+    """Index of the first day on which each product is no longer on sale."""
     category_id: Ints
     category_code: list[str | None]
     brands: list[str]
 
 
 def ranges(key: Ints) -> Ints:
-    """Find the group of each element of a grouped array.
+    """Find the range of indices of each element's group, in an array with equal elements next to one another.
 
     Args:
-        key: Group keys. Equal keys are next to one another.
+        key: Each element's group. Equal keys are next to one another.
 
     Returns:
-        Two rows: begin and end of each element's group.
+        Two rows: for each element, the first index of its group and the index after the group's last.
     """
     _, begin, group, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     return np.stack([begin[group], (begin + size)[group]])
 
 
 def catalogue(settings: StoreSettings) -> Catalogue:
-    """Make up the catalogue.
+    """Make up the store's catalogue at random.
 
     Popularity follows Zipf's law among the categories and among the products of each category.
 
@@ -98,7 +98,7 @@ def catalogue(settings: StoreSettings) -> Catalogue:
     category = np.repeat(np.arange(n_categories), sizes)
     category_range = ranges(category)
     position = np.arange(n) - category_range[0]
-    # Give every family both popular and rare products: the ranks f, f + families, f + 2 * families, ...
+    # Give every family both popular and rare products: family f gets the ranks f, f + families, f + 2 * families, ...
     families = np.maximum(sizes // 8, 1)[category]
     order = np.lexsort((position, position % families, category))
     rank = position[order]
@@ -107,15 +107,15 @@ def catalogue(settings: StoreSettings) -> Catalogue:
     usual = demand / demand.sum()
     weight *= (usual / np.bincount(category, weight))[category]
 
-    # Choose ids in the magnitudes of REES46's ids. Each category has its own block of product ids, with
-    # popular products at random places in it.
+    # Choose ids about as large as those of REES46. Each category has its own block of product ids. Popular products get
+    # random places in the block.
     block = max(100_000, 2 * int(sizes.max()))
     spread = np.lexsort((rng.random(n), category)) - category_range[0]
     step = np.maximum(1, np.minimum(40, block // sizes))[category]
     product_id = 1_000_000 + rng.permutation(n_categories)[category] * block + spread * step + rng.integers(0, step)
     category_id = 2_053_013_552_000_000_000 + np.cumsum(rng.integers(10**6, 6 * 10**7, n_categories))
 
-    # Leave about a third of the demand without a category code. Some categories share a code where codes run out.
+    # Leave categories with about a third of the demand without a code. Categories share codes when codes run out.
     codes = list(CATEGORIES)
     coded = [None if index % 5 in (2, 4) else index for index in range(n_categories)]
     numbers = {index: number for number, index in enumerate(index for index in coded if index is not None)}
@@ -129,7 +129,7 @@ def catalogue(settings: StoreSettings) -> Catalogue:
     brand = carried[category, (6 * rng.random(n) ** 2).astype(np.int64)]
     brand[rng.random(n) < 0.14] = -1
 
-    # Change the assortment over time: one product in twelve arrives after the opening, one in twenty leaves.
+    # Let one product in twelve go on sale after the first day, and take one in twenty off sale before the end.
     arrives = np.where(rng.random(n) < 1 / 12, rng.integers(1, settings.days, n), 0)
     leaves = np.where(rng.random(n) < 1 / 20, rng.integers(settings.days // 2, settings.days, n), settings.days)
     stays = (arrives > 0) & (leaves < settings.days)
@@ -142,7 +142,7 @@ def catalogue(settings: StoreSettings) -> Catalogue:
 
 
 def _brand_names(rng: np.random.Generator, count: int) -> list[str]:
-    """Invent different brand names."""
+    """Invent `count` brand names, all different."""
     begin = [
         "al", "bel", "cor", "dal", "el", "fen", "gor", "hal", "in", "jor", "kel", "lum", "mar",
         "nor", "or", "pel", "ras", "sol", "tor", "ul", "vel", "win", "xan", "yor", "zen",

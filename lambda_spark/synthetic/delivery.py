@@ -1,4 +1,4 @@
-"""Delivery of the events as tables: most events at once, a few a week late, a few twice, as in real data."""
+"""Delivery of the store's events as tables: most events in time, a few at least a week late, and a few twice."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SCHEMA = pa.schema(
         ("user_session", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
-"""The columns of REES46 in its order. Strings are dictionary-encoded in memory only; files hold plain strings."""
+"""Columns of the REES46 data, in the same order. Strings are dictionary-encoded in memory but plain in files."""
 LATE_DAYS = (7, 10)
 """Smallest and largest delay of a late event, in days.
 
-A delay of 7 days puts the event into a later file, whether files are by day or by week.
+A delay of 7 days or more puts the event into a later file, whether a file holds a day or a week.
 """
 
 
@@ -42,7 +42,7 @@ def generate(settings: StoreSettings) -> Iterator[pa.Table]:
         settings: Settings of the store.
 
     Yields:
-        A table for each chunk (see `chunks`) with the columns of SCHEMA, ordered by arrival.
+        A table for each chunk (see `chunks`), with the columns of SCHEMA and the rows in order of arrival.
     """
     plan = chunks(settings)
     goods = catalogue(settings)
@@ -61,7 +61,7 @@ def generate(settings: StoreSettings) -> Iterator[pa.Table]:
 def _deliver(
     chunk: Chunk, made: Events, postponed: dict[int, list[Events]], midnight: int, settings: StoreSettings
 ) -> Events:
-    """Return what arrives with the chunk, in order of arrival, and add late events to their day in `postponed`."""
+    """Return the events that arrive with the chunk, and add later ones to `postponed` under their day of arrival."""
     rng = settings.random(Stream.DELIVERY, chunk.index)
     chance, delay = rng.random(len(made)), rng.integers(LATE_DAYS[0], LATE_DAYS[1] + 1, len(made))
     due = chunk.day + delay
@@ -74,7 +74,7 @@ def _deliver(
     for day in range(chunk.day + LATE_DAYS[0], min(chunk.day + LATE_DAYS[1] + 1, settings.days)):
         postponed[day].append(made.take(np.flatnonzero((is_late | again_later) & (due == day))))
     prompt = np.flatnonzero(~is_late)
-    # Deliver all that was postponed to this day with its first chunk, at random times of the day.
+    # Deliver all events that were postponed to this day with the first chunk of the day, at random times of the day.
     overdue = joined([made.take(prompt[:0]), *postponed.pop(chunk.day, [])])
     repeated = made.take(np.flatnonzero(again_now))
     in_order = made.take(prompt)
@@ -84,7 +84,7 @@ def _deliver(
 
 
 def _as_table(events: Events, goods: Catalogue, everyone: Visitors, settings: StoreSettings) -> pa.Table:
-    """Replace indices by ids and names."""
+    """Make a table of events, with ids and names in place of the indices."""
     category = goods.category[events.product]
     codes, code_of = _dictionary(goods.category_code)
     brand = goods.brand[events.product].astype(np.int32)
@@ -107,7 +107,7 @@ def _as_table(events: Events, goods: Catalogue, everyone: Visitors, settings: St
 
 
 def _dictionary(words: Sequence[str | None]) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """Return the distinct words, and for each word its place among them; -1 for None."""
+    """Return the distinct words, and the index of each given word among them; -1 for None."""
     distinct = sorted({word for word in words if word is not None})
     place = {word: number for number, word in enumerate(distinct)}
     return distinct, np.array([-1 if word is None else place[word] for word in words], np.int32)
@@ -131,7 +131,7 @@ def session_names(session: Ints, seed: int) -> tuple[pa.Array, npt.NDArray[np.bo
     text = np.full((len(session), 36), ord("-"), np.uint8)
     for begin, end, dashes in ((0, 8, 0), (8, 12, 1), (12, 16, 2), (16, 20, 3), (20, 32, 4)):
         text[:, begin + dashes : end + dashes] = digits[:, begin:end]
-    text[:, 14] = ord("4")  # a UUID's version and variant
+    text[:, 14] = ord("4")  # the version of a UUID; the next line sets the variant
     text[:, 19] = np.frombuffer(b"89ab", np.uint8)[(halves[:, 1] >> np.uint64(62)).astype(np.int64)]
     offsets = np.arange(len(session) + 1, dtype=np.int32) * 36
     whole = pa.StringArray.from_buffers(len(session), pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))

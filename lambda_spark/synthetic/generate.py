@@ -8,9 +8,9 @@ This one makes a store for a benchmark:
 
     ./spark-submit.sh generate --events 5e6 --seed 1 --out big/store --format parquet
 
-The events go to files in a folder. The planted trends, the planted pairs and the counts of lines go to
-`planted_truth.json` beside the folder; `--planted-truth` names another file. A file holds a week, or a day where a week
-has more than a quarter of a million events. Only CSV files have broken lines.
+The events go to files in the folder of `--out`. Each file holds a week of events, or a day if the store has more than a
+quarter of a million events a week. The planted trends, the planted pairs and the counts of lines go to
+`planted_truth.json` beside the folder, or to the file of `--planted-truth`. Only CSV files have broken lines.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ Format = Literal["csv", "csv.gz", "parquet"]
 Bytes = npt.NDArray[np.uint8]
 
 EVENTS_BY_WEEK = 250_000
-"""Largest number of events a week for which a file holds a week. In a busier store a file holds a day."""
+"""Largest number of events a week with which each file holds a week. With more events, each file holds a day."""
 FILE_SCHEMA = pa.schema([(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in SCHEMA])
-"""The schema of a Parquet file: SCHEMA without dictionaries."""
+"""Schema of a Parquet file: SCHEMA with plain strings in place of dictionary-encoded ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class StoreSummary:
     broken: int
     """Lines that cannot be read, all different."""
     late: int
-    """Lines in a later file than their date's file, repeats included."""
+    """Events and repeats in a later file than the file of their own date."""
 
 
 class StoreExistsError(Exception):
@@ -94,17 +94,17 @@ BROKEN: dict[str, Callable[[list[bytes]], bytes]] = {
     "no_user": _with(7, b""),
     "no_utf8": _with(5, b"caf\xe9"),
 }
-"""Functions by name that break a line, each in another way, given the fields of a valid line."""
+"""Ways to break a line, by name: each function makes a broken line from the fields of a valid line."""
 
 
 # --- Lines ------------------------------------------------------------------------------------------------------------
 
 
 def csv_lines(rows: pa.RecordBatch) -> pa.Array:
-    """Write rows as lines of CSV.
+    """Format rows as lines of CSV.
 
     Args:
-        rows: The columns of SCHEMA.
+        rows: Rows with the columns of SCHEMA.
 
     Returns:
         Lines with their line ends. Times look like `2019-10-01 00:00:00 UTC`, prices have two decimals, and nothing is
@@ -127,14 +127,14 @@ def csv_lines(rows: pa.RecordBatch) -> pa.Array:
 
 
 def _words(column: pa.DictionaryArray) -> pa.Array:
-    """Write a dictionary column as text, empty where null."""
+    """Turn a dictionary-encoded column into text, with an empty text in place of null."""
     return pc.fill_null(column.cast(pa.string()), "")
 
 
 def _time_text(second: Ints) -> pa.Array:
-    """Write times as in REES46.
+    """Format times as in REES46, like `2019-10-01 00:00:00 UTC`.
 
-    Dates and times of day are looked up, not formatted, because dates are few and times of day are 86,400.
+    Each distinct date and each of the 86,400 times of day is formatted once, and then looked up for every row.
     """
     day, of_day = np.divmod(second, 86_400)
     days, which = np.unique(day, return_inverse=True)
@@ -146,13 +146,13 @@ def _time_text(second: Ints) -> pa.Array:
 
 @cache
 def _clock() -> Bytes:
-    """Return the 86,400 times of day, a row for each."""
+    """Return the texts of the 86,400 times of day, as a row of bytes each."""
     two = [f"{number:02}" for number in range(60)]
     return _rows([f"{hour}:{minute}:{second} UTC" for hour in two[:24] for minute in two for second in two])
 
 
 def _rows(texts: list[str]) -> Bytes:
-    """Turn texts of the same length into rows of bytes."""
+    """Turn texts of the same length into an array with a row of bytes for each text."""
     return np.frombuffer("".join(texts).encode(), np.uint8).reshape(len(texts), -1)
 
 
@@ -162,13 +162,13 @@ def _price_text(cents: Ints) -> pa.Array:
 
 
 def _csv_parts(table: pa.Table, broken: range, rng: np.random.Generator) -> Iterator[bytes | memoryview]:
-    """Yield a chunk's lines as bytes in order, with the broken lines of these numbers at random places between them."""
+    """Yield a chunk's lines as bytes, with a broken line for each number in `broken` at random places between them."""
     (rows,) = table.to_batches()
     lines = csv_lines(rows)
     _, offsets, data = lines.buffers()
     ends, body = np.frombuffer(offsets, np.int32)[1 : len(lines) + 1], memoryview(data)[: data.size]
     ways, written = list(BROKEN.values()), 0
-    # Make each broken line from another line, because two equal broken lines would count as one and its repeat.
+    # Make each broken line from a different valid line, because `broken` counts broken lines that are all different.
     places = np.sort(rng.permutation(len(lines))[: len(broken)]).tolist()
     for number, row in zip(broken, places, strict=True):
         way = ways[number % len(ways)]
@@ -190,8 +190,8 @@ def file_name(day: date, settings: StoreSettings, form: Format) -> str:
         form: Format of the files.
 
     Returns:
-        The name of the file that holds only this day. In a small store, the name of the file that holds the day's
-        whole ISO week, which is a 7-day bucket.
+        The name of a file for this day alone or, in a store with at most EVENTS_BY_WEEK events a week, of a file for
+        the ISO week of the day, which is a 7-day bucket.
     """
     by_week = settings.events * 7 <= EVENTS_BY_WEEK * settings.days
     return f"events-{day:%G-W%V}.{form}" if by_week else f"events-{day}.{form}"
@@ -206,7 +206,7 @@ def write_store(
     force: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> StoreSummary:
-    """Write a store's files into a folder and its planted truth beside it.
+    """Write a store's event files into a folder, and its planted trends and pairs into a file beside the folder.
 
     A file gets its name when it is complete. Until then its name begins with an underscore.
 
@@ -214,9 +214,9 @@ def write_store(
         settings: Settings of the store.
         folder: Folder for the files.
         form: Format of the files.
-        plants_file: File for the planted truth; `planted_truth.json` beside the folder by default.
-        force: Whether to write although the folder is not empty or the file of the planted truth exists. Only files
-            with the names of the new files are replaced.
+        plants_file: File for the planted trends and pairs; by default `planted_truth.json` beside the folder.
+        force: Whether to write even if the folder is not empty or `plants_file` exists. Only files with the names of
+            the new files are replaced.
         progress: Receives a line of progress after each chunk.
 
     Returns:
@@ -224,7 +224,7 @@ def write_store(
 
     Raises:
         ValueError: The format is unknown.
-        StoreExistsError: The folder is not empty or the file of the planted truth exists, and `force` is false.
+        StoreExistsError: `force` is false, and the folder is not empty or `plants_file` exists.
     """
     if form not in get_args(Format):
         raise ValueError(f"format must be one of {', '.join(get_args(Format))}, not {form!r}")
@@ -266,12 +266,12 @@ def write_store(
 
 
 Write = Callable[[pa.Table, range, np.random.Generator], None]
-"""Function that writes a chunk's table with broken lines of these numbers."""
+"""Function that writes a chunk: its table of events, and a broken line for each number of the range."""
 
 
 @contextmanager
 def _writer(path: Path, form: Format) -> Iterator[Write]:
-    """Open a file and yield a function that writes one chunk after the other to it."""
+    """Open a file and yield a function that appends one chunk to the file at each call."""
     with ExitStack() as stack:
         if form == "parquet":
             parquet = stack.enter_context(pq.ParquetWriter(path, FILE_SCHEMA, compression="snappy"))
@@ -279,7 +279,7 @@ def _writer(path: Path, form: Format) -> Iterator[Write]:
             return
         sink: BinaryIO = stack.enter_context(path.open("wb"))
         if form == "csv.gz":
-            # Put neither a name nor a time into the header, so that the same lines give the same bytes.
+            # Put neither a file name nor a time into the gzip header, so that the same lines give the same bytes.
             packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=sink, mtime=0)
             sink = cast(BinaryIO, stack.enter_context(packed))
         sink.write(",".join(SCHEMA.names).encode() + b"\n")
@@ -288,7 +288,7 @@ def _writer(path: Path, form: Format) -> Iterator[Write]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name to write to; rename the file when it is complete."""
+    """Yield a temporary path to write to, and rename the file to `path` when it is complete."""
     unfinished = path.with_name("_" + path.name)
     try:
         yield unfinished
@@ -298,9 +298,9 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the tables, and make each one while the caller writes the one before.
+    """Yield the tables, and make each table in a second thread while the caller writes the table before.
 
-    Making and writing a table take about as long as each other, so that two cores are busy.
+    Making a table takes about as long as writing it, so that two cores are busy.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
         upcoming = pool.submit(next, tables, None)
@@ -313,15 +313,15 @@ def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def planted_truth(settings: StoreSettings) -> dict[str, Any]:
-    """Describe the planted trends and planted pairs by the ids and names that events have.
+    """Describe the planted trends and planted pairs by the ids and names that stand in the events.
 
     Args:
         settings: Settings of the store.
 
     Returns:
-        Trends by products, categories and brands, each from a Monday on, and pairs by relation. The `strength` of a
-        trend is its factor on demand. It is above 1 for rising, below 1 for waning and 0 for vanished products. It is
-        None for new products, which had no demand before.
+        Lists of the trends of products, categories and brands, each with the Monday on which it begins, and a list of
+        the pairs, each with its relation. The `strength` of a trend is the factor by which demand changes: above 1 for
+        rising, below 1 for waning, 0 for vanished products, and None for new products, which had no demand before.
     """
     goods = catalogue(settings)
     planted = plants(settings, goods)
@@ -361,10 +361,10 @@ def planted_truth(settings: StoreSettings) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make a store from the arguments of the command line, and print its counts in one line.
+    """Make a store as the command line says, and print the store's counts in one line.
 
     Args:
-        argv: The arguments; those of the process by default.
+        argv: Arguments of the command; by default those of the process.
 
     Returns:
         The exit code: 0 when the store is written, 2 for wrong use.
@@ -420,7 +420,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _whole(text: str) -> int:
-    """Read a whole number, also as 5e6."""
+    """Read a whole number, also in a form like 5e6."""
     try:
         number = float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Settings of the store, and the chunks of time in which its events are made.
+"""Settings of the made-up store, and the chunks of time (days or parts of a day) in which its events are made.
 
-Random numbers come from streams that are seeded by (seed, stream, chunk). The sessions of a chunk are therefore the
-same whatever was made before them. The division into chunks depends on the settings alone.
+Each chunk has its own random numbers, seeded by (seed, stream, chunk). The sessions of a chunk are therefore the same
+whatever was made before them. The division into chunks depends on the settings alone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ WEEKDAYS = (0.97, 0.96, 0.97, 0.99, 1.05, 1.06, 1.02)
 """Relative traffic from Monday to Sunday."""
 
 SALE = 3.0
-"""Traffic on the day of a sale, relative to the same day without a sale."""
+"""Traffic on the day of a sale, as a multiple of the same day's traffic without a sale."""
 CHUNK_EVENTS = 400_000
-"""Largest number of events in a chunk. A busier day is made in parts, so that large stores need no more memory."""
+"""Largest number of events in a chunk. A day with more events is divided into several chunks, to limit memory."""
 ONE_OFFS = 0.6
-"""Share of the users who come only once."""
+"""Share of the users who have only one visit."""
 
 
 class Stream(IntEnum):
-    """Purpose of a stream of random numbers. The draws of one stream do not change those of another."""
+    """Purposes of random numbers. Each purpose has its own stream, which draws for other purposes do not change."""
 
     CATALOGUE, VISITORS, PLANTS, PRICES, EVENTS, DELIVERY, BROKEN = range(7)
 
@@ -38,19 +38,19 @@ class StoreSettings:
     """Settings of a store. The same settings give the same store."""
 
     events: int = 28_000
-    """Exact number of distinct valid events. Repeats and broken lines are added to them."""
+    """Exact number of distinct valid events. Repeats and broken lines come on top of this number."""
     seed: int = 7
     """Seed of all random numbers. Another seed gives another store of the same kind."""
     days: int = 45
-    """Days of history. 45 is six weeks and three days, so that the last 7-day bucket is not over yet."""
+    """Days of history. 45 is six weeks and three days, so that the last 7-day bucket is incomplete."""
     start: date = date(2019, 9, 30)
     """The first day. It is a Monday, because 7-day buckets begin on Mondays."""
     users: int | None = None
-    """Number of users. The default is in proportion to the events: 197 thousand are seen in 5 million events."""
+    """Number of users. The default is in proportion to the events: 197 thousand users appear in 5 million events."""
     products: int | None = None
     """Number of products. The default is 52 thousand for 5 million events and grows more slowly than the events."""
     weekly_growth: float = 0.02
-    """Growth of traffic from week to week, as a share."""
+    """Growth of traffic from one week to the next; 0.02 is two percent."""
     sale_day: int | None = None
     """Index of the day of a sale; None without a sale."""
     late_share: float = 0.004
@@ -59,7 +59,7 @@ class StoreSettings:
     Events of the last days cannot be late, because no later file follows.
     """
     repeat_share: float = 0.006
-    """Share of events that are delivered twice. Half of the repeats come at once, half a week or more later."""
+    """Share of events that are delivered twice. Half of the repeats come at once, half at least a week later."""
     broken_share: float = 0.001
     """Number of lines that cannot be read, as a share of the events. Only CSV files have broken lines."""
 
@@ -98,17 +98,17 @@ class StoreSettings:
 
     @property
     def user_count(self) -> int:
-        """Number of users; in proportion to the events unless it is given."""
+        """Number of users: the setting `users`, or else a number in proportion to the events."""
         return self.users if self.users is not None else max(20, round(self.events * 0.0406))
 
     @property
     def product_count(self) -> int:
-        """Number of products; by default a store with ten times the events has eight times the products."""
+        """Number of products: the setting `products`, or else eight times as many for ten times the events."""
         return self.products if self.products is not None else max(200, round(52_000 * (self.events / 5e6) ** 0.9))
 
     @property
     def last_complete_week(self) -> int:
-        """Index of the last whole week."""
+        """Index of the last week of which the store has all seven days."""
         return self.days // 7 - 1
 
     def day(self, index: int) -> date:
@@ -116,7 +116,7 @@ class StoreSettings:
         return self.start + timedelta(days=index)
 
     def random(self, stream: Stream, chunk: int = 0) -> np.random.Generator:
-        """Return the random number generator of one purpose and one chunk."""
+        """Return the random number generator for one purpose in one chunk."""
         return np.random.default_rng([self.seed, stream, chunk])
 
 
@@ -128,7 +128,7 @@ def shares(total: int, weights: npt.NDArray[np.floating]) -> Ints:
         weights: The weights, not all 0.
 
     Returns:
-        A whole number for each weight. They add up to `total`.
+        A whole number for each weight. The numbers add up to `total`.
     """
     bounds = np.rint(np.cumsum(weights) / np.sum(weights) * total).astype(np.int64)
     parts: Ints = np.diff(bounds, prepend=0)
@@ -137,19 +137,19 @@ def shares(total: int, weights: npt.NDArray[np.floating]) -> Ints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Sessions that are made together: those that begin in one stretch of one day."""
+    """A day or a part of a day whose sessions are made together."""
 
     index: int
     day: int
     stretch: tuple[float, float]
-    """Begin and end of the stretch, as shares of the day's traffic. The whole day is (0, 1)."""
+    """Begin and end of the chunk, as shares of the day's traffic. The whole day is (0, 1)."""
     events: int
     one_offs: tuple[int, int]
     """Index range of the users whose only visit is in this chunk."""
 
 
 def chunks(settings: StoreSettings) -> list[Chunk]:
-    """Divide the store into chunks, in order of time. The chunks depend on the settings alone."""
+    """Divide the days of the store into chunks, in order of time. The chunks depend on the settings alone."""
     day = np.arange(settings.days)
     traffic = np.array(WEEKDAYS)[day % 7] * (1 + settings.weekly_growth) ** (day / 7)
     by_day = shares(settings.events, traffic * np.where(day == settings.sale_day, SALE, 1.0))

@@ -1,4 +1,4 @@
-"""Planted trends and planted pairs of the store: the truth by which trends and similarity are measured."""
+"""Planted trends and planted pairs of the made-up store: what the computed trends and similarities should find."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ What = Literal["rising", "waning", "new", "vanished"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedTrend:
-    """Change of the demand for some products, from the Monday of one week on."""
+    """Planned change of the demand for some products, from the Monday of one week on."""
 
     of: Of
     key: int | str
-    """The product id, category code or brand."""
+    """Product id, category code or brand of the products with the trend."""
     what: What
     week: int
     """Index of the week in which the trend begins."""
     strength: float | None
-    """The factor on demand; None for new products, which have no demand before."""
+    """Factor by which demand changes; None for new products, which have no demand before."""
     members: Ints
     """Indices of the products whose demand changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedPair:
-    """Two products, by index, that belong together."""
+    """Two products, given by their indices, that are often viewed or also bought together."""
 
     a: int
     b: int
@@ -49,9 +49,9 @@ class Plants:
     pairs: list[PlantedPair]
 
 
-# Each planted trend has its kind, its factor on demand, and the number of weeks from its begin to the last complete
-# week. Products take the trends in this order, from the most demanded product on. Waning trends come first, because
-# they need demand to lose and because chance is great where counts are small.
+# Each planted trend has its kind, the factor by which demand changes, and the number of weeks from its begin to the
+# last complete week. The first trend goes to the most demanded product, and so on. Waning trends come first, because
+# they need demand to lose, and because small counts vary much by chance.
 PRODUCT_PLANTS: tuple[tuple[What, float | None, int], ...] = (
     ("waning", 0.15, 0), ("vanished", 0.0, 0), ("waning", 0.1, 1), ("waning", 0.1, 0), ("vanished", 0.0, 2),
     ("waning", 0.05, 2), ("new", None, 0), ("new", None, 1), ("rising", 4.0, 0), ("rising", 5.0, 2),
@@ -67,7 +67,7 @@ VIEWED_PAIRS, BOUGHT_PAIRS = 6, 5
 def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
     """Choose the planted trends and planted pairs.
 
-    The chosen products have enough demand to show the change, and none takes part in two trends or pairs.
+    The chosen products have enough demand to show their trend or pair. No product takes part in two of them.
 
     Args:
         settings: Settings of the store.
@@ -81,14 +81,14 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
     trends: list[PlantedTrend] = []
 
     def plant(of: Of, key: int | str, what: What, strength: float | None, back: int, members: Ints) -> None:
-        # Begin no trend in the first week, because no week comes before it. Without this limit, a store of three weeks
-        # would have trends there.
+        # Begin no trend in the first week, which has no week before it to compare with. Without this limit, a store of
+        # three weeks would have trends in its first week.
         week = max(1, settings.last_complete_week - back)
         trends.append(PlantedTrend(of=of, key=key, what=what, week=week, strength=strength, members=members))
         free[members] = False
 
-    # Plant trends in categories by their code, which several categories may share. Leave out the two first codes, which
-    # are those of the most visited categories.
+    # Plant trends in categories by their code, which several categories may share. Leave out the first two
+    # codes, which are those of the most visited categories.
     of_code = defaultdict(list)
     for index, code in enumerate(goods.category_code):
         if code is not None:
@@ -97,15 +97,16 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
     for (what, factor, back), code in zip(CATEGORY_PLANTS, codes, strict=False):
         plant("category", code, what, factor, back, np.flatnonzero(np.isin(goods.category, of_code[code])))
 
-    # Plant trends in brands with little demand in a category with a planted trend. Take the strongest after the first.
+    # Plant trends in the most demanded brands, without the first one. Leave out brands with more than a tenth of their
+    # demand in products that are not free: products with a trend, or not on sale on all days.
     demand = np.bincount(goods.brand + 1, goods.weight, len(goods.brands) + 1)[1:]
     is_affected = np.bincount(goods.brand + 1, goods.weight * ~free, len(goods.brands) + 1)[1:] > 0.1 * demand
     strongest = np.argsort(np.where(is_affected, 0, -demand), kind="stable")[1:].tolist()
     for (what, factor, back), brand in zip(BRAND_PLANTS, strongest, strict=False):
         plant("brand", goods.brands[brand], what, factor, back, np.flatnonzero((goods.brand == brand) & free))
 
-    # Plant trends in the free products with the most demand, without the strongest three. Then plant pairs of the
-    # products that follow in demand.
+    # Plant trends in the most demanded free products, without the first three. Then plant pairs of the free products
+    # that come next by demand.
     ranked = np.flatnonzero(free)[np.argsort(-goods.weight[free], kind="stable")][3:]
     changing = _some(ranked, len(PRODUCT_PLANTS), max(5, len(ranked) // 200), rng)
     for (what, strength, back), product in zip(PRODUCT_PLANTS, changing.tolist(), strict=True):
@@ -120,14 +121,14 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
 
 
 def _some(ranked: Ints, count: int, spare: int, rng: np.random.Generator) -> Ints:
-    """Choose `count` of the first `count + spare` products at random, and keep their order."""
+    """Choose `count` of the first `count + spare` ranked products at random, and keep their order."""
     return ranked[np.sort(rng.permutation(count + spare)[:count])]
 
 
 def weights_on(day: int, goods: Catalogue, planted: Plants) -> Floats:
     """Compute the demand for every product on one day.
 
-    A product has no demand before it arrives and after it leaves. Planted trends multiply the demand by their factors.
+    A product has demand only while it is on sale. Planted trends multiply the demand by their factors.
 
     Args:
         day: Index of the day.
@@ -135,7 +136,7 @@ def weights_on(day: int, goods: Catalogue, planted: Plants) -> Floats:
         planted: The planted trends.
 
     Returns:
-        A weight for each product. The weights of all products add up to 1 when nothing is planted and all are on sale.
+        A weight for each product. The weights add up to 1 if all products are on sale and no trend is planted.
     """
     weight = np.where((goods.arrives <= day) & (day < goods.leaves), goods.weight, 0.0)
     for trend in planted.trends:

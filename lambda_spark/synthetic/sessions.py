@@ -2,8 +2,9 @@
 
     weights of the day ─► visitors of the day ─► sessions ─► products, event types, times
 
-A session keeps to one category, mostly to one family in it, and may move on to another theme once. After a product of a
-planted pair, the next product is often its partner. Some views are followed by a cart or a purchase of the product.
+A session stays in one category, mostly in one family of products, and may once move on to any other product of
+the store. After a product of a planted pair, the next product is often its partner. Some views are followed by a cart
+or a purchase event of the same product.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ HOURS = (
 )  # fmt: skip
 """Relative traffic by hour of the day (UTC): a peak in the morning, one in the early evening, and a quiet night."""
 MAX_LENGTH, MAX_GAP = 120, 600
-"""Largest number of events of a session, and of seconds between two of them.
+"""Largest number of events of a session, and of seconds between two events of a session.
 
-Their product is less than a day, so that every session fits into one day.
+The product of the two numbers is less than a day, so that every session fits into one day.
 """
 FAVOURITES = (0.6, 0.25)
-"""Shares of a regular's sessions in the first and in the second favourite category. The rest begin anywhere."""
+"""Shares of a regular user's sessions in the first and second favourite category. The rest begin in any category."""
 STAY = 0.32
 """Chance that the next event is about the same product, as after a reload."""
 FAMILY = 0.6
-"""Chance that the next product comes from the same family. Otherwise it comes from the whole category."""
+"""Chance that the next product comes from the same family. Otherwise the product comes from the whole category."""
 DRIFT = 0.15
-"""Chance that a session moves on to another theme, if it is long enough."""
+"""Chance that a session moves on to a product of any category, if the session is long enough."""
 FOLLOW = 0.5
 """Chance that a product of a planted pair is followed by its partner."""
 BUY_BOTH = 0.8
 """Chance that a session buys both products of a pair that is bought together.
 
-The session has to begin with one of the two and be long enough.
+This applies to sessions of at least four events that begin with one of the two products.
 """
 
 FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
@@ -54,22 +55,22 @@ FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.0090, (PURCHASE,)),
     (0.0050, (CART, REMOVE)),
 )
-"""Each row: a probability, and the event types that then follow an event for the same product."""
+"""Each row: a probability, and the event types that follow an event with this probability, for the same product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Events as columns of numbers. Text is added on delivery, because it needs by far the most memory."""
+    """Events as columns of numbers. Texts are added on delivery only, because they need by far the most memory."""
 
     second: Ints
     """Seconds since 1970."""
     kind: npt.NDArray[np.int8]
-    """Index into EVENT_TYPES."""
+    """Index of the event type in EVENT_TYPES."""
     product: Ints
-    """Index into the catalogue."""
+    """Index of the product in the catalogue."""
     cents: Ints
     user: Ints
-    """Index into the visitors."""
+    """Index of the user in `Visitors`."""
     session: Ints
     """Number of the session, unique in the store."""
 
@@ -85,7 +86,7 @@ class Events:
 
 
 def joined(parts: Sequence[Events]) -> Events:
-    """Concatenate events."""
+    """Concatenate several `Events` into one."""
     if len(parts) == 1:
         return parts[0]
     return Events(
@@ -100,7 +101,7 @@ def joined(parts: Sequence[Events]) -> Events:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitors:
-    """All users. The regulars come first by index, then the users with one visit, in the order of their visits."""
+    """All users by index: first regulars, who can come often, then users with one visit, by time of the visit."""
 
     user_id: Ints
     """Ids of all users."""
@@ -109,13 +110,13 @@ class Visitors:
     favourites: Ints
     """Two rows: each regular's first and second favourite category."""
     joins: Ints
-    """Each regular's first day. It is day 0 for the half of them who know the store from before."""
+    """Index of each regular's first day. Half of the regulars begin on day 0, as if they knew the store before."""
     leaves: Ints
-    """The day from which a regular no longer comes."""
+    """Index of the day from which each regular no longer comes."""
 
 
 def visitors(settings: StoreSettings, goods: Catalogue, plan: Sequence[Chunk]) -> Visitors:
-    """Make up the users. A later user has a higher id, because stores number accounts in order."""
+    """Make up the users. Users who come later have higher ids, because stores number accounts in order."""
     rng = settings.random(Stream.VISITORS)
     users = settings.user_count
     regulars = users - int(ONE_OFFS * users)
@@ -147,7 +148,7 @@ class Day:
     appeal: Floats
     """The day's demand for each category as a multiple of its usual demand."""
     regulars: Floats
-    """Cumulative weights of the regulars; a regular is drawn in proportion to the weight."""
+    """Cumulative weights of the regulars. Each regular is drawn in proportion to his or her weight."""
     cents: Ints
     """The day's price of each product, in cents."""
 
@@ -155,15 +156,15 @@ class Day:
 def day_of(index: int, settings: StoreSettings, goods: Catalogue, planted: Plants, everyone: Visitors) -> Day:
     """Compute the demand, the visitors and the prices of one day.
 
-    Regulars come more often while their favourite categories are in demand. The demand for a category therefore follows
-    its weight among regulars as it does among other visitors.
+    Regulars come more often while their favourite categories are in demand. A change of a category's weight therefore
+    changes the demand of regulars as much as that of other visitors.
     """
     weight = weights_on(index, goods, planted)
     usual = goods.usual
     appeal = np.bincount(goods.category, weight) / usual
     here = (everyone.joins <= index) & (index < everyone.leaves)
     wish = _wishes(everyone.favourites, appeal, usual).sum(axis=0)
-    # Reduce the price of one product in twenty for the week, by ten or twenty percent.
+    # Reduce the price of one product in twenty by ten or twenty percent, for the whole week.
     rng = settings.random(Stream.PRICES, index // 7)
     off = np.where(rng.random(len(weight)) < 0.05, rng.integers(1, 3, len(weight)) * 10, 0)
     midnight = datetime.combine(settings.day(index), datetime.min.time(), UTC)
@@ -177,14 +178,14 @@ def day_of(index: int, settings: StoreSettings, goods: Catalogue, planted: Plant
 
 
 def _wishes(favourites: Ints, appeal: Floats, usual: Floats) -> Floats:
-    """Compute each regular's demand for the first favourite category, the second one, and any category: three rows."""
+    """Compute three rows: each regular's demand for the first favourite, the second favourite, and any category."""
     first, second = FAVOURITES
     anything = np.full(favourites.shape[1], (1 - first - second) * float(appeal @ usual))
     return np.stack([first * appeal[favourites[0]], second * appeal[favourites[1]], anything])
 
 
 def draw(mass: Floats, begin: Ints, end: Ints, chance: Floats) -> Ints:
-    """Draw a product from each range, in proportion to the weights.
+    """Draw one product from each range of products, in proportion to the weights.
 
     Args:
         mass: Cumulative weights of the products, beginning with 0.
@@ -193,7 +194,7 @@ def draw(mass: Floats, begin: Ints, end: Ints, chance: Floats) -> Ints:
         chance: Random numbers, uniform in [0, 1).
 
     Returns:
-        Index of a product for each range.
+        Index of the drawn product for each range.
     """
     low = mass[begin]
     drawn: Ints = np.searchsorted(mass, low + chance * (mass[end] - low), side="right") - 1
@@ -205,7 +206,7 @@ def session_lengths(events: int, rng: np.random.Generator) -> Ints:
 
     Half of the sessions have one or two events, and one in a hundred has more than twenty.
     """
-    # Draw a third as many sessions as events, because the mean length is 3.8. The 60 more are for the smallest days.
+    # Draw a third as many sessions as events, because the mean length is 3.8, and 60 more for days with few events.
     lengths = np.ceil(2.0 * np.exp(rng.standard_normal(events // 3 + 60))).astype(np.int64)
     lengths = np.minimum(lengths, MAX_LENGTH)
     ends = np.cumsum(lengths)
@@ -225,11 +226,11 @@ def sessions(
     step = np.arange(chunk.events) - first[session]
 
     user, category = _who_and_where(chunk, day, goods, everyone, n, rng)
-    # Bound each category among the products. The last entry is the whole store, so that category -1 means anywhere.
+    # Find the range of products of each category. The last range is the whole store, so that index -1 means anywhere.
     bounds = np.searchsorted(goods.category, np.arange(len(goods.category_id) + 1))
     begins, ends = np.append(bounds[:-1], 0), np.append(bounds[1:], bounds[-1])
 
-    # Give a session one theme, or two if it drifts. The first product of a theme decides its category and family.
+    # Give each session a theme, which is a product that decides the category and family. Some get a second one.
     anchor = draw(day.mass, begins[category], ends[category], rng.random(n))
     anywhere = draw(day.mass, np.full(n, begins[-1]), np.full(n, ends[-1]), rng.random(n))
     turn = np.where(rng.random(n) < DRIFT, 1 + (rng.random(n) * (length + 1)).astype(np.int64), MAX_LENGTH)
@@ -254,7 +255,7 @@ def sessions(
 def _who_and_where(
     chunk: Chunk, day: Day, goods: Catalogue, everyone: Visitors, n: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
-    """Draw the user and the category of each session, users with one visit first; category -1 is the whole store."""
+    """Draw user and category of each session, with one-visit users first. Category -1 stands for the whole store."""
     new = np.arange(*chunk.one_offs)[:n]
     regular = np.searchsorted(day.regulars[:-1], rng.random(n - len(new)) * day.regulars[-1], side="right")
     favourites = everyone.favourites[:, regular]
@@ -265,14 +266,14 @@ def _who_and_where(
 
 
 def _funnel(step: Ints, length: Ints, rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Draw the event types, and whether each event moves on to another product or stays with the last one."""
+    """Draw each event's type, and whether a new product is drawn for the event."""
     n = len(step)
     kind = np.zeros(n, np.int8)
     moves = rng.random(n) >= STAY
     chance = rng.random(n)
     rates = np.cumsum([rate for rate, _ in FUNNEL])
     at = np.flatnonzero(chance < rates[-1])
-    at = at[np.diff(at, prepend=-3) > 2]  # begin no path inside another one
+    at = at[np.diff(at, prepend=-3) > 2]  # begin no row of FUNNEL while another row is under way
     path = np.searchsorted(rates, chance[at], side="right")
     for number, (_, kinds) in enumerate(FUNNEL):
         for offset, following in enumerate(kinds, start=1):
@@ -304,14 +305,14 @@ def _browse(
     partner = _partners(planted.pairs, len(goods.weight))
     follows = np.flatnonzero(partner[shown[:-1]] >= 0) + 1
     follows = follows[~starts[follows] & (rng.random(len(follows)) < FOLLOW)]
-    # Drop a place right after another one, because the product before it is itself replaced by a partner.
+    # Replace no two products in a row, because the product before the second one is itself replaced by a partner.
     follows = follows[np.diff(follows, prepend=-2) > 1]
     shown[follows] = partner[shown[follows - 1]]
     return np.repeat(shown, np.diff(at, append=len(theme)))
 
 
 def _partners(pairs: Sequence[PlantedPair], products: int) -> Ints:
-    """Find the partner of each product; -1 without one."""
+    """Find the index of each product's partner in `pairs`; -1 for a product without a partner."""
     partner = np.full(products, -1)
     for pair in pairs:
         partner[[pair.a, pair.b]] = pair.b, pair.a
@@ -327,7 +328,7 @@ def _buy_pairs(
     kind: npt.NDArray[np.int8],
     rng: np.random.Generator,
 ) -> None:
-    """Rewrite sessions that begin with a product of a bought pair: view both products, then buy both."""
+    """Let sessions that begin with a product of a pair bought together view both products, and then buy both."""
     chosen = np.flatnonzero((partner[anchor] >= 0) & (length >= 4))
     chosen = chosen[rng.random(len(chosen)) < BUY_BOTH]
     begin, a, b = first[chosen], anchor[chosen], partner[anchor[chosen]]
@@ -337,7 +338,7 @@ def _buy_pairs(
 
 
 def _times(chunk: Chunk, length: Ints, first: Ints, session: Ints, rng: np.random.Generator) -> Ints:
-    """Draw the second of the day of each event.
+    """Draw the time of each event, in seconds since midnight.
 
     Sessions begin in proportion to the traffic of the hours. About half a minute goes by between two events.
     """

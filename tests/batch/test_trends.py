@@ -1,4 +1,4 @@
-"""The definitions of the batch layer in literal examples. z and growth are computed by hand or in plain Python."""
+"""Tests of the batch layer on small examples. Expected z and growth are computed by hand or in plain Python."""
 
 import math
 from datetime import date, datetime, timedelta
@@ -118,7 +118,7 @@ def test_z_is_0_where_a_total_is_0(spark, total, previous_total):
 
 
 def exact_tail(current, n, p):
-    """Return the binomial probability of `current` or more of n, or of `current` or fewer if it is below n·p."""
+    """Return the binomial (n, p) probability of `current` events or more, or of `current` or fewer if not above n·p."""
     counts = range(current, n + 1) if current > n * p else range(current + 1)
     return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
 
@@ -192,8 +192,8 @@ def test_peers_summarize_the_tested_keys_of_each_bucket_and_signal(spark):
 
 
 def test_q_values_follow_the_step_up_procedure_in_each_direction_separately(spark):
-    # Five keys are tested. For the rising ones p·5/k is 0.05, 0.10 and 0.0667. The second gets the smaller value of the
-    # third.
+    # Five keys are tested, and three of them rise. Their p-values times 5, divided by their ranks 1 to 3, are 0.05,
+    # 0.10 and 0.0667. The q-value of the second is that of the third, because it is smaller.
     rows = [(1, 4.0, 0.01), (2, 3.0, 0.04), (3, 3.0, 0.04), (4, -2.0, 0.02), (5, -0.1, 0.45), (6, 1.0, None)]
     frame = spark.createDataFrame(rows, "key int, z_score double, p_value double").select(
         F.lit(NOV_11).alias("bucket_start"),
@@ -210,8 +210,8 @@ def test_q_values_follow_the_step_up_procedure_in_each_direction_separately(spar
 
 
 def test_only_a_product_beyond_the_usual_fluctuation_is_a_trend(spark):
-    # Forty products go from 13 to 27 or back, each with |z| above 2. So counts usually vary that much in this store.
-    # One product goes from 20 to 400.
+    # Forty products go from 13 to 27 or from 27 to 13, each with |z| above 2. So counts usually vary that much
+    # in this store. One product goes from 20 to 400.
     demand = [(NOV_04, 78, 5000), (NOV_11, 78, 5000), (NOV_04, 77, 20), (NOV_11, 77, 400)]
     for key in range(40):
         demand += [(NOV_04, key, 13 + 14 * (key % 2)), (NOV_11, key, 27 - 14 * (key % 2))]
@@ -277,7 +277,7 @@ def test_attributes_of_a_trend_are_the_newest_of_its_two_buckets(spark):
 
 
 def test_attributes_of_a_trend_are_the_same_for_all_signals_of_a_product(spark):
-    """The cart event of the previous bucket has a row in this bucket, with the attributes of this bucket's view."""
+    """The cart event of the first bucket gives a row in the second bucket, with the attributes of the second's view."""
     events = spark.createDataFrame(
         [(NOV_04, "cart", 7, "old.code", "acme", 1), (NOV_11, "view", 7, "new.code", "bolt", 1)], EVENTS
     )

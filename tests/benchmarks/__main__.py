@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 OURS = "lambda-spark"
 THIS = "this"
-"""The environment of the tests has DuckDB as well, so that a run of the tests need not make another one."""
+"""The Python environment of the tests. It has DuckDB too, so that the tests need no second environment."""
 SIDES = {
     "ours": None,
     "duckdb": THIS,
@@ -37,11 +37,11 @@ SIDES = {
     "replay": "spark-peers",
     "sar": "spark-peers",
 }
-"""The environment of each side. None is this project's own code."""
+"""The Python environment of each measured side. None stands for this project's own code."""
 SAME_WORK = ("similarity", "neighbours")
-"""Names of work that count as the same: pairs of products and the best neighbours, by whatever definition."""
+"""Two names for the same work, the computation of similar products. The definitions of similarity may differ."""
 HISTORY = (1, 10, 100)
-"""Days of history after which the growth is measured."""
+"""Lengths of history, in days, after which `growth` measures micro-batches."""
 MICRO_BATCHES = 10
 MASTERS = ("local[1]", "local[2]", "spark")
 """Masters to compare: one core, two cores, and a standalone cluster with two workers of one core each."""
@@ -145,7 +145,7 @@ def growth(folder: Path, chosen: argparse.Namespace) -> Results:
 
 
 def cores(folder: Path, chosen: argparse.Namespace) -> Results:
-    """Measure each of our layers on one core, on two cores, and on a standalone cluster of two workers."""
+    """Measure each layer of this project on one core, on two cores, and on a standalone cluster of two workers."""
     make_store(folder, chosen.events, "csv")
     figures = []
     for master in MASTERS:
@@ -164,7 +164,7 @@ def cores(folder: Path, chosen: argparse.Namespace) -> Results:
 
 
 def month(folder: Path, chosen: argparse.Namespace) -> Results:
-    """Measure a month of a large store with a crawler and a bestseller, by the commands that a user types."""
+    """Measure the commands that a user types, on a month of a large store with a crawler and a bestseller."""
     figures = lines_of([sys.executable, "-m", "tests.benchmarks.month", folder, chosen.events])
     rows = summary(figures)
     tables = [line for line in figures if "files" in line]
@@ -173,7 +173,7 @@ def month(folder: Path, chosen: argparse.Namespace) -> Results:
 
 
 def trends(folder: Path, chosen: argparse.Namespace) -> Results:
-    """Measure how well the batch layer and other methods find the planted trends of made-up stores."""
+    """Measure how well the batch layer and other methods find the trends that were built into made-up stores."""
     say(f"finding planted trends in {chosen.stores} made-up stores")
     figures = lines_of([sys.executable, "-m", "tests.benchmarks.trend_quality", chosen.stores])
     qualities = [Quality(**line) for line in figures if "failed" not in line]
@@ -181,12 +181,12 @@ def trends(folder: Path, chosen: argparse.Namespace) -> Results:
 
 
 def python_for(environment: str) -> Path:
-    """Return the interpreter of an environment of other engines."""
+    """Return the Python interpreter of the environment in which another engine runs."""
     return Path(sys.executable) if environment == THIS else python_of(HERE / f"requirements-{environment}.txt")
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:
-    # Make no repeats, because only our side would remove them.
+    # Make no repeated events, because only this project would remove them.
     store = StoreSettings(events=events, seed=1, repeat_share=0.0)
     for form in forms:
         say(f"making a store of {events:,} events ({form})")
@@ -199,16 +199,16 @@ def ours(folder: Path, name: str, events: int, runs: int, *master: str) -> list[
 
 
 def draw(out: Path) -> None:
-    """Draw the growth as a picture beside its figures."""
+    """Draw the figures of `growth` as a picture in the same folder."""
     python = python_of(HERE / "requirements-plot.txt")
     subprocess.run([python, HERE / "plot.py", out / "growth.json", out / "growth.png"], check=True)
 
 
 def lines_of(command: Sequence[object]) -> list[Figures]:
-    """Run a side and return the lines of JSON that it printed. A failed side adds a line that says so."""
+    """Run a command and return the lines of JSON that it printed, and one more line if the command failed."""
     environment = {**os.environ}
     if str(command[0]) != sys.executable:
-        # Unset the paths of our Spark, because the peers' environments have their own.
+        # Unset the paths of this project's Spark, because the other environments have a Spark of their own.
         environment = {key: value for key, value in environment.items() if key not in ("SPARK_HOME", "PYTHONPATH")}
         environment["PYSPARK_PYTHON"] = str(command[0])
     words = [str(word) for word in command]
@@ -220,7 +220,7 @@ def lines_of(command: Sequence[object]) -> list[Figures]:
 
 
 def differing_sums(figures: Sequence[Figures]) -> list[str]:
-    """Return a message for each table whose sums differ between our side and a side with the same definition."""
+    """Return a message for each table whose sums differ between this project and another side that prints sums."""
     ours = {line["table"]: line["sums"] for line in figures if "sums" in line and line["who"] == OURS}
     return [
         f"{line['who']} and {OURS} have different rows in {line['table']}: "

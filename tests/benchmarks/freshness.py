@@ -1,10 +1,10 @@
-"""The time from an event's arrival in Kafka until `recommend --user` reflects it.
+"""A benchmark of the time from an event's arrival in Kafka until `recommend --user` reflects the event.
 
     ./spark-submit.sh test -m long -s tests/benchmarks/freshness.py
 
-A store is replayed into a real broker while `ingest` and `similarity` stay up as processes. Every few seconds a new
-user views one product. The clock stops when that user's list names this product as a reason. The list is computed in an
-open session, as `recommend --user` computes it. The test prints one JSON object.
+A store's events are replayed into a real broker while `ingest` and `similarity` run as processes. Every few seconds a
+new user views one product. The clock stops when that user's list names this product as a reason. The test computes the
+list in an open session, as `recommend --user` does. The test prints one JSON object.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def broker(tmp_path):
 def test_freshness(spark, broker, tmp_path):
     broker.create_topic(TOPIC, partitions=2)
     where = ["--bootstrap-servers", broker.address, "--topic", TOPIC]
-    # Ingest the first store before the clock starts. Replay the second one meanwhile, at the pace of a small store.
+    # Ingest the first store before the measurement. Replay the second store during it, at the pace of a small store.
     for name, seed in (("store", 5), ("feed", 6)):
         write_store(StoreSettings(events=50_000, seed=seed, days=35), tmp_path / name / "events", "csv")
     lake = tmp_path / "lake"
@@ -69,7 +69,7 @@ def test_freshness(spark, broker, tmp_path):
             time.sleep(dice.uniform(2, 6))
             user, product = NEWCOMER + number, dice.choice(popular).product_id
             event = {
-                # Date the event just after the store's last day, because years later all its counts would have decayed.
+                # Date the event just after the store's last day, because at today's date all its counts are decayed.
                 "event_time": f"{datetime(2019, 11, 4) + timedelta(minutes=number):%Y-%m-%d %H:%M:%S} UTC",
                 "event_type": "view",
                 "product_id": product,
@@ -90,6 +90,6 @@ def test_freshness(spark, broker, tmp_path):
                     time.sleep(0.1)
             waits.append(time.monotonic() - began)
             print(f"{waits[-1]:.1f} s", flush=True)
-        # Leave out the first two probes, because they include the start of both jobs.
+        # Leave out the first two views, because their times include the start of both jobs.
         figures = {"probes": len(waits[2:]), "median_s": statistics.median(waits[2:]), "worst_s": max(waits[2:])}
         print(json.dumps({**figures, "median_recommend_s": statistics.median(lookups)}))

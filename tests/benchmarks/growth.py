@@ -1,11 +1,10 @@
-"""The cost of fresh results after ever longer histories, at a constant number of events per day.
+"""A benchmark of what a micro-batch costs after a history of some days, at a constant number of events per day.
 
     python -m tests.benchmarks.growth FOLDER EVENTS_A_DAY DAYS MICRO_BATCHES
 
-A lake ingests DAYS days. Then MICRO_BATCHES deliveries of the next day arrive, each one micro-batch, as jobs that stay
-up would see them. A delivery has 10,000 events, or an equal share of the day where the day has fewer. The command
-prints one line of JSON for each micro-batch of ingestion and of the speed layer, and one for each table renewed after
-them.
+A lake ingests DAYS days. Then MICRO_BATCHES files of the next day arrive, and each file is one micro-batch, as in jobs
+that run all day. A file has 10,000 events, or an equal share of the day if the day has too few. The command prints one
+line of JSON for each micro-batch of ingestion and of the speed layer, and one for each table renewed after them.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ from tests.benchmarks.measure import bytes_read_by, cpu_seconds_of, jvm_of, prin
 from tests.sessions import start_session
 
 EVENTS = 10_000
-"""Most events in one delivery."""
+"""Largest number of events in one delivered file."""
 FEWEST_DAYS = 21
-"""Fewest days that a made-up store can have."""
+"""Smallest number of days that a made-up store can have."""
 ONE_FILE_EACH = "1b"
-"""A `max_bytes_per_batch` that makes each file one micro-batch, because a file is never split."""
+"""A value of `max_bytes_per_batch` that makes each file one micro-batch, because a file is never split."""
 
 
 class Clock:
-    """Prints the time and resources used since the last lap."""
+    """A stopwatch that prints the time and resources used since its last reading."""
 
     def __init__(self, spark: SparkSession, who: str) -> None:
         self._spark = spark
@@ -55,7 +54,7 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        # Ask Spark for the files outside of any lap, because the answer takes longer with each query.
+        # Ask Spark for the number of read files outside the measured time, because each query makes the answer slower.
         files = files_read(self._spark)
         self._last = (*self._readings(), files)
 
@@ -132,7 +131,7 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
 
 
 def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
-    """Write each day before the last one as a file into `history`, and return the events of the last day."""
+    """Write each day but the last as a file into the folder `history`, and return the events of the last day."""
     all_days = max(FEWEST_DAYS, days + 1)
     store = StoreSettings(events=events_a_day * all_days, days=all_days, seed=1, weekly_growth=0.0, late_share=0.0)
     write_store(store, folder / "store", "parquet", plants_file=folder / "planted_truth.json")
@@ -148,7 +147,7 @@ def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
 
 
 class _EachMicroBatch(logging.Handler):
-    """A log handler that calls a function after each micro-batch, because the jobs log a line then."""
+    """A log handler that calls a function after each micro-batch, at the line that the job logs then."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         super().__init__(logging.INFO)

@@ -1,6 +1,6 @@
-"""Measurement of the time, CPU time and memory of one piece of work.
+"""Functions that measure the time, CPU time and memory of a piece of work.
 
-This module imports only the standard library, because the peers' environments run it too.
+This module imports only the standard library, because the environments of the other engines run it too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 
 def cpu_seconds_of(*processes: int | str) -> float:
-    """Return the CPU seconds that all threads of some processes have used so far."""
+    """Return the CPU seconds that the given processes have used so far, with all their threads."""
     ticks = 0
     for process in processes:
-        # Split after the last parenthesis, because it ends the process's name, which may contain spaces.
+        # Split after the last parenthesis. The process's name ends there and may contain spaces.
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -71,7 +71,7 @@ def cpu_of_children() -> float:
 
 
 def peak_of_children() -> int:
-    """Return the largest peak memory of a process that this process has started and waited for, in bytes."""
+    """Return the largest peak memory, in bytes, among the processes that this process has started and waited for."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 

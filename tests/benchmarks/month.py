@@ -1,10 +1,10 @@
-"""One month of a large store, measured from CSV files to recommendations with the commands that a user types.
+"""A benchmark of the commands that a user types, from CSV files to recommendations, on a month of a large store.
 
     python -m tests.benchmarks.month FOLDER EVENTS
 
 Two hard cases are added to the store. A crawler views products one after the other in a single session, one view for
 every 60 events of the store. A bestseller is viewed in every third session. The command prints one line of JSON for
-each job, one for their peak memory, and one for each table with its files and bytes.
+each job, one with the largest peak memory of a job, and one for each table with its number of files and bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main(folder: Path, events: int) -> None:
         source = [folder / "csv"] if job == "ingest" else []
         command = [PROJECT / "spark-submit.sh", job, *source, "--lake", folder / "lake"]
         run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
-        # Report no events for `recommend`. It makes lists for users, so events per second would mean nothing.
+        # Report no events for `recommend`, because events per second mean nothing for a job that makes lists for users.
         measured(WHO, job, run, cpu_of_children, **({} if job == "recommend" else {"events": lines}))
     print(json.dumps({"who": WHO, "work": "all", "peak_bytes": peak_of_children()}))
     for log in sorted((folder / "lake").glob("*/_delta_log")):
@@ -55,7 +55,7 @@ def main(folder: Path, events: int) -> None:
 
 
 def add_bestseller(folder: Path) -> int:
-    """Add a view of the bestseller to every third session of each file, and return the number of lines."""
+    """Add a view of the bestseller to every third session of each file, and return the number of added lines."""
     lines = 0
     for file in sorted(folder.glob("events-*.csv")):
         sessions = (
@@ -77,7 +77,7 @@ def add_bestseller(folder: Path) -> int:
 
 
 def add_crawler(folder: Path, events: int) -> int:
-    """Add the crawler's session, one product after the other, and return the number of lines."""
+    """Add a session in which the crawler views one product after the other, and return the number of added lines."""
     first = sorted(folder.glob("events-*.csv"))[0]
     rows = pa.csv.read_csv(first, convert_options=TEXTS)
     day = np.datetime64(pc.min(rows["event_time"]).as_py()[:10], "s")

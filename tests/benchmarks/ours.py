@@ -1,10 +1,10 @@
-"""This project's side of the benchmark: each layer's job in one open session, on a store's CSV files.
+"""The benchmark's measurement of this project: each layer's job in one open session, on a store's CSV files.
 
     python -m tests.benchmarks.ours STORE_CSV FOLDER EVENTS RUNS [MASTER]
 
-The command prints one line of JSON for each measured piece. It also prints sums of the tables' rows, which other sides
-with the same definitions must equal. Every user of the store gets a list, because every user gets one from the other
-sides. For comparison with ingestion, it measures how long Spark takes to copy the same lines unchanged.
+The command prints one line of JSON for each measured piece of work. It also prints sums of the tables' rows, and other
+engines with the same definitions must have equal sums. Every user of the store gets a list, as with the other engines.
+For comparison with ingestion, the command measures how long Spark takes to copy the same lines unchanged.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tests.sessions import PROJECT, start_session
 
 WHO = "lambda-spark"
 ALL_DAYS = 3650
-"""An `active_days` longer than the store's history, so that every user is active."""
+"""A value of `active_days` that is longer than the store's history, so that every user counts as active."""
 SMALL_EXECUTORS = {"spark.executor.memory": "2g"}
-"""Memory of a cluster's executors. A local master has no executors, so it ignores this."""
+"""Memory of a cluster's executors. A local master has no executors and ignores this setting."""
 LINES = (
     "event_time string, event_type string, product_id bigint, category_id bigint, category_code string, brand string, "
     "price double, user_id bigint, user_session string"
@@ -50,7 +50,7 @@ SUMS = (
     (CO_INTERACTIONS, ("baskets", "strength")),
     (SIMILAR_ITEMS, ("rank", "baskets")),
 )
-"""Tables and columns whose sums must equal those of the sides that work by the same definitions."""
+"""Tables and columns whose sums must equal those of other engines with the same definitions."""
 
 
 def main(store: Path, folder: Path, events: int, runs: int, master: str = "") -> None:

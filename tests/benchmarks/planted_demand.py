@@ -1,8 +1,9 @@
-"""Views per day of made-up stores in which every trend is known, for measuring how well trends are found.
+"""Made-up stores in which every trend is known, for measuring how well methods find trends.
 
 The store generator makes the events with sessions and regular visitors, so counts vary as much as in its other stores.
-The store grows. It has weekdays, a sale day, arrivals, departures and an unfinished last week. Trends of known strength
-begin on every Monday but the first. The truth is the change of the weights from which the events are drawn.
+A store grows. Its demand varies by weekday, it has a sale day, products that arrive or leave, and an unfinished last
+week. Trends of known strength begin on every Monday but the first. A trend is true if the weights from which the events
+are drawn change.
 """
 
 from __future__ import annotations
@@ -31,29 +32,29 @@ from lambda_spark.synthetic.sessions import VIEW, day_of, sessions, visitors
 Number = TypeVar("Number", np.int64, np.float64)
 
 TrendKind = tuple[What, float | None, int]
-"""An entry of the generator's lists: the kind, the factor on demand, and weeks, which this module ignores."""
+"""An entry of the generator's lists of trends: the kind, the factor on demand, and weeks (ignored in this module)."""
 RISING = ("rising", "new")
 PRODUCTS_PER_WEEK = 10
-"""Products that begin to rise on a Monday, and products that begin to wane on it."""
+"""How many products begin to rise on each Monday. As many begin to wane."""
 STEADY_FACTOR = 1.1
-"""A key is steady if its weight rose or fell by no more than this factor. Nearly all products do not change at all."""
+"""A key is steady if its weight rose or fell by at most this factor. Most products do not change at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedDemand:
-    """The views of one store and the truth behind them. The keys are the numbers of products, categories or brands."""
+    """The views of one store and its true trends. A key is the number of a product, category or brand."""
 
     first_day: np.datetime64
     traffic: Ints
-    """All views by day."""
+    """All views of the store by day."""
     views: dict[Of, Ints]
-    """Views by day and key. Views of products without a brand have no brand here, but count in `traffic`."""
+    """Views by type of key, then by day and key. Products without a brand count in `traffic` but under no brand."""
     weights: dict[Of, Floats]
     """The weights from which views are drawn, by day and key.
 
-    They are independent of the traffic. They stay constant for a key to which nothing happens."""
+    They do not depend on the traffic. The weight of a key stays constant while nothing happens to the key."""
     planted: dict[Of, list[tuple[int, int, int]]]
-    """The planted trends: the week in which they begin, the key, and 1 for rising or -1 for waning."""
+    """The trends built into the store: the week in which each begins, the key, and 1 for rising or -1 for waning."""
 
     @property
     def days(self) -> int:
@@ -98,10 +99,10 @@ def planted_demand(settings: StoreSettings) -> PlantedDemand:
 
 
 def plant_trends(settings: StoreSettings, goods: Catalogue) -> Plants:
-    """Plant trends that begin on every Monday but the first, as strongly as the generator plants them.
+    """Choose trends that begin on every Monday but the first, as strong as those in the generator's other stores.
 
-    On each of these Mondays PRODUCTS_PER_WEEK popular products begin to rise and as many begin to wane. One category
-    (in even weeks) or one brand (in odd weeks) also begins to rise, and another one to wane. No product takes part in
+    On each of these Mondays PRODUCTS_PER_WEEK popular products begin to rise and as many begin to wane. In even weeks
+    one category also begins to rise and another begins to wane. In odd weeks two brands do so. No product takes part in
     two trends. The keys are numbers.
     """
     rng = settings.random(Stream.PLANTS)
@@ -149,7 +150,7 @@ def true_changes(demand: PlantedDemand, key_type: Of, before: Iterable[int], now
     """Return how the weight of each key truly changed between two spans of days.
 
     Returns:
-        1 for each key whose mean weight rose by more than STEADY_FACTOR, -1 where it fell by more, else 0.
+        1 for each key whose mean weight rose by more than STEADY_FACTOR, -1 if it fell by more than that, else 0.
     """
 
     def mean(days: list[int]) -> Floats:

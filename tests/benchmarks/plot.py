@@ -1,8 +1,8 @@
-"""A picture of the benchmark `growth`: seconds, CPU seconds and MB of each micro-batch against the days of history.
+"""A script that draws the benchmark `growth`: seconds, CPU seconds and MB read per micro-batch by days of history.
 
     python plot.py GROWTH_JSON PICTURE
 
-This file runs in an environment of its own.
+The script runs in a Python environment of its own, which has matplotlib.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def main(results: Path, picture: Path) -> None:
             [drawn] = axis.plot(days, middle, marker="o", linestyle="-" if is_batch else ":", label=work)
             for day in days if is_batch else ():
                 axis.plot([day] * len(by_days[day]), by_days[day], ".", alpha=0.3, color=drawn.get_color())
-        # Use logarithmic axes. They show flat costs beside growing ones, and a cost that grows with the history is a
-        # straight line on them.
+        # Use logarithmic axes, because they show constant and growing costs together. A cost that grows with the
+        # history is a straight line on them.
         axis.set(xscale="log", yscale="log", xlabel="days of history", title=title)
         axis.set_xticks(days, [str(day) for day in days])
         axis.yaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""The benchmark's figures as Markdown tables."""
+"""Functions that summarise a benchmark's figures and write them as Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from statistics import median
 from typing import Any
 
 Figures = dict[str, Any]
-"""One line of a side's output, in one of three forms.
+"""One printed line of a measured engine, in one of three forms.
 
-- A measured piece: who, work, seconds and cpu_seconds, and optionally events, bytes_read and files_read.
+- A measured piece of work: who, work, seconds and cpu_seconds, and optionally events, bytes_read and files_read.
 - The peak memory: who, work `all` and peak_bytes.
 - The measured packages: who and versions.
 """
 
 
 def summary(figures: Iterable[Figures]) -> list[Figures]:
-    """Summarise the runs of each side and work.
+    """Summarise the runs of each `who` and `work`.
 
     Returns:
-        One row per side and work: the number of runs, the median, least and most seconds, the median CPU seconds and
-        the side's peak memory in bytes. The medians of events, bytes_read and files_read are None where a run lacks
-        them.
+        One row per `who` and `work`: the number of runs, the median, least and most seconds, the median CPU
+        seconds and the peak memory in bytes. The medians of events, bytes_read and files_read are None if a
+        run lacks them.
     """
     runs: dict[tuple[str, str], list[Figures]] = defaultdict(list)
     peaks: dict[str, int] = {}
@@ -52,16 +52,18 @@ def summary(figures: Iterable[Figures]) -> list[Figures]:
 
 
 def with_ratios(rows: Sequence[Figures], base: str, *, of_base: bool, same_work: Sequence[str] = ()) -> list[Figures]:
-    """Add a `ratio` to each row: its median time compared with the base's time for the same work.
+    """Add a `ratio` to each row: the row's median time compared with the median time of a base.
+
+    Both times are for the same work.
 
     Args:
         rows: The result of `summary`.
-        base: The side to compare with.
-        of_base: Whether the ratio is the base's time in multiples of the row's time, and not the other way round.
-        same_work: Names of work that count as the same. The base has one of them.
+        base: The `who` of the rows to compare with.
+        of_base: Whether the ratio is the base's time divided by the row's time. Otherwise it is the inverse.
+        same_work: Names of work that count as the same work. The base has figures for one of these names.
 
     Returns:
-        The rows with `ratio`, which is None where the base has no time for the work.
+        The rows with `ratio`. The ratio is None if the base has no time for the work.
     """
     medians = {row["work"]: row["median_s"] for row in rows if row["who"] == base}
     shared = next((medians[work] for work in same_work if work in medians), None)
@@ -76,7 +78,7 @@ def with_ratios(rows: Sequence[Figures], base: str, *, of_base: bool, same_work:
 
 
 def markdown(rows: Sequence[Figures], ratio: str = "") -> str:
-    """Return a Markdown table without the columns that are empty.
+    """Return the rows as a Markdown table, without its empty columns.
 
     Args:
         rows: The result of `summary` or `with_ratios`.

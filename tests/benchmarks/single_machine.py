@@ -2,13 +2,14 @@
 
     python single_machine.py WHO STORE_PARQUET RUNS [WORK…]
 
-WHO is duckdb, polars or implicit. WORK names the pieces that DuckDB does (default: all of them). This file runs in an
-environment of its own. It prints one line of JSON for each measured piece.
+WHO is duckdb, polars or implicit. WORK names the work that DuckDB does (default: all). This file runs in a Python
+environment of its own. It prints one line of JSON for each measured piece of work.
 
-DuckDB works by this project's definitions and prints sums of its rows, which must equal those of our tables. For trends
-it leaves out categories, brands and users, overdispersion, false discovery rates, directions, ranks and attributes. For
-lists it leaves out the trend in a score, the filter of bought products, fillers and reasons. Polars computes trends
-without z. implicit counts pairs within the last 50 products of each user.
+DuckDB works by this project's definitions and prints sums of its rows, which must equal the sums of this project's
+tables. Its trends leave out categories, brands, users, overdispersion, false discovery rates, directions, ranks and
+attributes. Its lists leave out the effect of trends on scores, the removal of bought products, the products that fill
+up short lists, and the reasons. Polars computes trends without z-scores. implicit counts pairs within the last 50
+products of each user.
 """
 
 from __future__ import annotations

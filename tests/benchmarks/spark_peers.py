@@ -2,9 +2,9 @@
 
     python spark_peers.py WHO STORE_PARQUET FOLDER RUNS
 
-WHO is replay or sar. This file runs in an environment of its own, with the Spark version that both were made for. It
-prints one line of JSON for each measured piece. Pairs are counted within the last 50 products of each user, because
-neither recommender knows sessions.
+WHO is replay or sar. This file runs in a Python environment of its own, with the Spark version that both were
+made for. It prints one line of JSON for each measured piece of work. Pairs are counted within the last 50 products of
+each user, because neither recommender knows sessions.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def last_items(spark: SparkSession, store: str) -> DataFrame:
 
 
 def keep_only(spark: SparkSession, items: DataFrame) -> None:
-    """Empty Spark's cache of all but the items, because the next run has the same plans and would reuse its results."""
+    """Keep only the items in Spark's cache, because the next run has the same plans and would reuse cached results."""
     spark.catalog.clearCache()
     items.cache().count()
 

@@ -1,4 +1,4 @@
-"""A short benchmark run, which checks the results and not the times."""
+"""Tests of the benchmark: a short run, whose results are checked but not its times, and the report."""
 
 import json
 import subprocess

@@ -1,13 +1,13 @@
-"""A study of how well the batch layer and other methods find planted trends, over many made-up stores.
+"""A study of how well the batch layer and other methods find the trends that were built into many made-up stores.
 
 `./spark-submit.sh benchmark trends` runs this file in a process of its own, with the number of stores.
 
     planted demand of each seed ─► the function of the batch layer ─┐
                                └─► the other formulas (numpy)      ─┴─► lists per bucket and direction ─► figures
 
-A list holds the keys that a method calls rising (or waning), the strongest first. A method that only ranks lists its
-first TOP keys. One Spark job compares all stores. Each store is a signal of its own there, because `trends` computes
-each signal separately.
+A key is a product, category or brand. A list holds the keys that a method calls rising (or waning), the strongest
+first. The list of a method that only ranks keys ends after TOP keys. One Spark job compares all stores. The job treats
+each store as a signal of its own, because `trends` computes each signal separately.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from tests.sessions import PROJECT, start_session
 TOP = 20
 WEEK = 7
 BATCH_LAYER = "batch layer"
-"""The name of the method that calls the production function."""
+"""The name of the method that calls the project's own function, `batch.trends.trends`."""
 
 
 class ListId(NamedTuple):
-    """The identity of a list: the store, the type of its keys, the grid, the bucket and the direction."""
+    """The identity of a list: the store, the type of key, the grid of buckets, the bucket and the direction."""
 
     seed: int
     key_type: Of
@@ -72,32 +72,32 @@ class Quality:
     method: str
     direction: str
     precision: float | None
-    """Percent of true keys among the first 20 keys of all lists."""
+    """Percent of true keys among the first 20 keys of each list, over all lists."""
     recall: float
-    """Percent of the trends planted in a bucket that are among the first 20 of its list."""
+    """Percent of the planted trends that are among the first 20 keys of the list for the bucket in which they begin."""
     false_discovery_rate: float
-    """Percent of keys in a list that are not true, averaged over buckets. An empty list counts as 0.
+    """Percent of a list's keys that are not true, averaged over lists. An empty list counts as 0.
 
     Source:
         False discovery rate, Benjamini and Hochberg, 1995.
     """
     false_of_all: float | None
-    """Percent of keys that are not true, among the keys of all lists together."""
+    """Percent of the keys of all lists together that are not true."""
     listed: float
-    """Keys per list, averaged over buckets."""
+    """Mean number of keys in a list."""
     delay: float | None
-    """Buckets until a planted trend is among the first 20, averaged over all grids. It begins in bucket 1."""
+    """Bucket in which a planted trend enters the top 20, averaged over all grids. The trend begins in bucket 1."""
     overlap: float | None
-    """Percent of the first 20 that stay listed when the grid is shifted by 1 to 6 days.
+    """Percent of a list's first 20 keys that stay among the first 20 when the grid is shifted by 1 to 6 days.
 
-    The longer of the two lists counts as 100."""
+    The length of the longer of the two lists counts as 100 %."""
 
 
 # --- Other methods ----------------------------------------------------------------------------------------------------
 
 
 class Counts(NamedTuple):
-    """Views by key in a bucket and in the two buckets before it."""
+    """Views by key in three successive buckets. `current` is the latest and `before` the earliest."""
 
     current: Floats
     previous: Floats
@@ -105,20 +105,20 @@ class Counts(NamedTuple):
 
 
 Score = Callable[[Counts], tuple[Floats, Floats | None]]
-"""A method: it returns a score per key and the smallest absolute score that the method calls a trend.
+"""A method of finding trends: it returns each key's score and the smallest absolute score that counts as a trend.
 
-The score is positive for a rising key and negative for a waning one. A method that only ranks returns None for the
-smallest score."""
+The score is positive for a rising key and negative for a waning one. A method that only ranks keys returns None for
+the smallest score."""
 
 
 def growth(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return (c - p) / (c + p + 1), the trend value by which the original project ranks."""
+    """Return (c - p) / (c + p + 1), from current views c and previous views p. The original project ranks by it."""
     c, p, _ = counts
     return (c - p) / (c + p + 1), None
 
 
 def difference(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return c - p, the difference between two halves of a period.
+    """Return c - p, the views in the second half of a period minus the views in its first half.
 
     Source:
         "trending" of the Universal Recommender (ActionML).
@@ -139,16 +139,18 @@ def difference_of_differences(counts: Counts) -> tuple[Floats, Floats | None]:
 
 
 def decayed_popularity(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return c + p/2 + b/4, popularity with a half-life of one bucket. It cannot show waning."""
+    """Return c + p/2 + b/4, from current views c, previous views p and earlier views b. It cannot show waning.
+
+    This is popularity with a half-life of one bucket."""
     c, p, b = counts
     return c + p / 2 + b / 4, None
 
 
 def poisson_interval(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return (c - p) / (2.576·√p), with p at least 1; a key is a trend from an absolute score of 1 on.
+    """Return (c - p) / (2.576·√p), from current views c and previous views p, where p is at least 1.
 
-    Such a count lies outside the 99 % interval of a Poisson variable whose mean is the last count. The interval is that
-    of the normal approximation.
+    A key is a trend if its absolute score is at least 1. Then c lies outside the 99 % interval of a Poisson variable
+    with mean p, in its normal approximation.
 
     Source:
         Point-by-point Poisson, Hendrickson, Kolb, Lehman and Montague, Trend Detection in Social Data, Twitter 2015.
@@ -159,7 +161,7 @@ def poisson_interval(counts: Counts) -> tuple[Floats, Floats | None]:
 
 
 def share_z(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return the z-score of the share; a key is a trend from |z| = 3 on, with a change of at least 10.
+    """Return the z-score of a key's share; a key is a trend if |z| is at least 3 and its views change by at least 10.
 
     `batch.trends.z_score` has the formula. This method has no bound on the false discovery rate.
     """
@@ -180,7 +182,7 @@ METHODS: dict[str, Score] = {
 
 
 def lists_by_score(demand: PlantedDemand, seed: int, shifts: Iterable[int], score: Score) -> Lists:
-    """Return the lists of a method for one store."""
+    """Return the lists of the method `score` for one store."""
     lists: Lists = {}
     for key_type in get_args(Of):
         for shift in shifts:
@@ -233,7 +235,7 @@ def _trend_rows(
 def _with_previous_counts(
     spark: SparkSession, columns: Iterator[tuple[str, np.datetime64, Ints, Ints]], buckets: Buckets
 ) -> DataFrame:
-    """Return bucket_start, signal, key, current and previous, from tuples of signal, bucket start, keys and events."""
+    """Return rows (bucket_start, signal, key, current, previous) from tuples (signal, bucket start, keys, events)."""
     signals, starts, keys, events = zip(*columns, strict=True)
     sizes = [len(part) for part in keys]
     part_of_row = np.repeat(np.arange(len(sizes)), sizes)
@@ -284,7 +286,7 @@ def _micros(day: np.datetime64) -> int:
 
 
 def bucket_days(days: int, shift: int) -> list[range]:
-    """Return the day indices of each bucket, for a grid that is shifted by some days.
+    """Return the day indices of each bucket of a grid that is shifted by `shift` days.
 
     The first bucket of a shifted grid is shorter, because it begins before the store's first day.
     """
@@ -295,13 +297,13 @@ def bucket_days(days: int, shift: int) -> list[range]:
 def trend_quality(
     spark: SparkSession, seeds: Sequence[int], settings: TrendSettings, shifts: Sequence[int] = range(WEEK)
 ) -> list[Quality]:
-    """Return all figures over the stores of some seeds.
+    """Return the figures of all methods over one store per seed.
 
     Args:
         spark: The session.
         seeds: One seed per store.
         settings: The settings of the batch layer's trends.
-        shifts: Days by which the grids of buckets are shifted; 0 must be among them.
+        shifts: Days by which the grid of buckets is shifted. 0 must be among them.
 
     Raises:
         UsageError: If `trends.bucket` is not 7 days.
@@ -354,7 +356,7 @@ def quality(
         key_type: The type of keys to measure.
         direction: 1 for rising, -1 for waning.
         lists: The method's lists.
-        truth: The keys that really changed, by list of the unshifted grid.
+        truth: For each list of the unshifted grid, the keys that really changed in its direction.
         demands: The stores by seed.
         shifts: Days by which the grids are shifted.
     """
@@ -397,7 +399,7 @@ def _planted_keys(demand: PlantedDemand, list_id: ListId) -> set[int]:
 
 
 def _delay(lists: Lists, seed: int, key_type: Of, shift: int, week: int, key: int, direction: int) -> int | None:
-    """Return the bucket in which a planted trend enters the first TOP of a list.
+    """Return the bucket in which a planted trend is first among the TOP keys of a list.
 
     Returns:
         1 for the bucket in which the trend begins, 2 for the bucket after it, None for neither.
@@ -412,15 +414,15 @@ def _delay(lists: Lists, seed: int, key_type: Of, shift: int, week: int, key: in
 def _overlaps(
     lists: Lists, list_ids: Sequence[ListId], shifts: Sequence[int], demands: Mapping[int, PlantedDemand]
 ) -> Iterator[float]:
-    """Yield the share of the first TOP that a shifted grid also lists, for each complete bucket and each shift.
+    """Yield the share of TOP keys that two lists have in common, for each complete bucket and each shift of the grid.
 
-    The list is compared with the list of the shifted bucket that overlaps it most.
+    Each list is compared with the list of the shifted bucket that has the most days in common.
     """
     for list_id in list_ids:
         days = demands[list_id.seed].days
         first = set(lists.get(list_id, [])[:TOP])
         for shift in shifts:
-            # Up to a shift of three days, the later of the two shifted buckets overlaps most, else the earlier one.
+            # Two shifted buckets overlap this bucket. The later one overlaps more for shifts of up to 3 days.
             bucket = list_id.bucket + (shift <= WEEK // 2)
             is_complete = max(WEEK * (list_id.bucket + 1), WEEK * bucket + shift) <= days
             other = set(lists.get(list_id._replace(shift=shift, bucket=bucket), [])[:TOP])
@@ -451,7 +453,7 @@ def quality_tables(figures: Iterable[Quality]) -> str:
 
 
 def main(stores: int) -> None:
-    """Print the figures over some stores as JSON, one line per method, type of key and direction."""
+    """Print the figures as JSON, one line per method, type of key and direction. `stores` is the number of stores."""
     settings = load_settings(PROJECT / "conf" / "lambda.toml").trends
     with TemporaryDirectory(prefix="trends-") as folder:
         spark = start_session("benchmark trends", Path(folder) / "spark.log")

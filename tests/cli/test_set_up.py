@@ -22,7 +22,7 @@ def copy(folder):
 
 @pytest.mark.process
 def test_a_job_runs_the_present_code_even_if_its_files_are_old(tmp_path):
-    # This happens when a release is unpacked over one that has run: its files are older than the first start.
+    # This happens when a new release is unpacked over one that has run: the new files are older than its first start.
     project = copy(tmp_path)
     (project / ".venv").symlink_to(PROJECT / ".venv")
     module = project / "lambda_spark" / "cli" / "job.py"
@@ -39,7 +39,7 @@ def test_a_job_runs_the_present_code_even_if_its_files_are_old(tmp_path):
 def test_after_a_failed_fetch_the_jars_are_missing_for_the_earlier_settings_too(tmp_path):
     project = copy(tmp_path)
     environment, settings = project / ".venv", project / "conf" / "spark-defaults.conf"
-    # Let the stand-in run the real code that fetches jars, and print a line for every job.
+    # Let the stand-in for Python run the real code that fetches jars, and print a line for every job.
     fetch = f'exec "{sys.executable}" "$@"'
     executable(environment / "bin" / "python", f'case "$*" in *cli.jars*) {fetch} ;; esac\necho a job')
     executable(environment / "bin" / "spark-submit", "exit 1")
@@ -61,7 +61,7 @@ def test_kafkas_jars_are_fetched_once_and_again_after_a_failure(tmp_path, monkey
     executable(environment / "bin" / "spark-submit", "true")
     jars.fetch_jars(conf, environment, "jars")
 
-    # A user without write permission can start jobs then, because no lock file is opened.
+    # Once the jars are there, no lock file is opened, so a user without write permission can start jobs.
     (tmp_path / ".setup.lock").unlink()
     jars.fetch_jars(conf, environment, "jars")
     assert not (tmp_path / ".setup.lock").exists()

@@ -1,4 +1,4 @@
-"""One run of the demo for all tests that look at it."""
+"""Fixture that runs the demo once for all tests that check its results."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.commands import command
 
 @pytest.fixture(scope="package")
 def demo(tmp_path_factory):
-    """Run the demo from a folder that is not the project's; return the folder of its lake and its output."""
+    """Run the demo from a folder outside the project; return the lake's folder and the demo's output."""
     folder = tmp_path_factory.mktemp("it's my store")
     code, output, errors = command("demo", cwd=folder)
     assert code == 0, output + errors

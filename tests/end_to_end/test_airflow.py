@@ -1,4 +1,4 @@
-"""The ready DAG in a real Airflow: it loads, runs the chain, and skips when another run holds the lock."""
+"""Tests the project's DAG in a real Airflow: it loads, runs all jobs, and skips when another run holds the lock."""
 
 import os
 import re
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 
 @pytest.fixture
 def airflow(tmp_path):
-    """Airflow's command line, in a home folder of its own whose only DAG is the project's."""
+    """Airflow's command line, with a new home folder whose only DAG is the one of the project."""
     python = python_of(PROJECT / "tests" / "end_to_end" / "requirements-airflow.txt")
     folder = tmp_path / "airflow" / "dags"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The commands as a user types them, as real processes or in the tests' own session."""
+"""Tests of the commands as a user types them, run as real processes or in the tests' own Spark session."""
 
 import json
 import os
@@ -94,8 +94,8 @@ def test_most_planted_trends_are_detected_and_few_others(demo, spark):
     detected = detected_trends(Lake.open(spark, str(folder / "lake")))
     opposite = {"rising": "waning", "waning": "rising"}
     assert not {(*plant[:3], opposite[plant[3]]) for plant in PLANTED} & detected
-    # A store this small has few views per product, so not every planted trend is significant. Nearly all detected
-    # trends are planted ones or parts of planted ones.
+    # The demo's generator plants known trends (PLANTED). Its store has few views per product, so not every planted
+    # trend is significant. Nearly all detected trends are planted, or are parts of planted trends.
     assert len(PLANTED & detected) >= 6
     assert len(detected) < 40
 

@@ -1,4 +1,4 @@
-"""A live feed through a real broker while jobs and broker are killed: every event is in the lake exactly once."""
+"""Sends events through a real broker while jobs and broker are killed: the lake gets every event exactly once."""
 
 import re
 import signal
@@ -42,14 +42,14 @@ def wait_until(condition, *commands):
 
 
 def versions(lake, table):
-    """Count a table's commits without reading them."""
+    """Count a table's commits without reading the commit files."""
     return len(list((lake / table / "_delta_log").glob("0*.json")))
 
 
 def feed_of(folder):
     """Return event files, their number of distinct events and their number of broken lines.
 
-    The files are the real events where those are available, else a made-up store.
+    The files hold the real events where those are available, else the events of a made-up store.
     """
     if OCTOBER.exists():
         return OCTOBER, 17_429, 1
@@ -65,7 +65,7 @@ def test_every_event_replayed_into_kafka_is_in_the_lake_once_although_jobs_and_b
     source, events, broken = feed_of(tmp_path)
     lake = tmp_path / "lake"
     ingest = ["ingest", "--source", "kafka", *where, "--lake", lake, "--trigger", "1 second"]
-    # Force many micro-batches, even when a slow machine starts to read after the whole feed has been played.
+    # Force many micro-batches, even when a slow machine begins to read only after all messages have been sent.
     ingest += ["--set", f"kafka.max_messages_per_batch={max(400, events // 10)}"]
     similarity = ["similarity", "--lake", lake, "--trigger", "1 second"]
     commands = []
@@ -75,7 +75,7 @@ def test_every_event_replayed_into_kafka_is_in_the_lake_once_although_jobs_and_b
         return commands[-1]
 
     def kill_after_an_append(arguments, table, *others):
-        """Kill a job whose micro-batch is in one table, but not in the other tables and not in the checkpoint."""
+        """Kill a job after its micro-batch is written to one table, but not to the other tables and the checkpoint."""
         running = start(*arguments)
         before = versions(lake, table)
         wait_until(lambda: versions(lake, table) > max(before, 3), running, *others)
@@ -96,7 +96,7 @@ def test_every_event_replayed_into_kafka_is_in_the_lake_once_although_jobs_and_b
             known = versions(lake, "events")
             wait_until(lambda: versions(lake, "events") > known + 1, reading, counting)
             playing.end(signal.SIGKILL)
-            # Play the rest at a high rate.
+            # Send the remaining events at a high rate.
             feed[feed.index(20)] = 100_000
             playing = start(*feed, *shares, **DISTURBED)
             assert playing.process.wait(WITHIN) == 0, playing.log.read_text()

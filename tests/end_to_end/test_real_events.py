@@ -1,4 +1,4 @@
-"""Real events of a real store: known counts, and trends equal to a computation in pandas without the project's code."""
+"""Tests with the events of a real store: known counts, and trends equal to a separate computation in pandas."""
 
 import itertools
 import math
@@ -61,7 +61,10 @@ def november():
 
 
 def chance(part, p):
-    """Return overdispersion, p-values and q-values of the tested rows. The normal tail is the standard library's."""
+    """Return overdispersion, p-values and q-values of the rows `part`; `p` is the newer bucket's share of demand.
+
+    The normal distribution's tail is computed with the standard library.
+    """
     n = part["current"] + part["previous"]
     factor = max(1, (part["z_score"] ** 2).median() / 0.4549) * (n / n.median()).clip(lower=1) ** 0.25
     factor = factor if len(part) >= 10 else factor * 0 + 1
@@ -79,7 +82,7 @@ def chance(part, p):
 
 
 def expected_trends(frame, key, settings):
-    """Compute the design's trends in pandas, from a full grid of keys and buckets that is shifted by one bucket."""
+    """Compute the trends in pandas, from event counts with a row per key and a column per bucket, zeros included."""
     parts = []
     buckets = pd.date_range(frame["bucket_start"].min(), frame["bucket_start"].max(), freq="7D")
     for signal, rows in frame.groupby("event_type"):
@@ -108,7 +111,7 @@ def expected_trends(frame, key, settings):
 
 
 def assert_same_trends(actual, expected):
-    """Compare to nine digits, except p-values and q-values: the project's normal tail is accurate to 0.3 percent."""
+    """Compare to nine digits, except p-values and q-values: the project computes the normal tail to 0.3 percent."""
     tails = ["p_value", "q_value"]
     pd.testing.assert_frame_equal(actual[tails], expected[tails], rtol=0.004, check_index_type=False)
     actual, expected = actual.drop(columns=tails), expected.drop(columns=tails)

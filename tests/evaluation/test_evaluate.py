@@ -148,14 +148,14 @@ def test_association_rules_count_sessions_with_the_last_item(spark):
 
 
 def test_cosine_and_jaccard_sum_over_the_items(spark):
-    # Products 10, 20 and 30 are in two sessions each, 40 in one. Each two of the first three share one session.
+    # Products 10, 20 and 30 are in two sessions each, 40 in one. Each pair of the first three shares one session.
     root = 2**0.5
     assert scores(baselines.cosine(single_query(spark, 10, 20))) == {10: 1.5, 20: 1.5, 30: 1.0, 40: 1 / root}
     assert scores(baselines.jaccard(single_query(spark, 20))) == {10: 1 / 3, 20: 1.0, 30: 1 / 3, 40: 1 / 2}
 
 
 def test_similar_sessions_vote_for_their_items(spark):
-    """Product 10 weighs 1/2 and 30 weighs 1. Session b holds both, a the first one, c the last one."""
+    """Product 10 weighs 1/2 and 30 weighs 1. Session b holds both, session a only 10 and session c only 30."""
     a, b, c = (1 / 2) / 2 / 2, (1 / 2 + 1) / 2 / 1, 1 / 2 / 1
     assert scores(baselines.session_knn(single_query(spark, 10, 30))) == {10: a + b, 20: a + c, 30: b + c, 40: c}
 
@@ -188,7 +188,7 @@ def test_every_method_is_measured_with_and_without_repeats_and_by_slice(spark):
 
 
 def sessions_that_skip_one(count):
-    """The first product of a session decides the third. The second one is never seen again."""
+    """The first product of a session determines the third. The second product is in no other session."""
     for number in range(count):
         first, then = 100 + number % 30, 200 + number % 30
         for at, product in enumerate((first, 1000 + number, then)):

@@ -1,4 +1,4 @@
-"""A corpus of bad input files: the bytes of each file, and what ingestion must make of them."""
+"""A collection of bad input files: the bytes of each file and the result that ingestion must have."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bad(NamedTuple):
 
 
 def line(number: int, **fields: str) -> str:
-    """Return a good line that no other file has, with the given fields changed."""
+    """Return a valid CSV line with the given fields changed. Each number gives a different line."""
     values = {
         "event_time": f"2019-10-{1 + number % 28:02} 10:00:00 UTC",
         "event_type": "view",
@@ -49,7 +49,7 @@ def csv(*lines: str | bytes, header: str | None = HEADER, end: bytes = b"\n") ->
 
 
 def one_field(name: str, start: int, reason: str, *values: str) -> Bad:
-    """Return a file with one line per bad value of a field, and one good line at its end."""
+    """Return a file with one line for each bad value of a field, and one valid line at the end."""
     bad = [line(start + at, **{name: value}) for at, value in enumerate(values)]
     return Bad(f"{name}-{start}.csv", csv(*bad, line(start + len(values))), 1, (reason,) * len(values))
 
@@ -71,13 +71,13 @@ def parquet_events(start: int, count: int, **columns: pa.Array) -> bytes:
 
 
 def no_utf8(*values: bytes) -> pa.Array:
-    """Return a text column that is not valid UTF-8, as a careless writer leaves it."""
+    """Return a Parquet text column of bytes that need not be valid UTF-8, as a careless program may write it."""
     plain = pa.array(values, pa.binary())
     return pa.Array.from_buffers(pa.string(), len(values), plain.buffers())
 
 
 def json_line(number: int, **fields: str) -> str:
-    """Return a good JSON line with the given fields changed. Their values are JSON."""
+    """Return a valid JSON line with the given fields changed. The given values must be written as JSON."""
     values = {
         "event_time": '"2019-10-03T10:00:00Z"',
         "event_type": '"view"',

@@ -1,6 +1,6 @@
-"""Mutated event lines, and a plain-Python verdict on each.
+"""Randomly damaged event lines, and a judgement in plain Python of whether each is valid.
 
-The verdict is independent of the project's parser. It stays open where the parser's own rules decide.
+The judgement does not use the project's parser. It stays open for lines that only the parser's own rules can decide.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def good_line(dice: random.Random) -> bytes:
 
 
 def mutated(line: bytes, dice: random.Random) -> bytes:
-    """Damage a line a few times and remove line ends.
+    """Damage a line one to three times, then remove all line ends from it.
 
-    Each time a bit is flipped, noise is inserted, or a part of the line is lost, doubled or moved.
+    Each damage flips a bit, inserts odd bytes, or deletes, doubles or moves a part of the line.
     """
     for _ in range(dice.choice((1, 1, 1, 2, 3))):
         start = dice.randrange(len(line) + 1)
@@ -81,7 +81,7 @@ def mutated(line: bytes, dice: random.Random) -> bytes:
 
 
 def fuzzed(count: int, seed: int) -> Iterator[bytes]:
-    """Yield lines of which about half are mutated. About one in ten repeats a recent line."""
+    """Yield event lines. About half of them are damaged, and about one in ten repeats a recent line."""
     dice = random.Random(seed)
     recent: list[bytes] = []
     for _ in range(count):
@@ -96,11 +96,11 @@ def fuzzed(count: int, seed: int) -> Iterator[bytes]:
 
 
 def judged(line: bytes) -> Event | str | None:
-    """Judge a line without the project's parser.
+    """Judge whether a line is a valid event, without the project's parser.
 
     Returns:
-        The event where the line is certainly valid, None where it is certainly invalid. Otherwise the reason why plain
-        Python cannot decide.
+        The event if the line is certainly valid, None if it is certainly invalid. Otherwise the reason why this
+        function cannot decide.
     """
     try:
         text = line.decode("utf-8")

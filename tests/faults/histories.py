@@ -1,4 +1,4 @@
-"""Random histories of small stores for hypothesis: events, the spellings of their lines, and their order of arrival."""
+"""Strategies of hypothesis for random histories of small stores: events, their spellings and order of arrival."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from tests.faults.oracle import Event
 
 LONGER = int(os.environ.get("LONGER", "1"))
-"""Factor on the number of examples: `LONGER=20` in the environment tries 20 times as many.
+"""The factor on the number of examples: `LONGER=20` in the environment tries 20 times as many.
 
-Each run with a factor above 1 draws other examples."""
+With a factor above 1, each run draws different examples."""
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 
 _START = datetime(2019, 3, 1)
 _KINDS = ["view", "view", "view", "cart", "purchase", "purchase", "remove_from_cart"]
-# Noon, and seconds around midnight, because midnight splits a session into two baskets.
+# Times of day: noon, and seconds around midnight, because midnight splits a session into two baskets.
 _SECONDS = [43_200, 43_201, 86_398, 86_399, 86_400, 86_401]
 # Days after the start. An event may arrive days or months late, because the order of arrival is random.
 _DAYS = [0, 0, 1, 6, 7, 45, 120]
-# Category id, category, brand and price. Events of one product may differ, as a store's attributes change over time.
+# Category id, category, brand and price. Events of one product may differ in them, as attributes change over time.
 _ATTRIBUTES = [
     (None, None, None, None),
     (7, "a.b", "acme", Decimal("5.00")),
@@ -35,7 +35,7 @@ _ATTRIBUTES = [
 
 
 class History(NamedTuple):
-    """The micro-batches of a store, with repeats, in the order in which they arrive."""
+    """The events of a store, grouped by the micro-batch with which they arrive. Some events are repeated."""
 
     arrivals: tuple[tuple[Event, ...], ...]
 
@@ -45,13 +45,13 @@ class History(NamedTuple):
 
 
 def trials(count: int) -> settings:
-    """Return hypothesis settings for `count` examples. Without `LONGER` every run of the suite has the same ones."""
+    """Return hypothesis settings for `count` examples. Without `LONGER`, every run tries the same examples."""
     return settings(
         max_examples=count * LONGER,
         derandomize=LONGER == 1,
         database=None,
         deadline=None,
-        # Shrink only in long runs, because a search for the smallest failing example needs hundreds of Spark jobs.
+        # Search for the smallest failing example only in long runs, because the search needs hundreds of Spark jobs.
         phases=(Phase.generate, Phase.shrink) if LONGER > 1 else (Phase.generate,),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
     )
@@ -75,8 +75,8 @@ _events = st.builds(
 def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4, longest_basket: int = 20) -> History:
     """Draw a history that covers the hard cases.
 
-    It may have sessions over midnight, users who share a session, a crawler's basket, and repeats. The events arrive
-    in any order.
+    It may have sessions over midnight, users who share a session name, a crawler's large basket, and repeated events.
+    The events arrive in any order.
     """
     events = draw(st.lists(_events, min_size=1, max_size=most_events))
     crawled = draw(st.sampled_from([0, 0, longest_basket]))

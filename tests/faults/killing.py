@@ -1,4 +1,4 @@
-"""Real jobs as processes that SIGKILL ends at a named point or at a random moment."""
+"""Functions that run real jobs as processes and kill them with SIGKILL at a named point or a given moment."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from tests.conftest import PROJECT
 from tests.faults.histories import HEADER
 
 ABOUT_THE_RUN = ("source", "ingested_at", "ingest_batch", "batch_id", "modified_at")
-"""Columns that say which micro-batch wrote a row and when. They may differ between runs, and so may versions."""
+"""Columns that say which micro-batch wrote a row and when. They may differ between runs, as may
+version columns."""
 PSEUDONYM = "user"
-"""The column of a refused user. It differs between lakes, because each lake has its own salt.
+"""The column with the salted hash of a refused user. It differs between lakes, because each lake has its own salt.
 
-The ids of a refused user's lines are salted too."""
+The `rejected_id` of a refused user's line is salted too."""
 
 KILLER = Path(__file__).parent / "killer"
 FAST = (
@@ -35,7 +36,7 @@ FAST = (
     "--conf spark.sql.adaptive.enabled=false "
     "--conf spark.driver.defaultJavaOptions='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'"
 )
-"""Spark options for a tiny store. They make processes start fast, because each kill costs the start of the next one."""
+"""Spark options for a tiny store. With them processes start fast, because each kill requires a new process."""
 SETTINGS = (
     "--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_fdr=1",
     "--set", "maintenance.min_files=2", "--set", "maintenance.expire_days=14",
@@ -47,7 +48,7 @@ Point = str
 
 
 def points(*commits: str) -> list[Point]:
-    """Return a point before and a point after each commit, in the order in which a run makes the commits."""
+    """Return a point before and a point after each commit, in the order of the commits."""
     return [f"{moment} {commit}" for commit in commits for moment in ("before", "after")]
 
 
@@ -59,8 +60,8 @@ _SERVED = ("similar_items 1", "recommendations 1")
 FIRST_RUN = points(*_CREATED, *_INGESTED, *_COMPUTED, *_COUNTED, *_COUNTED, *_SERVED)
 """Points at which a first `run` can be killed, one process per point.
 
-Each process continues the work of the killed one before it. The tables that were created exist by then, so the first
-commit of the next process is an append."""
+Each process continues the work of the killed process before it. A table that an earlier process created already
+exists, so the first commit of a later process to it is an append."""
 LATER_RUN = points(*_INGESTED, *_COMPUTED, *_COUNTED, *_SERVED)
 REBUILD = points(*_COUNTED, "co_interactions 2", "baskets 2")
 _EXPIRED = ("events 1", "baskets 1", "co_interactions 1", "events 1", "co_interactions 1")
@@ -76,7 +77,7 @@ FORGET = points(
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a process: by the kill, or by itself with an exit code."""
+    """How a process ended: whether it was killed, its exit code, its output, and how long it ran."""
 
     killed: bool
     code: int
@@ -87,12 +88,12 @@ class Ended:
 def run_job(
     *arguments: str, at: Point = "", after: float | None = None, options: str = "", timeout: float = 600
 ) -> Ended:
-    """Run a command as a user types it, in a process group of its own, and kill it where the arguments say so.
+    """Run a command as a user types it, in a process group of its own, and kill it if `at` or `after` is given.
 
     Args:
         arguments: The words after `./spark-submit.sh`.
-        at: The point at which to kill it.
-        after: The seconds between its first line of output and the kill.
+        at: The point at which the process is killed.
+        after: The seconds between the first line of output and the kill.
         options: More words for SPARK_SUBMIT_OPTIONS.
         timeout: The seconds after which the process counts as stuck.
     """
@@ -128,13 +129,13 @@ def run_job(
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait(timeout=60)
         process.stdout.close()
-    # Fail on a stuck process, because its kill here is not the kill that the test asked for.
+    # Fail on a stuck process, because the kill at the time limit is not the kill that the test asked for.
     assert not is_stuck, f"the process had not ended after {timeout} s:\n{output.decode()}"
     return Ended(code == -signal.SIGKILL, code, output.decode(), time.monotonic() - started)
 
 
 def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
-    """Return the lines of a small store's files: sessions over midnight, late events, repeats and broken lines."""
+    """Return the lines of each file of a small store: sessions over midnight, late events, repeats, broken lines."""
     dice = random.Random(seed)
     start = datetime(2019, 10, 7)
     files = []
@@ -158,7 +159,7 @@ def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
 
 
 def tables_of(lake: Lake) -> dict[str, Counter[str]]:
-    """Count each row of every table, without the columns that may differ between runs.
+    """Return how often each row occurs in each table, without the columns that may differ between runs.
 
     `job_runs` is left out, because it records when each job ran.
     """

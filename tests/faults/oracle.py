@@ -1,7 +1,7 @@
 """An oracle for the tables: the design's definitions written again in plain Python, without code of the project.
 
-It is slow and literal on purpose. Every function takes events, or the result of another function here. It returns a
-dictionary from a row's key to the row's figures.
+The code is slow and literal on purpose. The functions take events, or the results of other functions in this module.
+Most of them return a dictionary from a row's key to the row's figures.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def products(events: Collection[Event]) -> dict[int, tuple[Any, ...]]:
 
 
 def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[int, datetime]]:
-    """Return the baskets: the products of a user, session and date, each with the time of its first event.
+    """Return the baskets. A basket holds the products of one user, session and date, each with its first event's time.
 
     Returns:
         {(date, relation, user, session): {product: first time}}. The session of a `bought` basket is ''.
@@ -75,10 +75,11 @@ def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[in
 
 
 def co_interactions(all_baskets: dict[Any, dict[int, datetime]], window: int) -> dict[Any, tuple[int, int]]:
-    """Count the baskets in which two items are at most `window` steps apart, and add up their strengths.
+    """Count the baskets in which two items are at most `window` steps apart, and sum the strengths of each pair.
 
     Returns:
-        {(date, relation, item_a, item_b): (baskets, strength in 1/60)}, with item_a ≤ item_b. Item 0 is the basket.
+        {(date, relation, item_a, item_b): (baskets, strength in 1/60)}, with item_a ≤ item_b. The pair (a, a) counts
+        the baskets with item a, and the pair (0, 0) counts all baskets.
     """
     together: Counter[Any] = Counter()
     strength: defaultdict[Any, Fraction] = defaultdict(Fraction)
@@ -103,7 +104,7 @@ def similar_items(
         counts: The result of `co_interactions`.
         measure: `confidence` or `llr`.
         k: The largest number of neighbours per product.
-        half_life: Days after which a date weighs half; 0 for no decay.
+        half_life: The days after which a date's counts weigh half as much; 0 for no decay.
         min_baskets: The smallest number of baskets for a pair.
 
     Returns:
@@ -160,7 +161,7 @@ def bucket_of(moment: datetime, length: timedelta, origin: date) -> datetime:
 
 
 def demand(events: Iterable[Event], length: timedelta, origin: date, key: str = "product") -> dict[Any, int]:
-    """Count the events of each bucket, signal and key. Events without the key form no row.
+    """Count the events of each bucket, signal and key. Events without a value for the key are not counted.
 
     Returns:
         {(bucket, signal, key): events}.
@@ -175,7 +176,7 @@ def demand(events: Iterable[Event], length: timedelta, origin: date, key: str = 
 
 
 class Trend(NamedTuple):
-    """The figures of a trend that need no statistical table. A figure that is null in the table is None."""
+    """The figures of a trend, except those that need the tables of a statistical distribution. None stands for null."""
 
     current: int
     previous: int
@@ -192,7 +193,7 @@ class Trend(NamedTuple):
 def trends(
     events: Collection[Event], length: timedelta, origin: date, *, key: str, min_change: int, min_z: float
 ) -> dict[Any, Trend]:
-    """Compare each bucket with the one before it, without a bound on the false discovery rate (max_fdr 1).
+    """Compare each bucket with the bucket before it, without a bound on the false discovery rate (max_fdr 1).
 
     Returns:
         {(bucket, signal, key): Trend}.
@@ -238,7 +239,7 @@ def trends(
 def newest_in_two_buckets(
     events: Iterable[Event], length: timedelta, origin: date, attribute: str
 ) -> dict[tuple[datetime, int], str]:
-    """Return each product's newest value of an attribute in a bucket and the bucket before it, without nulls.
+    """Return, for each bucket, each product's newest non-null value of an attribute in this and the previous bucket.
 
     Returns:
         {(bucket, product): value}.
@@ -285,9 +286,9 @@ def scored_recommendations(
     active_days: int,
     trend_weight: float,
 ) -> dict[int, list[tuple[int, float]]]:
-    """Return the scored part of each active user's list, the best first.
+    """Return the products with a score in each active user's list, the best first.
 
-    The profile decays by ½ per position. A view weighs 1, a cart 2 and a purchase 3.
+    The weight of a profile's product halves with each position. A view weighs 1, a cart 2 and a purchase 3.
 
     Args:
         events: All events.
@@ -296,10 +297,10 @@ def scored_recommendations(
         k: The largest number of products in a list.
         profile_items: The largest number of products in a profile.
         active_days: A user counts as active with an interaction in the last `active_days` days.
-        trend_weight: How much growth moves a score.
+        trend_weight: How strongly a product's growth changes its score.
 
     Returns:
-        {user: [(product, score), …]}, without users who have no scored product.
+        {user: [(product, score), …]}, without users who have no product with a score.
     """
     since = max(event.date for event in events) - timedelta(days=active_days - 1)
     views = {name: row for name, row in product_trends.items() if name[1] == "view"}

@@ -1,7 +1,7 @@
-"""Promise 3 under bad input: every line of every file ends as an event, as a rejection with reasons, or as a repeat.
+"""Tests of promise 3: every line of a bad file becomes an event, a rejection with reasons, or a repeat.
 
-The job itself prints the sum read = events + repeats + rejected. The tests do not trust these counts. They count the
-lines in Python, and the events and rejections in their tables.
+The job itself prints the sum read = events + repeats + rejected. The tests do not trust these counts. They count lines
+in Python, and count events and rejections in the tables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def ingest_inbox(lake, inbox):
 
 
 class Ingested:
-    """The result of ingesting a folder of bad files, by file."""
+    """The result of ingesting a folder of bad files: the log entry, events and rejections of each file."""
 
     def __init__(self, lake: Lake, account: Account) -> None:
         self.account = account
@@ -84,7 +84,7 @@ def test_the_account_counts_every_line_and_every_refused_file(corpus):
 
 
 def test_the_reason_of_a_refused_file_names_no_user(corpus):
-    """In a file without a header line, the first event is read as the header."""
+    """The first event of a file without a header line is read as the header, so a message could show its user."""
     [row] = corpus.rejected["no-header.csv"]
     expected = "no column event_time, event_type, product_id, user_id among its 9 columns (view, acme). "
     assert row.reasons[0].startswith(expected)
@@ -95,7 +95,7 @@ def test_formulas_and_html_are_stored_unchanged(corpus):
 
 
 def test_files_without_line_ends_are_refused_and_the_other_files_are_ingested(lake, tmp_path):
-    """A file must have a line end in every 16 MB, because a longer line would fill the memory."""
+    """A file without a line end in 16 MB is refused, because a longer line would fill the memory."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     for name, start in (("lineless", b""), ("after-a-header", csv())):
@@ -111,7 +111,7 @@ def test_files_without_line_ends_are_refused_and_the_other_files_are_ingested(la
 @pytest.mark.long
 @pytest.mark.process
 def test_a_gigabyte_without_a_line_end_is_refused_although_the_heap_is_smaller(tmp_path):
-    """The job's heap is 1 GB in total, and each file holds one line of 1 GB."""
+    """The job has a heap of 1 GB, and each of two files holds one line of 1 GB."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     for opened, name in ((open, "plain.csv"), (gzip.open, "compressed.csv.gz")):
@@ -127,10 +127,10 @@ def test_a_gigabyte_without_a_line_end_is_refused_although_the_heap_is_smaller(t
 
 
 def assert_fuzzed_lines_are_all_accounted_for(lake, inbox, count, seed):
-    """Check that every line is in the right table.
+    """Ingest `count` randomly damaged lines and check that every line is in the right table.
 
-    A line that is certainly an event must be in `events`, a line that is certainly none in `rejected_events`. A line
-    that plain Python cannot judge must be in one of the two.
+    A line that is certainly valid must be in `events`, and one that is certainly invalid in `rejected_events`. A line
+    that `judged` cannot decide must be in one of the two tables.
     """
     lines = list(fuzzed(count, seed))
     parts = 4

@@ -1,13 +1,13 @@
-"""Promise 2: after a SIGKILL at any point and a restart, every table ends as if nothing had happened.
+"""Tests of promise 2: after a SIGKILL at any point and a restart, all tables are as if nothing had happened.
 
-The tests start real processes by the real command. They compare the tables with those of an undisturbed run, row for
-row. The comparison leaves out the columns that say which run wrote a row. Every run of the suite makes two kills. The
-long test kills at all points and at random moments, for hours:
+The tests start real processes with the real command. They compare the tables, row for row, with those of a run without
+kills. The comparison leaves out the columns that say which run wrote a row. The short test makes two kills. The long
+test kills at all points and at random moments, for hours:
 
     KILLS=200 RECORD=kills.jsonl ./spark-submit.sh test tests/faults/test_killed_anywhere.py -m long
 
 KILLS is the total number of kills. RECORD is a file to which each kill and each comparison is appended. A second start
-continues there. To kill a further job, add a step with its command and the points of its commits.
+continues from this file. To kill another job, add a step with its command and the points at its commits.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Step:
-    """A command and its kills: one process is killed at each of them, then one process runs to its end."""
+    """A command and its kills: for each kill a process is started and killed, then one process runs to its end."""
 
     job: str
     kills: tuple[str | float, ...] = ()
-    """Points by name, or seconds after the process's first line of output."""
+    """Each kill is the name of a point, or a number of seconds after the process's first line of output."""
     reaches_all: bool = True
     """Whether every kill must happen.
 
-    It need not after a kill at a random moment, because the work of a later point may already be done."""
+    After a kill at a random moment a later point may never be reached, because its commit may already be made."""
 
 
 @pytest.fixture(scope="module")
 def inboxes(tmp_path_factory):
-    """The state of the inbox at each delivery: one folder per delivery, with the earlier files in it."""
+    """One folder per delivery, with the files that the inbox holds then: those delivered and all earlier ones."""
     folder = tmp_path_factory.mktemp("inboxes")
     stages = []
     for number, lines in enumerate(deliveries(SEED)):
@@ -80,9 +80,9 @@ JOBS = {"run": run, "similarity": similarity, "maintain": maintain, "forget": fo
 
 @pytest.fixture(scope="module")
 def undisturbed(session, inboxes, tmp_path_factory):
-    """A function from steps to the tables of a lake whose jobs were not killed.
+    """A function that runs the commands of steps without kills and returns the resulting tables.
 
-    The lakes are kept by their commands, so that histories with the same first commands share them.
+    Each lake is kept for reuse, because many histories begin with the same commands.
     """
     folder = tmp_path_factory.mktemp("undisturbed")
     lakes: dict[tuple[str, ...], Path] = {}
@@ -128,7 +128,7 @@ def disturbed(folder: Path, inboxes: list[Path], steps: list[Step], record) -> N
             at = {"at": kill} if isinstance(kill, str) else {"after": kill}
             ended = run_job(*arguments, **at)
             record(step=number, job=step.job, kill=kill, killed=ended.killed, seconds=round(ended.seconds, 1))
-            # A process that ended before its kill must have succeeded.
+            # A process that ended by itself must have succeeded.
             assert ended.killed or ended.code == 0, ended.output
             assert ended.killed or not step.reaches_all, f"{kill} was never reached:\n{ended.output}"
         ended = run_job(*arguments)
@@ -143,8 +143,8 @@ def assert_tables_equal_undisturbed(spark, folder, expected):
 
 
 def test_after_two_kills_all_tables_equal_those_of_an_undisturbed_run(spark, tmp_path, inboxes, undisturbed):
-    # Each first commit creates the table, so the second one is the first append. The first kill leaves events that no
-    # checkpoint records. The second kill leaves counts whose baskets are not stored yet.
+    # The first commit to a table creates it, so the second one is the first append. The first kill leaves events that
+    # no checkpoint records. The second kill leaves pair counts whose baskets are not stored yet.
     steps = [Step("run", ("after events 2", "after co_interactions 2"))]
     killed = []
     disturbed(tmp_path, inboxes, steps, lambda **entry: killed.append(entry))
@@ -159,7 +159,7 @@ FORGET_ONE, FORGET_ANOTHER = "forget --user 3 --refuse", "forget --user 2 --vacu
 
 
 def plan(number: int) -> list[Step]:
-    """Return the steps of a history. The first histories visit every named point, the later ones are random."""
+    """Return the steps of the history `number`. The first four kill at every named point, the later ones at random."""
     every_point = [
         [Step("run", tuple(FIRST_RUN)), Step("run", tuple(LATER_RUN)), Step("run")],
         [Step("run"), Step("similarity --rebuild", tuple(REBUILD)), Step("run"), Step("run", tuple(LATER_RUN))],

@@ -1,7 +1,8 @@
-"""Promises 1, 3 and 5 over random histories: stream, batch and a plain-Python oracle agree for any order of arrival.
+"""Tests of promises 1, 3 and 5: stream, batch and a plain-Python oracle agree for any order of arrival.
 
-Many histories go through the pure functions, eight in one Spark job. Only a few go through a real lake, because a
-micro-batch of a real stream costs seconds. `LONGER=20` in the environment tries 20 times as many.
+The events are random. Many histories go through the pure functions, up to eight in one Spark job. Only a few go
+through a real lake, because each micro-batch of a real stream costs seconds. `LONGER=20` in the environment tries
+20 times as many.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ COLUMNS = (
 COUNTS = "event_date date, relation string, item_a long, item_b long, baskets long, strength long"
 EPOCH = date(2019, 1, 1)
 SEPARATION = timedelta(days=1000)
-"""Time between the histories that share one table. They do not mix, because no basket spans two dates."""
+"""Time between the histories that share one table. The histories do not mix, because no basket spans two dates."""
 PLAIN = TrendSettings(min_change=2, min_z=0.73, max_fdr=1.0)
 LISTS = RecommendationSettings(list_length=5, profile_items=3, trend_weight=0.2)
 
 
 @pytest.fixture
 def spark(spark):
-    """The tests' session without adaptive execution, because replanning costs time and small tables gain nothing."""
+    """The tests' session without adaptive query execution, which costs time and brings nothing for small tables."""
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     yield spark
     spark.conf.set("spark.sql.adaptive.enabled", "true")
@@ -76,7 +77,7 @@ def spark(spark):
 
 @pytest.fixture(autouse=True)
 def _plans_are_freed_after_each_collect(monkeypatch):
-    """Collect garbage after each `collect`, because cycles of Python objects would keep the plans of all examples."""
+    """Collect garbage after each `collect`, because cyclic references would keep all query plans in memory."""
     collect = DataFrame.collect
 
     def collected(rows):
@@ -101,9 +102,9 @@ def oracle_items(events):
 @trials(8)
 @given(st.lists(histories(), min_size=8, max_size=8), st.integers(1, 6))
 def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores, window):
-    """Give each micro-batch of each history dates of its own, so that one Spark job computes all of them.
+    """Each micro-batch of each history gets dates of its own, so that one Spark job computes all micro-batches.
 
-    The known items of a micro-batch are copies of the earlier micro-batches' items, moved to its dates.
+    The items already known at a micro-batch are copies of the earlier micro-batches' items, moved to its dates.
     """
     steps = max(len(store.arrivals) for store in stores)
     rows = [
@@ -140,7 +141,7 @@ def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores
 
 
 def by_store(rows, steps):
-    """Group rows by store, and undo the shift of dates that kept the stores and their micro-batches apart."""
+    """Group rows by store, and undo the shift of dates that separated the stores and their micro-batches."""
     found = defaultdict(list)
     for row in rows.collect():
         slot = (row.event_date - EPOCH) // SEPARATION
@@ -149,7 +150,7 @@ def by_store(rows, steps):
 
 
 def pair_counts(rows):
-    """Add the counts up by pair, and leave out the pairs whose sums are zero."""
+    """Sum the counts of each pair, and leave out the pairs whose sums are zero."""
     total = defaultdict(lambda: (0, 0))
     for row in rows:
         key = (row.event_date, row.relation, row.item_a, row.item_b)
@@ -261,7 +262,7 @@ def known_products(rows):
 
 @pytest.fixture(scope="module")
 def empty_lake(session, tmp_path_factory):
-    """A lake with empty tables. Tests copy it, because creating the tables costs more than a micro-batch."""
+    """A lake with empty tables. Tests copy this lake, because creating tables takes longer than a micro-batch."""
     folder = tmp_path_factory.mktemp("empty")
     inbox = folder / "in"
     inbox.mkdir()
@@ -278,7 +279,7 @@ def empty_lake(session, tmp_path_factory):
     st.integers(1, 2),
 )
 def test_a_lake_filled_in_pieces_equals_the_oracle(spark, empty_lake, tmp_path_factory, history, spellings, runs):
-    """Each delivered file is one micro-batch of `ingest`, and each file of `events` one micro-batch of `similarity`."""
+    """Each delivered file is one micro-batch of `ingest`. Each data file of `events` is one of `similarity`."""
     folder = tmp_path_factory.mktemp("history")
     shutil.copytree(empty_lake, folder / "lake")
     lake = Lake.open(spark, str(folder / "lake"))

@@ -1,12 +1,13 @@
-"""Promises 2 and 3 with all jobs at once: no job fails, no event is lost, and no event is counted twice.
+"""Test of promises 2 and 3 with all jobs at once: no job fails, no event is lost, none is counted twice.
 
-Events keep arriving and both streams stay up. Meanwhile other jobs renew lists and trends, query and verify tables,
-compact and delete files, and forget users:
+Events keep arriving while `ingest` and `similarity` run as streams. Meanwhile other jobs renew lists and trends, query
+and verify tables, compact and delete files, and forget users:
 
     MINUTES=60 ./spark-submit.sh test tests/faults/test_together.py -m long -s
 
-MINUTES is how long events arrive. Every process but the disturbed feed is the real command. The test prints how long
-each job took. For each sixth of the time it prints the memory and the micro-batches of the streams.
+MINUTES is how long events arrive. All processes run the real command, except the one that replays events with repeats
+and disorder. The test prints how long each job took. For each sixth of the time it also prints the streams' memory use
+and the seconds of their micro-batches.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 MINUTES = float(os.environ.get("MINUTES", "4"))
 RATE = 20
 PAUSE = MINUTES / 2
-"""Seconds between two rounds of jobs. A longer test pauses longer, which leaves the machine some idle time."""
+"""Seconds between two rounds of jobs. Longer tests have longer pauses, so that the machine is idle at times."""
 PARTS = 6
 SMALL = (
     "--driver-memory 1g --conf spark.sql.shuffle.partitions=2 --conf spark.databricks.delta.snapshotPartitions=1 "
@@ -52,14 +53,14 @@ QUERY = "select (select count(*) from events) - (select count(distinct event_id)
 
 @dataclass
 class Watched:
-    """A stream that stays up, with samples of its memory and the times of its micro-batches."""
+    """A running stream, with samples of its memory and the times of its micro-batches."""
 
     command: Command
     started: float = field(default_factory=time.monotonic)
     memory: list[tuple[float, int]] = field(default_factory=list)
-    """Seconds since the start, and the resident memory in bytes."""
+    """Samples: seconds since the start, and the resident memory in bytes."""
     live: list[tuple[int, int]] = field(default_factory=list)
-    """After each part of the time: MB of its heap in use, and MB of its classes."""
+    """Samples after each sixth of the time: MB of Java heap in use, and MB of Java classes."""
 
     def sample_memory(self) -> None:
         status = f"/proc/{self.command.process.pid}/status"
@@ -70,7 +71,7 @@ class Watched:
     def sample_live_heap(self) -> None:
         """Measure the heap after a garbage collection.
 
-        Java keeps the memory that it once took, so resident memory cannot show a leak.
+        Java keeps memory that it no longer uses, so the resident memory cannot show a leak.
         """
         self._ask_java("GC.run")
         heap, _, classes = self._ask_java("GC.heap_info").partition("Metaspace")
@@ -89,11 +90,11 @@ class Watched:
 
 
 def by_part(pairs, seconds):
-    """Return the median value of each part of the time.
+    """Return the median value in each sixth of the time.
 
     Args:
         pairs: Seconds after the start, and the value at that time.
-        seconds: The length of all parts together.
+        seconds: The length of the whole time.
     """
     parts = defaultdict(list)
     for at, value in pairs:
@@ -102,7 +103,7 @@ def by_part(pairs, seconds):
 
 
 def delivered(inbox):
-    """Return the distinct events of the files, as sets of field tuples by user."""
+    """Return the distinct events of each user in the files. Each event is a tuple of its fields."""
     by_user = defaultdict(set)
     for file in sorted(inbox.glob("*.csv")):
         with file.open(newline="") as lines:
@@ -113,7 +114,7 @@ def delivered(inbox):
 
 def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path):
     inbox, lake = tmp_path / "inbox", tmp_path / "lake"
-    # Feed another store's events into an existing store, so that most of them are new to it. No line is broken.
+    # Replay the events of another store, so that most of them are new to the lake. No line is broken.
     feed = StoreSettings(events=30_000 + int(RATE * 60 * MINUTES), seed=6, days=35, broken_share=0.0)
     write_store(StoreSettings(events=20_000, seed=5, days=35, broken_share=0.0), inbox, "csv")
     write_store(feed, tmp_path / "feed" / "events", "csv")
@@ -139,7 +140,7 @@ def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path
         return stopped.is_set() or time.monotonic() > end
 
     def read():
-        """Run the jobs that read. Each must see one consistent version of each table."""
+        """Run the jobs that only read the streams' tables. Each job must see one consistent version of each table."""
         for number in itertools.count():
             if is_over():
                 return
@@ -152,7 +153,7 @@ def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path
             time.sleep(PAUSE)
 
     def maintain_and_forget():
-        """Run the jobs that change the streams' tables."""
+        """Run the jobs that change the tables of the streams."""
         dice = random.Random(1)
         while not is_over():
             done("maintain", *common)
@@ -186,7 +187,7 @@ def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path
                             stream.sample_live_heap()
                     time.sleep(5)
             finally:
-                # End the other thread early when one has failed.
+                # If one thread has failed, end the other thread early.
                 stopped.set()
             for job in work:
                 job.result()

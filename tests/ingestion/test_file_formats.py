@@ -1,4 +1,4 @@
-"""Reading of CSV lines into raw fields."""
+"""Tests of reading CSV lines into raw fields."""
 
 from chispa import assert_df_equality
 from pyspark.sql import functions as F

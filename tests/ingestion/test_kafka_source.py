@@ -1,4 +1,4 @@
-"""Ingestion of a Kafka topic from a real broker into a real lake.
+"""Tests of ingesting a Kafka topic from a real broker into a real lake.
 
 Messages are accounted for, rejected and deduplicated in the same way as lines of files.
 """
@@ -29,7 +29,7 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lake(session, tmp_path_factory):
-    """One lake for all tests of this module, because each test has a topic and products of its own."""
+    """One lake for all tests in this file. They do not disturb each other: each has its own topic and products."""
     return Lake.open(session, str(tmp_path_factory.mktemp("kafka") / "lake"), create=True)
 
 
@@ -101,7 +101,7 @@ def test_no_message_is_read_twice_and_a_replayed_micro_batch_changes_nothing(lak
     versions = written(lake)
     assert counts(take(lake, topic)) == (0, 0, 0, 0)
     assert written(lake) == versions
-    # Delete the commits of the checkpoint, as if the job had been killed before it recorded the micro-batch.
+    # Delete the folder `commits` of the checkpoint, as if the job had been killed before it recorded the micro-batch.
     application = lake[EVENTS].properties()[f"application.kafka.{topic.topic}"]
     lake.files.delete(f"_checkpoints/ingest-kafka-{topic.topic}/{application}/commits")
     broker.send(topic.topic, [message(two)])
@@ -119,7 +119,7 @@ def test_files_and_a_topic_of_one_lake_keep_separate_records_of_their_progress(l
 
     one, two, three = events
     four = {**one, "event_type": "remove_from_cart"}
-    # The micro-batches of both streams have the same numbers.
+    # The micro-batches of the file stream and of the topic stream have the same numbers.
     assert counts(deliver("one", one)) == (1, 1, 0, 0)
     broker.send(topic.topic, [message(one), message(two)])
     assert counts(take(lake, topic)) == (2, 1, 1, 0)

@@ -1,4 +1,4 @@
-"""Literal examples of valid events and of every reason for a rejection."""
+"""Tests of validation with literal examples of valid events and of every reason for a rejection."""
 
 from datetime import date, datetime
 

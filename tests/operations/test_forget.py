@@ -41,7 +41,7 @@ USER = 7_310_045_899_123
 SESSION = "a-session-of-theirs"
 USERS_OWN_PRODUCT = 88_001_122
 OTHERS_EVENTS = random_events(4, 60)
-# They include the first and the newest event of the store, a product of nobody else, and a session shared with others.
+# These include the store's first and newest event, a product that no other user has, and a session shared with others.
 USERS_EVENTS = [
     event(datetime(2019, 9, 20), "view", 3, USER, SESSION),
     event(datetime(2019, 10, 2, 0, 3), "view", 1, USER, "s"),
@@ -108,7 +108,7 @@ def comparable_contents(lake):
 def traces(folder):
     """List the files that hold a trace of the user. Parquet files are read as tables, all others as text.
 
-    The product that only the user touched is searched in rows only, because the log keeps minimum and maximum ids.
+    The product that only the user touched is searched in rows only, because Delta's log holds minimum and maximum ids.
     """
     files_with_traces = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -203,7 +203,7 @@ def test_the_certificate_says_that_frozen_trends_may_still_count_the_user():
 @pytest.mark.long
 @pytest.mark.parametrize("stop", [3, 4, 5, 6])
 def test_an_interrupted_forget_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
-    """The first `forget` is interrupted after its first writes, each time one write later."""
+    """Each case interrupts the first `forget` one write later than the case before."""
     interrupted(small, monkeypatch, {USER}, stop)
     forget(small, SETTINGS, {USER}, refuse=False, erase=False)
     compared = comparable_contents(small)
@@ -220,7 +220,7 @@ def interrupted(lake, monkeypatch, users, stop):
 
 @pytest.mark.long
 def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, monkeypatch, capsys):
-    """Otherwise the record would be cleared while rows of the first users are still there."""
+    """Otherwise the record of the first `forget` would be cleared while rows of its users remain."""
     interrupted(small, monkeypatch, {USER}, 3)
     for others in ({1}, {USER, 1}):
         with pytest.raises(LakeError, match=r"of other users was interrupted .* with those users first"):

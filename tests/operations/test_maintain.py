@@ -1,4 +1,4 @@
-"""Maintenance: fewer files and fewer dates, and no remaining row changes its meaning."""
+"""Maintenance leaves fewer files and fewer dates, and the remaining rows keep their meaning."""
 
 import re
 import threading
@@ -46,7 +46,7 @@ OLD = datetime(2019, 10, 1, 12)
 
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
-    """A lake after two deliveries, brought up to date, to be copied."""
+    """A lake after two deliveries, with all tables up to date, which tests copy."""
     folder = tmp_path_factory.mktemp("maintenance")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     lines = random_events(4, 80)

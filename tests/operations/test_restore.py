@@ -105,7 +105,7 @@ def test_an_interrupted_restore_is_finished_by_the_next_start(small, fed_badly, 
 
 @pytest.mark.long
 def test_restore_does_not_start_while_a_topic_is_read_and_has_it_read_again_later(small, fed_badly, spark):
-    """The restore deletes the messages read since, so the offsets in the stream's checkpoint would be wrong."""
+    """The restore deletes messages read after its time, so the offsets in the stream's checkpoint would be wrong."""
     _, moment, _ = fed_badly
     key = KafkaSource(spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="clicks")).application_key
     small[EVENTS].set_properties({key: "before"})

@@ -37,7 +37,7 @@ FOUND = Status(
 
 @pytest.fixture
 def known(lake, tmp_path):
-    """A lake with three events and one rejected line. Similarity has not processed one event. All runs are noted."""
+    """A lake with three events and one rejected line. Similarity has not processed one event. All runs are recorded."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     log = RunLog(lake, "ingest")
@@ -92,7 +92,7 @@ def test_the_status_of_a_lake_agrees_with_its_tables(known):
     # Once similarity has processed all events, no step is behind.
     update_similarity(known, SimilaritySettings())
     assert [step.lag_seconds for step in status(known, datetime.now(UTC)).steps] == [0.0]
-    # Every micro-batch is noted once, with the figures that Spark reported.
+    # Every micro-batch is recorded once, with the figures that Spark reported.
     rows = known[JOB_RUNS].read().collect()
     assert sorted((row.job, row.batch_id) for row in rows if row.batch_id is not None) == [
         ("ingest", 0), ("ingest", 1), ("similarity", 0),

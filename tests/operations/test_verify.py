@@ -47,7 +47,7 @@ def test_trends_are_compared_with_the_events_that_their_run_had_read(small):
 
 
 def test_products_are_compared_with_the_events_they_were_computed_from(small):
-    """A job that stays up renews `products` only now and then."""
+    """A continuously running job renews `products` only from time to time."""
     small[EVENTS].delete(F.col("product_id") == 1, note={})
     products = next(verify(small))
     assert (products.table, products.differs) == (PRODUCTS.name, False)
@@ -61,7 +61,7 @@ def test_lists_are_verified_when_their_commit_does_not_note_the_bucket_length(sm
 
 
 def test_lists_are_compared_with_trends_of_the_bucket_length_they_were_made_from(small, tmp_path):
-    """The reason of a filling product names the beginning of the counted demand, which spans eight buckets."""
+    """The reason of a product that fills up a list names the start of the counted demand, which spans eight buckets."""
     deliver(small, tmp_path / "in", "new", [event(datetime(2019, 10, 21), "view", 99, 9, "alone")])
     bring_up_to_date(small, Settings(trends=TRENDS))
     update_trends(small, replace(TRENDS, bucket=timedelta(days=1)))

@@ -1,4 +1,4 @@
-"""`replay` with a disturbed feed: shares of the lines are delivered twice, out of order or late.
+"""Command `replay` with a disturbed feed: given shares of the lines are delivered twice, out of order or late.
 
     python -m tests.replay.disturbed replay SOURCE --repeats 0.1 --disorder 0.1 --lateness 0.05 [options of replay]
 
@@ -20,14 +20,14 @@ DISTURBED = {
     "program": (sys.executable, "-m", "tests.replay.disturbed"),
     "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
 }
-"""Arguments of `Command` that start this module instead of `./spark-submit.sh`."""
+"""Arguments for the class `Command`, to start this module instead of `./spark-submit.sh`."""
 DAY = 86_400
 DISORDER, LATENESS, REPEAT = (1, 60), (3_600, 2 * DAY), (0, 3_600)
 """Smallest and largest delay, in seconds, of a line out of order, of a late line, and of a second delivery."""
 
 
 class DisturbedFeed(Feed):
-    """A feed in which shares of the lines are delivered twice, out of order or late."""
+    """Feed in which given shares of the lines are delivered twice, out of order or late."""
 
     def __init__(self, folder, *, repeats=0.0, disorder=0.0, lateness=0.0, seed=0):
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""Event files as a live feed: every line once, in order, at the chosen pace, however often the replay is stopped."""
+"""Tests of replay: every line comes once, in order and at the chosen pace, however often the replay is stopped."""
 
 import csv
 import gzip
@@ -45,7 +45,7 @@ def store(tmp_path_factory):
 
 
 def lines_of(folder, pattern="*.csv"):
-    """Lines of a folder's files in the order of the files' names, without headers."""
+    """Return the lines of a folder's files without headers, in the order of the files' names."""
     return [line for file in sorted(folder.glob(pattern)) for line in file.read_bytes().splitlines()[1:]]
 
 
@@ -77,7 +77,7 @@ def test_lines_of_all_formats_are_delivered_unchanged_in_the_order_of_their_time
     rows = {"event_time": pa.array([datetime(2019, 10, 1, 0, 0, 40)]), "brand": ['a "b", c'], "user_id": [9]}
     pq.write_table(pa.table(rows), source / "d.parquet")
     assert main([str(source), "--to", str(out), "--rate", "1e9"]) == 0
-    # There is one file per layout and date. Its name holds the number of its first line.
+    # There is one file per layout and date. The number of the first line and the layout are in the file's name.
     delivered = {path.name.split("-", 2)[2]: path.read_bytes() for path in out.glob("replay-*")}
     assert delivered == {
         "000000000000-0.csv": header + latin + b"\n" + far + b"\n",

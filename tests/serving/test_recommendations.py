@@ -1,4 +1,4 @@
-"""Definitions of the serving layer, by literal examples."""
+"""The lists of the serving layer follow their definitions, shown by small examples."""
 
 from datetime import datetime, timedelta
 
@@ -149,7 +149,7 @@ def test_the_setting_repeat_excludes_allows_or_boosts_profile_items(spark, repea
 @pytest.mark.parametrize("repeat", ["allow", "boost"])
 @pytest.mark.parametrize("profile_items", [1, 5])
 def test_a_bought_product_is_never_recommended(spark, repeat, profile_items):
-    # 10 was bought long ago. It is outside a profile of one item, and must still be left out.
+    # Product 10 was bought long ago. It is outside the profile of one item, but must still not be recommended.
     world = views(
         spark, [(1, 20, "view", 5), (1, 10, "purchase", 90)], [(20, 10, 0.9), (20, 30, 0.1)], demand=[(10, 99)]
     )

@@ -1,4 +1,4 @@
-"""The definitions of the speed layer in literal examples."""
+"""Tests of the speed layer (baskets, co-interaction counts and scores) on small examples."""
 
 import math
 from datetime import date, datetime, timedelta

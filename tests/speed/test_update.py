@@ -1,4 +1,7 @@
-"""The layers on a real lake: the stream equals a recompute, runs are incremental, and a wrong checkpoint is refused."""
+"""Tests of the batch and speed jobs on a real lake.
+
+The stream equals a recompute, runs are incremental, and a wrong checkpoint is refused.
+"""
 
 import threading
 import time
@@ -32,7 +35,7 @@ SPEED_TABLES = (BASKETS, CO_INTERACTIONS, SIMILAR_ITEMS)
 
 def test_ten_micro_batches_in_random_order_equal_a_recompute(lake, tmp_path):
     deliver(lake, tmp_path / "in", "all", random_events(1, 300))
-    # Make each file of `events` a micro-batch of its own. Many of them have late dates and known baskets.
+    # Make each file of `events` a micro-batch of its own. Many of them hold late events of known baskets.
     scattered = lake[EVENTS].read().repartition(2, F.xxhash64("event_id"))
     scattered.write.format("delta").mode("overwrite").save(lake[EVENTS].location)
     run = update_similarity(lake, SimilaritySettings(max_bytes_per_batch="1"))
@@ -89,7 +92,7 @@ def test_another_window_is_refused_until_a_rebuild(small):
 
 @pytest.mark.parametrize("first", [False, True], ids=["a rebuild", "a first run"])
 def test_the_first_run_and_a_rebuild_wait_for_a_running_forget(small, spark, first):
-    """A `forget` holds the lock of `events`. Events that were read before it ends would bring forgotten users back."""
+    """A `forget` holds the lock of `events`. A job that reads before its end would restore forgotten users."""
     if first:
         for name in ("baskets", "co_interactions", "similar_items", "recommendations", "_checkpoints/similarity"):
             small.files.delete(name)

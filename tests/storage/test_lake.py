@@ -1,4 +1,4 @@
-"""A lake and its tables: properties, logs, vacuum, damage, and comments."""
+"""Tests of a lake and its tables: properties, logs, vacuum, damaged files, and comments."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def test_recorded_properties_are_read_back_even_if_they_look_like_secrets(lake, 
     assert lake[EVENTS].properties() == recorded
     lake[EVENTS].set_properties({"secret": "url"})
     assert lake[EVENTS].properties() == {**recorded, "secret": "url"}
-    # Delta's checksum files are optional.
+    # Delete Delta's checksum files, which are optional.
     for checksum in (tmp_path / "lake" / "events" / "_delta_log").glob("0*.crc"):
         checksum.unlink()
     assert lake[EVENTS].properties() == {**recorded, "secret": "url"}

@@ -1,4 +1,4 @@
-"""The generated store keeps its promises, checked by a separate computation in pandas and plain Python."""
+"""Tests of the generated store: its promises, checked by a separate computation in pandas and plain Python."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LINE = re.compile(
 
 
 def lines_of(folder: Path) -> dict[str, list[bytes]]:
-    """Lines of each file, header first, by the file's name."""
+    """Return the lines of each file by the file's name, with the header first."""
     return {path.name: gzip.decompress(path.read_bytes()).splitlines() for path in sorted(folder.glob("*.csv.gz"))}
 
 
 def is_valid(line: bytes) -> bool:
-    """Whether a line is an event. The pattern alone lets pass a date that no calendar has, and the year 9999."""
+    """Tell whether a line is a valid event. LINE alone also matches 30 February and the year 9999."""
     return LINE.fullmatch(line) is not None and line[:10] < b"2020" and not line.startswith(b"2019-02-30")
 
 
@@ -56,7 +56,7 @@ def truth() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def events(files: dict[str, list[bytes]]) -> pd.DataFrame:
-    """The distinct valid events of the committed store."""
+    """The distinct valid events of the store in `data/`, which is committed to the repository."""
     valid = {line for lines in files.values() for line in lines[1:] if is_valid(line)}
     frame = pd.DataFrame([line.decode().split(",") for line in sorted(valid)], columns=COLUMNS)
     frame["event_time"] = pd.to_datetime(frame["event_time"].str.removesuffix(" UTC"))
@@ -85,7 +85,7 @@ def test_another_seed_gives_another_store(tmp_path: Path) -> None:
 
 
 def test_the_generator_writes_the_committed_store(tmp_path: Path, files: dict[str, list[bytes]]) -> None:
-    # Compare unpacked lines, because another zlib may pack the same lines in another way.
+    # Compare uncompressed lines, because another version of zlib may compress the same lines to other bytes.
     write_store(COMMITTED, tmp_path / "store", "csv.gz")
     assert lines_of(tmp_path / "store") == files
     assert (tmp_path / "planted_truth.json").read_text() == (DATA / "planted_truth.json").read_text()
@@ -308,7 +308,7 @@ def test_the_store_is_lifelike(events: pd.DataFrame) -> None:
 
 
 def z_score(current: int, previous: int, total_current: int, total_previous: int) -> float:
-    """Change of a key's share of demand, in standard deviations of chance."""
+    """Compute how much a key's share of all demand changes, in standard deviations of a change by chance."""
     n, p = current + previous, total_current / (total_current + total_previous)
     return (current - n * p) / float(np.sqrt(n * p * (1 - p)))
 
@@ -340,7 +340,7 @@ def test_trends_are_planted_in_the_last_complete_week_and_before(truth: dict[str
 
 
 def neighbours(events: pd.DataFrame, basket: list[str]) -> dict[int, list[int]]:
-    """Neighbours of each product, the closest first, by the sum of 1/steps at up to five steps in a basket."""
+    """List each product's neighbours, closest first: by the sum of 1/steps over baskets with both within five steps."""
     strength: dict[int, Counter[int]] = defaultdict(Counter)
     first = events.groupby([*basket, "product_id"])["event_time"].min().reset_index()
     for _, items in first.sort_values(["event_time", "product_id"]).groupby(basket)["product_id"]:
@@ -349,7 +349,7 @@ def neighbours(events: pd.DataFrame, basket: list[str]) -> dict[int, list[int]]:
             for steps, b in enumerate(ordered[place + 1 : place + 6], start=1):
                 strength[a][b] += 60 // steps
                 strength[b][a] += 60 // steps
-    # Skip the division of the confidence by the product's own count, because it leaves the neighbours in order.
+    # Do not divide by the product's own count, as the confidence does: the order of its neighbours stays the same.
     return {a: sorted(of_a, key=lambda b: (-of_a[b], b)) for a, of_a in strength.items()}
 
 

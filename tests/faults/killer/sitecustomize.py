@@ -1,8 +1,8 @@
-"""A module that kills the job which imports it at a named point.
+"""A module that kills the job that imports it when the job reaches a named point.
 
-Put this folder first on PYTHONPATH and the point into KILL_AT. A point is `before TABLE N` or `after TABLE N`: just
-before or just after this process makes its N-th commit to a table. Python imports this module at its start, so the real
-job runs by its real command and needs no hook in its code.
+Put this folder first on PYTHONPATH and set KILL_AT to the point. A point is `before TABLE N` or `after TABLE N`: just
+before or just after this process makes its N-th commit to a table. Python imports a module of
+this name when it starts, so the real command runs the real job, whose code needs no hook.
 """
 
 import os
@@ -14,23 +14,23 @@ COMMITS = (
     "create", "append", "replace", "replace_where", "overwrite", "set_properties", "rewrite_dates", "delete",
     "delete_keys", "compact", "note",
 )  # fmt: skip
-"""The methods of a table handle that commit."""
+"""The methods of `TableHandle` that commit to a table."""
 
 CONCURRENT = (
     {"events", "rejected_events"},
     {"co_interactions", "baskets"},
     {"demand", "trends", "category_trends", "brand_trends"},
 )
-"""Tables that a job writes at the same time.
+"""Groups of tables that a job writes at the same time.
 
-At a point of one of them, the commits to the others are delayed. Otherwise chance would decide whether they happen
-before the kill."""
+For a point at one table, the commits to the other tables of its group are delayed. Otherwise chance would decide
+whether these commits happen before the kill."""
 DELAY = 20.0
-"""Seconds of that delay, enough for one commit. It has an end, because the point's own commit may already be made."""
+"""Seconds of that delay, enough for one commit. The delay must end, because the point may already be passed."""
 
 
 def _die() -> None:
-    # Kill the whole process group: the JVM, its Python and their children end at once, as when the machine fails.
+    # Kill the whole process group: the JVM, Python and their children end at once, as when the machine fails.
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
@@ -53,7 +53,7 @@ def _patched(commit, begun: Counter, moment: str, table: str, number: int):
     return committed
 
 
-# Act only in the driver. The launcher also imports this module, but it has no gateway before it becomes Spark.
+# Act only in the driver. The launcher of Spark also imports this module, but has no gateway port yet.
 if "KILL_AT" in os.environ and "PYSPARK_GATEWAY_PORT" in os.environ:
     from lambda_spark.storage.table_handle import TableHandle
 
