@@ -11,11 +11,12 @@ from lambda_spark.report.pipeline import account_lines
 
 
 def main(job: Job) -> None:
-    """Restore the lake, or with --dry-run print what that would take back.
+    """Restore the lake to an earlier time, or with --dry-run print which rows that would remove.
 
     Raises:
         UsageError: The lake does not go back that far.
-        LakeError: Users were forgotten since, a needed file is gone, or files would not be read again.
+        LakeError: Users were forgotten after that time, the lake no longer has a file of that time, or the sources lack
+            event files that were read since.
         JobRunningError: A job is running on the lake.
     """
     lake = job.lake()

@@ -279,7 +279,7 @@ def from_recorded(section: type[Section], texts: Mapping[str, str]) -> Section:
 
 
 def renamed_settings(section: str, texts: Mapping[str, str]) -> dict[str, str]:
-    """Give the settings that a table recorded their names of today.
+    """Translate the settings that a table has recorded to their current names.
 
     Args:
         section: The section of the settings.

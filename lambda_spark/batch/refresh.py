@@ -77,7 +77,7 @@ class TrendRun:
     reason: str
     """Why these buckets were recomputed, or why none was."""
     written: dict[str, int] = field(default_factory=dict)
-    """Version that the run wrote of each table, by table name."""
+    """The version that the run wrote, by table name."""
 
 
 def update_trends(

@@ -41,7 +41,7 @@ def fetch_jars(conf: Path, environment: Path, folder: str) -> None:
     Raises:
         LambdaSparkError: The packages could not be fetched.
     """
-    # Check before taking the lock: a user without write permission to the checkout can then still start jobs.
+    # Look for the jars before taking the lock, because a user without write permission cannot take it, and need not.
     if _is_fetched(conf, environment):
         return
     with (PROJECT / ".setup.lock").open("w") as lock:

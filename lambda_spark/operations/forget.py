@@ -93,7 +93,8 @@ def check_nothing_pending(lake: Lake) -> None:
     """Check that no `forget` was interrupted on the lake.
 
     Raises:
-        LakeError: One was interrupted. Only another `forget` can finish it, because the lake does not record its users.
+        LakeError: A `forget` was interrupted. Only a new `forget` of the same users can finish it, because the
+            lake does not record which users they were.
     """
     if is_pending(lake):
         raise LakeError(

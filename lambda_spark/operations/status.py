@@ -193,7 +193,11 @@ def _processed_version(note: dict[str, Any]) -> int:
 
 
 def _waiting_seconds(lake: Lake, version: int, now: datetime) -> float:
-    """Return the seconds since the first append of rows after a version of `events`; 0 without such an append."""
+    """Return how long events have been waiting for a step.
+
+    The step has processed `events` up to a version. The wait began with the first later commit that appended rows.
+    Without such a commit it is 0 seconds.
+    """
     for later in commit_numbers(lake.files, EVENTS.name):
         if later > version and appends_rows(lake.files, EVENTS.name, later):
             return max(0.0, (now - commit_time(lake.files, EVENTS.name, later)).total_seconds())

@@ -123,10 +123,11 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
 
 
 def _trends_of(lake: Lake, table: Table, events_version: int) -> int:
-    """Return the newest version of a trend table that a run wrote from this version of `events` or an older one.
+    """Return the version of a trend table to compare with a recompute from one version of `events`.
 
-    This need not be the table's newest version: a run that was killed between two tables leaves the first tables newer
-    than the last one, and `forget` deletes rows from the last table first.
+    It is the newest version that the `trends` job wrote from those events or from fewer. The table may have newer
+    versions for two reasons. A run writes the trend tables one after the other, and may have been killed between two of
+    them. And `forget` deletes rows from `user_trends` before the other trend tables are computed again.
     """
     before = None
     while (commit := lake[table].last_commit(before=before, job="trends")) is not None:

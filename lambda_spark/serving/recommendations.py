@@ -42,9 +42,9 @@ class Tier(IntEnum):
 
 
 _POSITIONS = 1 << POSITION_BITS
-"""Number of positions, which is more than a profile has. The last one marks a product outside the profile."""
+"""Upper bound of the length of a profile. The last position stands for a product outside the profile."""
 _INTEREST_LEVELS = 1 << 2
-"""Number of interest levels, which is more than there are event types."""
+"""Upper bound of the interest levels, of which there is one per event type."""
 _ENTRY = "struct<order: double, product_id: bigint, tier: int, top_contributor: bigint, own: boolean>"
 """Type of a product in a list, as `_entry` makes it."""
 

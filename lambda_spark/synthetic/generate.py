@@ -266,7 +266,7 @@ def write_store(
 
 
 Write = Callable[[pa.Table, range, np.random.Generator], None]
-"""Function that writes a chunk: its table of events, and a broken line for each number of the range."""
+"""Function that writes one chunk of the store: a table of events, then one malformed line per number in a range."""
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Strategies of hypothesis for random histories of small stores: events, their spellings and order of arrival."""
+"""Strategies of hypothesis for random histories of small stores.
+
+A history has events, the text formats of their fields, and their order of arrival.
+"""
 
 from __future__ import annotations
 

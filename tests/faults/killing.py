@@ -26,9 +26,10 @@ ABOUT_THE_RUN = ("source", "ingested_at", "ingest_batch", "batch_id", "modified_
 """Columns that say which micro-batch wrote a row and when. They may differ between runs, as may
 version columns."""
 PSEUDONYM = "user"
-"""The column with the salted hash of a refused user. It differs between lakes, because each lake has its own salt.
+"""Column of `refused_users` with the salted hash of a user whose events are rejected since `forget --refuse`.
 
-The `rejected_id` of a refused user's line is salted too."""
+Each lake has its own salt, so that the hashes of two lakes differ. The `rejected_id` of these users' lines has the salt
+too."""
 
 KILLER = Path(__file__).parent / "killer"
 FAST = (
