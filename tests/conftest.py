@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from lambda_spark.cli.launch import KAFKA_CONF, KAFKA_JARS, fetch_jars
+from lambda_spark.cli.jars import KAFKA_CONF, KAFKA_JARS, fetch_jars
 from lambda_spark.settings import Settings
 from lambda_spark.storage.lake import Lake
 from tests.deliveries import TRENDS, bring_up_to_date, deliver, random_events

@@ -17,7 +17,7 @@ import pyspark
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from lambda_spark.cli.launch import fetch_jars
+from lambda_spark.cli.jars import fetch_jars
 
 _CONF = Path(__file__).with_name("kafka_broker.conf")
 _JARS = "broker-ivy"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from lambda_spark.cli.launch import LOGGING, spark_jars
+from lambda_spark.cli.jars import LOGGING, spark_jars
 from lambda_spark.spark import open_session
 
 PROJECT = Path(__file__).resolve().parents[1]

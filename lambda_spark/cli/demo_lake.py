@@ -43,6 +43,7 @@ def clear_demo_lake(spark: SparkSession, path: str, locks: ExitStack, jobs: Iter
         locks.enter_context(lake.locks.job(job))
     # Delete `events` last, because its property marks the lake as a demo's. After an interruption the next demo can
     # then clear the rest.
-    for name in (*(name for name in TABLES if name != EVENTS.name), "_checkpoints", EVENTS.name):
+    former_names = [table.former_name for table in TABLES.values() if table.former_name]
+    for name in (*former_names, *(name for name in TABLES if name != EVENTS.name), "_checkpoints", EVENTS.name):
         lake.files.delete(name)
     return True

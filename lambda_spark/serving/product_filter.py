@@ -37,6 +37,7 @@ def predicate(spark: SparkSession, text: str) -> Column:
         # Where a date or a time is needed, Spark would turn such a text into one that depends on the clock.
         raise _refused("it may not name a moment of the clock; write a date like date '2019-11-01'")
     schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns)
+    # Do not derive this frame from `spark.range`, because the filter could then name its hidden column `id`.
     no_products = spark.createDataFrame([], schema)
     try:
         condition = no_products.where(F.expr(text))._jdf.queryExecution().analyzed().condition()

@@ -95,19 +95,6 @@ class TableHandle:
         """Whether the log still has every commit after a version. Delta deletes log files after a month."""
         return self._commit_numbers()[0] <= version + 1
 
-    def rows_appended(self, after: int) -> int | None:
-        """Count the rows that were appended after a version.
-
-        Returns:
-            The number of rows; None where the log no longer has all commits, or a commit did more than append.
-        """
-        if not self.has_log_since(after):
-            return None
-        rows = [
-            delta_log.rows_written(self._files, self.name, version) for version in range(after + 1, self.version() + 1)
-        ]
-        return None if None in rows else sum(filter(None, rows))
-
     def note_of(self, version: int) -> Note | None:
         """Return the note that a job stored in the commit of a version, or None."""
         return delta_log.commit_note(self._files, self.name, version)

@@ -18,7 +18,7 @@ from lambda_spark.errors import LakeError, UsageError
 from lambda_spark.ingestion.ingest import create_tables
 from lambda_spark.storage.file_system import FileSystem
 from lambda_spark.storage.lake import Lake
-from lambda_spark.storage.tables import DEMAND, EVENTS, JOB_RUNS, TABLES
+from lambda_spark.storage.tables import DEMAND, EVENTS, INGESTION_LOG, JOB_RUNS, TABLES
 from tests.in_session import do
 
 
@@ -160,25 +160,32 @@ def test_every_table_and_column_has_its_comment(small):
         assert fields == {column.name: column.type.replace(" ", "") for column in table.columns}
 
 
+def clear(lake):
+    with ExitStack() as locks:
+        return clear_demo_lake(lake.spark, lake.path, locks, ())
+
+
+def test_the_next_demo_clears_the_demo_lake_of_version_0_1(lake):
+    create_tables(lake, properties=MADE_BY_DEMO)
+    os.rename(lake[INGESTION_LOG].location, f"{lake.path}/{INGESTION_LOG.former_name}")
+    assert clear(lake)
+    assert Lake.open(lake.spark, lake.path, create=True).present() == []
+
+
 def test_the_next_demo_clears_a_half_cleared_demo_lake(lake, monkeypatch):
     create_tables(lake, properties=MADE_BY_DEMO)
     lake.create(DEMAND)
-    before, deletions = lake.present(), []
+    before = lake.present()
 
     def delete(files, name):
-        if len(deletions) == len(TABLES):
+        if name == EVENTS.name:
             raise KeyboardInterrupt
-        deletions.append(name)
         shutil.rmtree(f"{lake.path}/{name}", ignore_errors=True)
-
-    def clear():
-        with ExitStack() as locks:
-            return clear_demo_lake(lake.spark, lake.path, locks, ())
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr(FileSystem, "delete", delete)
         with pytest.raises(KeyboardInterrupt):
-            clear()
+            clear(lake)
     assert lake.present() != before
-    assert clear()
+    assert clear(lake)
     assert not lake.present()
