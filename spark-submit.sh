@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# ./spark-submit.sh JOB [options]: sets up what is missing, then runs the job through Spark's own spark-submit.
+# Usage: ./spark-submit.sh JOB [options]. This script installs missing software, then runs the job by Spark's own
+# spark-submit.
 set -euo pipefail
 
 script=$(readlink -f "${BASH_SOURCE[0]}")
 project=$(dirname "$script")
 environment="$project/.venv"
-# Path of the archive of Spark's classes for this Java (see keep_classes). Empty for a command that needs no Java.
+# Path of an archive with Spark's loaded classes for the installed Java (see keep_classes). The path is empty for a
+# command that needs no Java.
 classes=
 
 fail() {
@@ -37,7 +39,8 @@ find_python() {
     fail "no Python 3.11 to 3.13 with venv found; install one (Debian: apt-get install python3.11-venv) or set PYTHON to it"
 }
 
-# A stamp is a copy of the file that was installed. If both are the same, there is nothing to do.
+# Succeed if the packages that file $1 lists are installed. The stamp is a copy of the file from the last installation.
+# If the file equals its stamp, nothing needs installing.
 is_done() { cmp -s "$1" "$environment/$2.stamp"; }
 
 install() {
@@ -48,7 +51,7 @@ install() {
     cp "$1" "$environment/$(basename "$1").stamp"
 }
 
-# Set SPARK_HOME, by which Spark finds its own files. A value from outside could name another version of Spark.
+# Set SPARK_HOME to the Spark in .venv. The user's own SPARK_HOME could name another version of Spark.
 use_environment() {
     export SPARK_HOME
     SPARK_HOME=$(echo "$environment"/lib/python3.*/site-packages/pyspark)
@@ -67,22 +70,22 @@ set_up() {
     use_environment
     if ! is_done "$project/conf/spark-defaults.conf" spark-defaults.conf; then
         check_java
-        # This writes the stamp too. It prints its own error, so end with its exit code.
+        # Fetch the jars and write the stamp. The Python program prints its own errors, so just end with its exit code.
         PYTHONPATH="$project" "$environment/bin/python" -m lambda_spark.cli.jars "$environment" || exit
     fi
     [ -z "$classes" ] || [ -e "$classes" ] || keep_classes
 }
 
-# Keep an archive of Spark's classes. Without it a third of a short job is spent on loading and checking the same
-# thousands of classes (measured: 12 s with the archive, 19 s without). If this fails, leave an empty file as a sign
-# that it was tried. Jobs then start without an archive.
+# Run a small Spark job and let Java save the loaded classes in an archive. Without the archive, a third of a short job
+# goes into loading and checking the same thousands of classes (measured: 12 s with the archive, 19 s without). If Java
+# writes no archive, leave an empty file, so that later starts do not try again. Jobs then run without an archive.
 keep_classes() {
     local folder
     echo "spark-submit.sh: keeping Spark's classes ready for this Java (half a minute, once)"
     folder="$environment/classes.new"
     rm -rf "$folder"
     mkdir "$folder"
-    # Exit after Ctrl-C, because Java ends normally when it is interrupted, and the shell would then continue.
+    # Exit on Ctrl-C. Otherwise this script would continue, because an interrupted Java ends as if nothing had happened.
     trap 'rm -rf "$environment/classes.new"; exit 130' INT
     cat >"$folder/usual.py" <<'PYTHON'
 import sys
@@ -111,7 +114,8 @@ PYTHON
     rm -rf "$folder"
 }
 
-# Set up under a lock, because two first starts may run at the same time. The second one waits for the first.
+# Install under a lock, because a user may start two jobs at once on a new machine. The second start waits for the
+# first.
 set_up_once() {
     if is_done "$project/conf/requirements.txt" requirements.txt &&
         is_done "$project/conf/spark-defaults.conf" spark-defaults.conf &&
@@ -130,12 +134,12 @@ case "${1:-}" in
     "" | -h | --help | help | lookup) ;;
     *) check_java ;;
 esac
-# Send the set-up's messages to the error output, because a job's output may be piped.
+# Send the messages of the installation to the error output, because a program may read the job's standard output.
 set_up_once 1>&2
 use_environment
 if [ -s "$classes" ] && [[ "${SPARK_SUBMIT_OPTS:-}" != *SharedArchiveFile* ]]; then
-    # If the archive does not fit, for instance because of another class path, Java loads the classes as usual. The
-    # second option then keeps Java from printing a warning.
+    # Java ignores the archive if it does not fit, for instance because the class path differs. The option
+    # -Xlog:cds*=off then keeps Java from printing a warning.
     export SPARK_SUBMIT_OPTS="\"-XX:SharedArchiveFile=$classes\" -Xlog:cds*=off ${SPARK_SUBMIT_OPTS:-}"
 fi
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
@@ -159,10 +163,10 @@ if [ "${1:-}" = test ]; then
     "$environment/bin/ruff" check .
     "$environment/bin/ruff" format --check .
     "$environment/bin/mypy"
-    # Run two processes, because one Spark session keeps little more than one of two cores busy. With arguments pytest
-    # runs in one process.
-    # Do not sort files by their number of tests: the files with the fewest tests take longest here. They would come
-    # last, and nothing would run beside the last one.
+    # Run the tests in two processes, because one Spark session keeps little more than one core busy. If the user passes
+    # arguments, pytest runs in one process.
+    # Do not start with the files that have the most tests, which is pytest-xdist's default. Here the files with the
+    # fewest tests take longest. They would run last, and one process would idle during the very last file.
     [ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder
     exec "$environment/bin/python" -m pytest "$@"
 fi

@@ -1,4 +1,4 @@
-"""The `demo` job: it runs all steps on a fresh lake and prints their result."""
+"""The `demo` job. It makes a new lake, runs all steps of the recommender on it, and prints the result."""
 
 import logging
 from contextlib import ExitStack
@@ -16,11 +16,11 @@ STEPS = ("ingest", "trends", "similarity", "recommend")
 
 
 def demo(job: Job) -> None:
-    """Clear the lake of an earlier demo, run all steps, and print the result.
+    """Delete the lake of an earlier demo, run all steps on a new lake, and print the result.
 
     Raises:
-        UsageError: The lake was not made by a demo.
-        JobRunningError: One of the steps is running on the lake.
+        UsageError: There is a lake that was not made by a demo.
+        JobRunningError: Another process runs one of the steps on the lake.
     """
     with ExitStack() as locks:
         cleared = clear_demo_lake(job.spark, job.arguments.lake, locks, STEPS)

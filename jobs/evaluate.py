@@ -1,4 +1,4 @@
-"""The `evaluate` job: recommendations and baselines, measured on what users did after a split in time."""
+"""The `evaluate` job. It measures how well recommendations and baselines predict what users do after a split time."""
 
 import json
 import tempfile
@@ -26,10 +26,10 @@ from lambda_spark.storage.tables import EVALUATIONS, EVENTS
 
 
 def main(job: Job) -> None:
-    """Evaluate the recommender and the baselines, or with --tune search for better settings.
+    """Evaluate the recommender and the baselines. With --tune, search for better settings instead.
 
     Raises:
-        UsageError: The split leaves nothing to learn from or nothing to predict, or --tune gets files.
+        UsageError: There are no events before or after the split, or --tune is used together with event files.
     """
     arguments = job.arguments
     if arguments.tune:
@@ -38,7 +38,7 @@ def main(job: Job) -> None:
     with ExitStack() as stack:
         lines = []
         if arguments.sources:
-            # Ingest the files into a lake of their own, so that repeats and bad lines are left out as usual.
+            # Ingest the files into a temporary lake, so that `ingest` drops repeated events and rejects bad lines.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lambda-spark-"))
             lake = Lake.open(job.spark, f"{folder}/lake", create=True)
             lines = account_lines(ingest(lake, arguments.sources, job.settings.ingest))
@@ -62,10 +62,10 @@ def main(job: Job) -> None:
 
 
 def tune_settings(job: Job) -> None:
-    """Search for better settings. Every trial is kept in `evaluations`, so that the next start need not repeat it.
+    """Search for better settings. Store each trial in `evaluations`, so that the next start does not repeat the trial.
 
     Raises:
-        UsageError: The command line names files, which have no lake for the trials.
+        UsageError: The command line names event files. The trials need a lake that stays.
     """
     arguments = job.arguments
     if arguments.sources:
@@ -124,22 +124,22 @@ def _tune_on(job: Job, lake: Lake) -> None:
 
 
 def as_json(settings: Settings) -> str:
-    """Return settings as the JSON text that `evaluations` keeps."""
+    """Convert settings to the JSON text that the table `evaluations` stores."""
     return json.dumps(asdict(settings), default=str)
 
 
 def store(job: Job, lake: Lake, settings: Settings, rows: pd.DataFrame, version: int) -> int:
-    """Append results to `evaluations`.
+    """Append the results of an evaluation to the table `evaluations`.
 
     Args:
-        job: The job.
-        lake: Its lake.
+        job: The job that evaluates.
+        lake: The lake that has the table.
         settings: The settings that were evaluated.
-        rows: The results, with the columns of `evaluations` whose values differ between rows.
+        rows: The results. They lack the columns that this function fills with the same value in all rows.
         version: Version of `events` from which the results were computed.
 
     Returns:
-        The version of `evaluations` afterwards.
+        The version of `evaluations` after the append.
     """
     lake.create(EVALUATIONS)
     common = {

@@ -1,4 +1,4 @@
-"""The `forget` job: users are removed from every table, as if they had never visited the store."""
+"""The `forget` job. It removes users from every table, as if they had never visited the store."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from lambda_spark.report.operations import certificate_lines
 
 
 def main(job: Job) -> None:
-    """Forget the users that the command line names, or with --dry-run count their rows.
+    """Forget the users that the command line names. With --dry-run, only count their rows.
 
     Raises:
         UsageError: The command line names no users, or a line of the file is not a user id.
-        LakeError: A `forget` of other users was interrupted.
+        LakeError: An earlier `forget` of other users was interrupted and must be finished first.
         JobRunningError: Another `forget` is running on the lake.
     """
     arguments = job.arguments
@@ -32,17 +32,17 @@ def main(job: Job) -> None:
 
 
 def asked_for(named: list[int], file: Path | None) -> set[int]:
-    """Collect the users to forget.
+    """Collect the ids of the users to forget.
 
     Args:
-        named: Ids from the command line.
-        file: File with one id per line, or None.
+        named: User ids from the command line.
+        file: Text file with one user id per line, or None.
 
     Returns:
-        All ids.
+        The ids from both.
 
     Raises:
-        UsageError: There are no ids, the file cannot be read, or a line of it is not an id.
+        UsageError: There are no ids, the file cannot be read, or a line of the file is not a user id.
     """
     ids = set(named)
     if file is not None:

@@ -1,14 +1,14 @@
-"""The `ingest` job: it reads event files or a Kafka topic into the tables events, products and rejected_events."""
+"""The `ingest` job. It reads event files or a Kafka topic into the tables events, products and rejected_events."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import ingest_from_arguments
 
 
 def main(job: Job) -> None:
-    """Ingest new files or messages once, or stay up with --trigger.
+    """Ingest new files or messages and end. With an interval as --trigger, keep running.
 
     Raises:
-        JobRunningError: Another process ingests files into this lake, or reads the same topic.
+        JobRunningError: Another process is ingesting files into this lake, or is reading the same topic.
     """
     lake = job.record(job.lake(create=True))
     before = lake.versions(*lake.present())

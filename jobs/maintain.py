@@ -1,4 +1,4 @@
-"""The `maintain` job: it compacts small files, deletes unneeded files, and expires old events."""
+"""The `maintain` job. It compacts small files, deletes unneeded files, and deletes expired events."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.operations.maintain import maintain, plan
@@ -6,10 +6,10 @@ from lambda_spark.report.operations import maintenance_lines
 
 
 def main(job: Job) -> None:
-    """Maintain the lake, or with --dry-run print what that would do.
+    """Maintain the lake. With --dry-run, only print what the job would do.
 
     Raises:
-        LakeError: A `forget` was interrupted on the lake.
+        LakeError: A `forget` was interrupted on this lake and must be finished first.
         JobRunningError: Another `maintain` is running on the lake.
     """
     lake = job.lake()

@@ -1,4 +1,4 @@
-"""The `migrate` job: the tables of a lake from an earlier version get the names of this version."""
+"""The `migrate` job. It renames tables that an earlier version of the project made to their current names."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.operations.migrate import migrate, tables_to_rename
@@ -6,12 +6,12 @@ from lambda_spark.storage.lake import Lake
 
 
 def main(job: Job) -> None:
-    """Rename the tables, or with --dry-run only list them.
+    """Rename the tables that have an old name. With --dry-run, only list these tables.
 
     Raises:
         UsageError: There is no lake.
-        LakeError: The lake holds a table by both names.
-        JobRunningError: A job is running on the lake.
+        LakeError: The lake holds both a table with the old name and one with the current name.
+        JobRunningError: Another job is running on the lake.
     """
     lake = Lake(job.spark, job.arguments.lake)
     tables = tables_to_rename(lake) if job.arguments.dry_run else migrate(lake)

@@ -1,4 +1,4 @@
-"""The `recommend` job, the serving layer: the lists of all active users, or of one user."""
+"""The `recommend` job, which is the serving layer. It computes lists of recommended products for users."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.report.pipeline import recommendation_line
@@ -8,10 +8,10 @@ from lambda_spark.storage.tables import RECOMMENDATIONS
 
 
 def recommend(job: Job) -> None:
-    """Write the lists of all active users, or with --user print the list of one user.
+    """Write the lists of all active users. With --user, print the list of one user and write nothing.
 
     Raises:
-        LakeError: A table that serving reads is missing.
+        LakeError: A table that `recommend` reads is missing.
         JobRunningError: Another `recommend` is running on the lake.
     """
     lake = job.lake()

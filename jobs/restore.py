@@ -1,4 +1,4 @@
-"""The `restore` job: it undoes bad input. The lake returns to its state at a given time and reads its sources again."""
+"""The `restore` job. It undoes bad input. All tables return to a given time, then the job reads event files again."""
 
 from contextlib import ExitStack
 from datetime import UTC
@@ -11,13 +11,13 @@ from lambda_spark.report.pipeline import account_lines
 
 
 def main(job: Job) -> None:
-    """Restore the lake to an earlier time, or with --dry-run print which rows that would remove.
+    """Take the lake back to an earlier time. With --dry-run, only print which rows the job would remove.
 
     Raises:
-        UsageError: The lake does not go back that far.
-        LakeError: Users were forgotten after that time, the lake no longer has a file of that time, or the sources lack
-            event files that were read since.
-        JobRunningError: A job is running on the lake.
+        UsageError: The tables have no versions that old.
+        LakeError: Users were forgotten after that time, a file of that time has been deleted from the lake, or the
+            sources lack event files that were read since that time.
+        JobRunningError: Another job is running on the lake.
     """
     lake = job.lake()
     moment = job.arguments.to.replace(tzinfo=UTC)

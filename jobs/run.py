@@ -1,14 +1,14 @@
-"""The `run` job: it does all steps once for the new events. Only one run at a time may work on a lake."""
+"""The `run` job. It runs all steps of the recommender once on new events. A lake allows only one `run` at a time."""
 
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import run_chain
 
 
 def run(job: Job) -> None:
-    """Run all steps once.
+    """Run `ingest`, `trends`, `similarity` and `recommend` once each.
 
     Raises:
-        JobRunningError: Another run is at work on the lake, and the command line has no --wait.
+        JobRunningError: Another process works on the lake, and the command line has no --wait.
     """
     lake = job.record(job.lake(create=True))
     with lake.locks.job("run", wait=job.arguments.wait):

@@ -1,6 +1,6 @@
-"""The `shell` job: a PySpark shell over the lake.
+"""The `shell` job. It opens a PySpark shell with a view for every table of the lake.
 
-Python runs this file and then shows its prompt (see lambda_spark/cli/launch.py).
+`lambda_spark/cli/launch.py` starts Python with the option `-i`. Python runs this file, then shows its prompt.
 """
 
 import atexit
@@ -18,7 +18,7 @@ from lambda_spark.text import strip_control_characters
 try:
     spark = open_session("shell")
     lake = Lake.open(spark, parse("shell", sys.argv[1:]).lake)
-    # Hold a reader's lock until the shell ends, so that no vacuum deletes the files of the views.
+    # Hold a reader's lock until the shell ends, so that no other job deletes files that the views read.
     _reader_lock = ExitStack()
     _reader_lock.enter_context(lake.locks.reader())
     atexit.register(_reader_lock.close)

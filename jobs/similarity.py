@@ -1,4 +1,4 @@
-"""The `similarity` job, the speed layer: item co-interaction, kept up to date in micro-batches."""
+"""The `similarity` job, which is the speed layer. It updates the counts of item co-interaction in micro-batches."""
 
 from contextlib import ExitStack
 
@@ -9,18 +9,21 @@ from lambda_spark.storage.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILA
 
 
 def similarity(job: Job) -> None:
-    """Count the new events and end, or with --trigger keep running. With --rebuild, empty the tables first.
+    """Add new events to the counts and end, or keep running with an interval as --trigger.
+
+    With --rebuild, empty the tables and count all events again.
 
     Raises:
-        UsageError: The setting `similarity.window` differs from the tables'.
-        CheckpointError: The checkpoint is lost or does not belong to the tables.
+        UsageError: The setting `similarity.window` differs from the window that the tables were made with.
+        CheckpointError: The stream's checkpoint is lost or does not belong to the tables.
         JobRunningError: Another process runs `similarity` on the lake.
     """
     lake = job.record(job.lake())
     read = lake.versions(EVENTS)
     with ExitStack() as held:
         if job.arguments.rebuild:
-            # Wait for a running `forget`, which holds the lock of `events`. A rebuild would count its users again.
+            # Wait for a running `forget`, which holds the lock of `events`. Otherwise the rebuild would count events
+            # of the users that `forget` is removing.
             with lake.locks.table(EVENTS.name):
                 held.enter_context(lake.locks.job("similarity"))
                 start_over(lake, job.settings.similarity)

@@ -1,4 +1,4 @@
-"""The `sql` job: a Spark SQL query over the lake."""
+"""The `sql` job. It runs a Spark SQL query on the tables of the lake."""
 
 from pyspark.errors import AnalysisException, ParseException
 
@@ -9,10 +9,10 @@ from lambda_spark.text import shown
 
 
 def sql(job: Job) -> None:
-    """Run the query and print its rows.
+    """Run the query of the command line and print the result.
 
     Raises:
-        UsageError: The query is wrong or names an unknown table.
+        UsageError: The query is not valid SQL, or names an unknown table.
     """
     lake = job.lake()
     with lake.locks.reader():

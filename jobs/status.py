@@ -1,4 +1,4 @@
-"""The `status` job: the state of a lake for a person, a program or Prometheus."""
+"""The `status` job. It reports the state of a lake to a person, a program or Prometheus."""
 
 from datetime import UTC, datetime
 
@@ -9,10 +9,10 @@ from lambda_spark.report.status import prometheus_text, status_json, status_tabl
 
 
 def main(job: Job) -> None:
-    """Print the status as tables, or as JSON with --json. With --prometheus also write it to a file.
+    """Print the state of the lake as tables, or as JSON with --json. With --prometheus, also write the state to a file.
 
     Raises:
-        UsageError: The file cannot be written.
+        UsageError: The file that --prometheus names cannot be written.
     """
     lake = job.lake()
     with lake.locks.reader():

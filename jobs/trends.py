@@ -1,4 +1,4 @@
-"""The `trends` job, the batch layer: demand and trends per time bucket."""
+"""The `trends` job, which is the batch layer. It computes demand and trends per time bucket."""
 
 from pyspark.sql import functions as F
 
@@ -11,7 +11,7 @@ from lambda_spark.storage.tables import EVENTS
 
 
 def trends(job: Job) -> None:
-    """Bring the trend tables up to date, or with --as-of print the trends of a time in the past.
+    """Bring the trend tables up to date. With --as-of, print the trends of a past time and store nothing.
 
     Raises:
         JobRunningError: Another process runs `trends` on the lake.
@@ -28,7 +28,7 @@ def trends(job: Job) -> None:
 
 
 def show_as_of(job: Job, lake: Lake) -> None:
-    """Print the trends computed from the events before the time of --as-of. Nothing is stored."""
+    """Compute and print the trends of the events before the time that --as-of names. Store nothing."""
     moment = F.lit(f"{job.arguments.as_of:%Y-%m-%d %H:%M:%S}").cast("timestamp")
     version = lake[EVENTS].version()
     events = lake[EVENTS].read(version).where(F.col("event_time") < moment)

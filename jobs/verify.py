@@ -1,4 +1,4 @@
-"""The `verify` job: every maintained table, compared with a recompute from events."""
+"""The `verify` job. It recomputes each table from `events` and compares the result with the stored table."""
 
 import logging
 
@@ -12,10 +12,10 @@ logger = logging.getLogger("lambda_spark.jobs")
 
 
 def main(job: Job) -> int:
-    """Print for each table whether it equals its recompute, and the rows that differ.
+    """Print for each table whether it equals the recomputed table, and print rows that differ.
 
     Returns:
-        The exit code: 1 when a table differs.
+        The exit code, which is 1 if a table differs and otherwise 0.
     """
     lake = job.lake()
     differing: list[str] = []

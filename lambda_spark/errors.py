@@ -1,6 +1,6 @@
-"""The errors that a job explains to the user in one line.
+"""The exception classes whose failures a job explains to the user in one line.
 
-Any exception of another class is a bug, and the job reports it as a failure.
+A job reports an exception of any other class as an unexpected failure.
 """
 
 import re
@@ -16,29 +16,29 @@ _ADVICE = {
     r"DELTA_CONCURRENT_|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED": "another program keeps writing to this lake's "
     "tables: let only these jobs write there, and start the job again",
 }
-"""Regular expressions for failure messages, each with the advice that the user gets."""
+"""Advice that a job prints after a failure, by a regular expression that matches the failure's message."""
 
 _TRANSIENT = (
     r"no space left|quota exceeded|too many open files|input/output error|connection|timed ?out|unknown ?host|"
     r"unavailable|slow ?down|throttl|out ?of ?memory|executor"
 )
-"""Regular expression for the messages of failures that may go away without a change, like a lost connection."""
+"""Regular expression for messages of failures that may go away by themselves, like a lost connection."""
 
 
 def advice_for(message: str) -> str:
-    """Find the advice for a failure that the machine or Delta caused.
+    """Find the advice to print for a failure that the machine or Delta Lake caused.
 
     Args:
         message: The message of the failure.
 
     Returns:
-        What the user can do; empty for an unknown failure.
+        A sentence that tells the user what to do, or an empty text for an unknown failure.
     """
     return next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, message, re.IGNORECASE)), "")
 
 
 def is_transient(message: str) -> bool:
-    """Whether the machine or the network, and not the file itself, caused a failure to read a file.
+    """Return whether the machine or the network, and not the file itself, caused a failure to read a file.
 
     Args:
         message: The message of the failure.
@@ -53,8 +53,8 @@ def root_cause(error: Exception) -> str:
         error: The error that Python received.
 
     Returns:
-        One line with the Java exception's class and message, or with the error's own text where Java did not fail. At
-        most 300 characters of the message are kept.
+        One line with the class and message of the Java exception. Without a Java exception, the line is the text of
+        the Python error. The message or text is cut to 300 characters.
     """
     java: Any = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
     while java is not None and java.getCause() is not None:
@@ -66,34 +66,34 @@ def root_cause(error: Exception) -> str:
 
 
 class LambdaSparkError(Exception):
-    """A failure that a job explains in one line, with what the user can do. The job's exit code is 1."""
+    """A failure that a job explains in one line, often with advice. The job then ends with exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(LambdaSparkError):
-    """A wrong command line, setting or path. The job's exit code is 2."""
+    """A command line, setting or path is wrong. The job then ends with exit code 2."""
 
     exit_code = 2
 
 
 class LakeError(LambdaSparkError):
-    """A lake, or a table of it, that the job cannot use."""
+    """The job cannot use the lake (the folder of Delta tables) or one of its tables."""
 
 
 class CheckpointError(LambdaSparkError):
-    """A streaming checkpoint that is lost, or does not belong to the tables that its stream writes."""
+    """A stream's checkpoint is lost, or does not belong to the tables that the stream writes."""
 
 
 class JobRunningError(LambdaSparkError):
-    """Another process holds a lock that this job needs. The job's exit code is 75, which means: try again later."""
+    """Another process holds a lock that this job needs. Exit code 75 tells the caller to try again later."""
 
     exit_code = 75
 
 
 class KafkaError(LambdaSparkError):
-    """A Kafka cluster that does not answer, refuses a request, or has deleted unread messages."""
+    """The Kafka cluster does not answer, refuses a request, or has deleted messages that the job had not read."""
 
 
 class LeakError(LambdaSparkError):
-    """An evaluation whose lists would be computed from the same events that they are asked to predict."""
+    """An evaluation would compute recommendation lists from the very events that the lists must predict."""

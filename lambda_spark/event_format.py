@@ -11,10 +11,10 @@ FIELDS = (
     "user_id",
     "user_session",
 )
-"""The nine columns of the REES46 format, in the order of its files."""
+"""The nine columns of the REES46 format, in the order of the columns in a file."""
 
 REQUIRED = ("event_time", "event_type", "product_id", "user_id")
-"""The fields that every valid event has; the others may be empty."""
+"""The fields that every valid event has. All other fields may be empty."""
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
 INTERACTIONS = ("view", "cart", "purchase")
-"""The event types that show interest in a product. Demand, baskets and profiles are computed from them."""
+"""Event types that show a user's interest in a product. Jobs compute demand, baskets and profiles from such events."""

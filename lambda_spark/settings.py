@@ -1,7 +1,7 @@
 """All settings, each with its type, default and range.
 
-A value of `--set section.key=value` takes precedence over the file of `--conf-file` (by default `conf/lambda.toml`).
-That file takes precedence over the defaults here.
+The option `--set section.key=value` takes precedence over the file that the option `--conf-file` names (by default
+`conf/lambda.toml`). That file takes precedence over the defaults here.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ RENAMED = {
     "recommendations.allow": "recommendations.allow_products",
     "recommendations.deny": "recommendations.deny_products",
 }
-"""Setting names of version 0.1, each with the name of today."""
+"""Names of settings in version 0.1, each with the current name."""
 RENAMED_VALUES = {("recommendations.repeat", "own-row"): "boost"}
-"""Settings with a value's name of version 0.1, each with the value's name of today."""
+"""Settings whose value had another name in version 0.1, each with the current name of the value."""
 
 _UNITS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 _MAX_DURATION = timedelta(days=1_000_000)
@@ -229,11 +229,11 @@ _SECTIONS = {section.name: section.default_factory for section in fields(Setting
 
 
 def load_settings(conf_file: Path | None, assignments: Iterable[str] = ()) -> Settings:
-    """Load the settings of a file, overridden by assignments.
+    """Load the settings from a file, then override some of them.
 
     Args:
-        conf_file: A TOML file with a table per section; None for the defaults.
-        assignments: Texts like `trends.bucket=30 minutes`.
+        conf_file: A TOML file with a table per section, or None to start from the defaults.
+        assignments: The settings to override, each a text like `trends.bucket=30 minutes`.
 
     Raises:
         UsageError: The file cannot be read, a name is unknown, or a value has a wrong type or is out of range.
@@ -253,40 +253,40 @@ def load_settings(conf_file: Path | None, assignments: Iterable[str] = ()) -> Se
 
 
 def recorded(section: Any) -> dict[str, str]:
-    """Write a section's settings as the texts that a table records.
+    """Convert the settings of a section to texts, so that a table can record them.
 
     Args:
         section: An instance of one of the settings classes.
 
     Returns:
-        A text by setting, which `from_recorded` reads back.
+        A text for each setting. The function `from_recorded` converts these texts back.
     """
     return {key: _to_text(value) for key, value in asdict(section).items()}
 
 
 def from_recorded(section: type[Section], texts: Mapping[str, str]) -> Section:
-    """Read a section's settings back from the texts that a table recorded.
+    """Convert the texts that a table has recorded back to the settings of a section.
 
     Args:
         section: The class of the settings.
-        texts: Texts by setting. Names that are no settings of this section are ignored.
+        texts: The texts, by name of the setting. Names that this section does not have are ignored.
 
     Returns:
-        The settings. A setting without a text has its default.
+        The settings. A setting without a recorded text gets its default.
     """
     hints = get_type_hints(section)
     return section(**{key: _convert(text, hints[key], key) for key, text in texts.items() if key in hints})
 
 
 def renamed_settings(section: str, texts: Mapping[str, str]) -> dict[str, str]:
-    """Translate the settings that a table has recorded to their current names.
+    """Replace the old names of settings and values that a table has recorded by the current names.
 
     Args:
-        section: The section of the settings.
-        texts: Texts by recorded name.
+        section: Name of the section, like `trends`.
+        texts: The recorded texts, by the recorded name of the setting.
 
     Returns:
-        The texts by the name of today. Entries that were not renamed stay as they are.
+        The texts, by the current name of the setting. Names that never changed stay the same.
     """
 
     def current(key: str, text: str) -> tuple[str, str]:
@@ -300,7 +300,7 @@ def size_in_bytes(text: str, name: str) -> int:
     """Convert a size like `512k`, `256m` or `1g` to bytes.
 
     Args:
-        text: The size, in units of 2¹⁰, 2²⁰ or 2³⁰ bytes; without a unit in bytes.
+        text: The size. The letters k, m and g stand for 2¹⁰, 2²⁰ and 2³⁰ bytes, and no letter stands for bytes.
         name: The setting's name, for the error message.
 
     Raises:
@@ -329,16 +329,16 @@ def parse_duration(text: str, name: str) -> timedelta:
 
 
 def check_trigger(text: str) -> str:
-    """Check the trigger of a stream.
+    """Check the value of `--trigger`, which tells when a stream starts a micro-batch.
 
     Args:
-        text: `available-now`, or an interval like `10 seconds` as Spark reads it.
+        text: `available-now`, or an interval like `10 seconds`.
 
     Returns:
         The text.
 
     Raises:
-        UsageError: The text is neither.
+        UsageError: The text is neither `available-now` nor an interval.
     """
     if text == AVAILABLE_NOW or re.fullmatch(r"[1-9]\d{0,6} (second|minute|hour)s?", text):
         return text
@@ -355,7 +355,7 @@ def _read_toml(conf_file: Path) -> dict[str, Any]:
 
 
 def _assign(values: dict[str, dict[str, Any]], section: str, key: str, value: Any, origin: str) -> None:
-    """Convert one value and put it into `values`. Error messages begin with `origin`."""
+    """Convert the value of one setting and store it in `values`. Error messages begin with `origin`."""
     if section not in _SECTIONS:
         raise UsageError(f"{origin}unknown section '{section}'{_did_you_mean(section, _SECTIONS)}")
     hints, name = get_type_hints(_SECTIONS[section]), f"{section}.{key}"
@@ -375,7 +375,7 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
-    """Convert a value from TOML (typed) or from the command line (text) to the setting's type."""
+    """Convert a value to the type of its setting. Values from TOML are typed, those of the command line are text."""
     if isinstance(value, bool) and hint is not bool:
         raise UsageError(f"{name} must not be true or false")
     if get_origin(hint) is tuple:
@@ -398,7 +398,7 @@ def _to_bool(value: Any, name: str) -> bool:
 
 def _to_int(value: Any, name: str) -> int:
     try:
-        # Refuse a float, because `int` would cut its fraction off.
+        # Refuse a float, because `int` would drop the digits after the decimal point.
         if not isinstance(value, float):
             return int(value)
     except (TypeError, ValueError):
@@ -446,7 +446,7 @@ _CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
 
 
 def _to_text(value: Any) -> str:
-    """Write a setting's value as a text that `_convert` reads back."""
+    """Convert a setting's value to a text from which `_convert` can make the same value again."""
     if isinstance(value, timedelta):
         return f"{value // timedelta(minutes=1)} minutes"
     if isinstance(value, tuple):

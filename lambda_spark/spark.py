@@ -1,4 +1,4 @@
-"""Opens a job's Spark session, and holds helpers for Spark that several packages use."""
+"""Opens a job's Spark session, and has Spark helpers that several packages use."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ Result = TypeVar("Result")
 
 
 def open_session(name: str) -> SparkSession:
-    """Open the session of the `spark-submit` that runs this process.
+    """Open the Spark session of a job that `spark-submit` has started.
 
-    Three Spark properties are set here unless `conf/spark-defaults.conf` or the cluster sets them. The number of
-    shuffle partitions and the number of Delta's snapshot partitions follow the number of cores. With Spark's default of
-    200 and Delta's of 50, a small job spends most of its time on partitions. On one machine, adaptive execution is
-    turned off: the queries themselves name the tables to broadcast, and planning again after every stage cost a third
-    of a small run (measured: 105 s with adaptive execution, 73 s without). On a cluster, the cluster decides.
+    This function sets three Spark properties unless `conf/spark-defaults.conf` or the cluster sets them. The first two
+    are the number of shuffle partitions and the number of partitions in which Delta reads its log. Both follow the
+    number of cores. With the defaults (Spark's 200, Delta's 50), a small job spends most of its time on partitions.
+
+    The third property turns adaptive execution off, but only on one machine. The queries do not need adaptive
+    execution, because they name the tables to broadcast. Planning again after every stage cost a third of a small run
+    (measured: 105 s with adaptive execution, 73 s without). On a cluster, the cluster's own setting applies.
 
     Args:
         name: The job's name, which becomes part of the application's name.
     """
-    # Set the process's time zone, in which Python shows timestamps, to UTC, because every time in a lake is UTC.
+    # Set the process's time zone to UTC, because every time in a lake is UTC and Python shows times in this zone.
     os.environ["TZ"] = "UTC"
     time.tzset()
-    # Keep PySpark from printing JSON about failed queries: the job prints one line, and the log has the stack trace.
+    # Keep PySpark from printing JSON about failed queries, because the job prints one line about a failure itself.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     spark = SparkSession.builder.appName(f"lambda-spark {name}").getOrCreate()
     configured = spark.sparkContext.getConf()
@@ -56,15 +58,15 @@ def open_session(name: str) -> SparkSession:
 
 
 def fit_partitions(spark: SparkSession, bytes_read: int) -> None:
-    """Set the number of shuffle partitions by the bytes that a step of a job reads, on one machine only.
+    """Set the number of shuffle partitions to suit the bytes that the following queries read.
 
-    A small step gets as many partitions as there are cores, because each partition costs more time than its few rows.
-    A step that reads many bytes gets more partitions. On a cluster, adaptive execution chooses the number. A number
-    that the user has set is not changed.
+    Queries on little data get one partition per core, because starting a partition takes longer than handling its few
+    rows. Queries on more data get one partition per 32 MiB, at most 400. The function changes nothing on a cluster,
+    where adaptive execution chooses the number. It also changes nothing if the user has set the number.
 
     Args:
-        spark: The session that runs the step.
-        bytes_read: Bytes that the step reads.
+        spark: The session that runs the queries.
+        bytes_read: Number of bytes that the queries read.
     """
     if _is_local(spark) and not spark.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
         partitions = max(spark.sparkContext.defaultParallelism, -(-bytes_read // _BYTES_PER_PARTITION))
@@ -72,9 +74,10 @@ def fit_partitions(spark: SparkSession, bytes_read: int) -> None:
 
 
 def same_partitions(spark: SparkSession, batch: DataFrame) -> None:
-    """Set the number of shuffle partitions in a micro-batch's session to the number that the job's session has now.
+    """Give a micro-batch's session the number of shuffle partitions that the job's session has now.
 
-    Otherwise a stream would always use the number of its very first start, which Spark keeps in the checkpoint.
+    Otherwise the stream would use the number from its very first start, because Spark keeps that number in the
+    stream's checkpoint.
     """
     batch.sparkSession.conf.set(_SHUFFLE_PARTITIONS, str(spark.conf.get(_SHUFFLE_PARTITIONS)))
 
@@ -84,10 +87,10 @@ def _is_local(spark: SparkSession) -> bool:
 
 
 def run_concurrently(*calls: Callable[[], Result]) -> list[Result]:
-    """Run some small calls at the same time.
+    """Run several small functions at the same time, each in its own thread.
 
-    Planning and committing take most of the time of a small append or query, and leave the cores idle. Each call runs
-    in a thread with a copy of the caller's context, and so holds the locks that the caller holds.
+    A small append or query spends most of its time on planning and committing, which leave the cores idle. Each thread
+    gets a copy of the caller's context. It therefore counts as a holder of the locks that the caller holds.
 
     Args:
         calls: Functions without arguments.
@@ -104,26 +107,26 @@ def run_concurrently(*calls: Callable[[], Result]) -> list[Result]:
 
 
 def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema: str) -> DataFrame:
-    """Make a DataFrame of a few rows.
+    """Make a DataFrame of a few rows that the caller has in Python.
 
-    Use this instead of `createDataFrame`, which would start Python on the executors.
+    Use this function instead of `createDataFrame`, because `createDataFrame` would start Python on the executors.
 
     Args:
         spark: The session.
-        rows: The rows, as values by column name.
-        schema: The columns, like `source: string, lines: bigint`.
+        rows: The rows, each a mapping from column name to value.
+        schema: The columns with their Spark SQL types, like `source: string, lines: bigint`.
     """
     text = json.dumps(list(rows), default=str)
     return spark.range(1).select(F.inline(F.from_json(F.lit(text), f"array<struct<{schema}>>")))
 
 
 def column_constant(value: Any, kind: str) -> Column:
-    """Make a column that has one value in all rows, where each micro-batch has another value.
+    """Make a column that has the same value in all rows of a micro-batch.
 
-    Use this instead of a literal, because Spark writes literal numbers and times into the code that it generates. With
-    a literal, each micro-batch would compile that code again, and Java would interpret it at first. Measured in jobs
-    that keep running, in CPU seconds with a literal and without: 2.6 and 2.2 to ingest 10,000 lines, 1.7 and 1.4 to
-    count their product pairs.
+    Use this function instead of a literal if every micro-batch has another value. Spark writes literal numbers and
+    times into the Java code that it generates. With a literal, Spark would compile new code for each micro-batch, and
+    Java runs new code slowly at first. Measured in jobs that keep running: to ingest 10,000 lines took 2.6 CPU seconds
+    with a literal and 2.2 without. To count the product pairs of these lines took 1.7 and 1.4.
 
     Args:
         value: The value.
@@ -133,11 +136,11 @@ def column_constant(value: Any, kind: str) -> Column:
 
 
 def smallest_dates_up_to(rows_on: Mapping[date, int], most: int) -> set[date]:
-    """Choose the dates with the fewest rows, as many as together stay within a maximum number of rows.
+    """Choose the dates with the fewest rows, until another date would exceed a maximum number of rows in total.
 
     Args:
         rows_on: The number of rows of each date.
-        most: The maximum number of rows of all chosen dates together.
+        most: The maximum for the sum of the rows of all chosen dates.
     """
     chosen: set[date] = set()
     total = 0

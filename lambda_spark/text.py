@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _MAX_CELL_WIDTH = 120
-"""Maximum number of characters in a cell of a table; longer text is cut."""
+"""Maximum number of characters in a cell of a printed table. Longer text is cut."""
 
 
 def strip_control_characters(text: str) -> str:
@@ -21,26 +21,26 @@ def strip_control_characters(text: str) -> str:
 
 
 def shown(rows: DataFrame, most: int) -> str:
-    """Format rows as Spark's `show` does, without control characters.
+    """Format the rows of a DataFrame as Spark's `show` does, with control characters replaced by hex codes.
 
     Args:
         rows: The rows.
         most: The maximum number of rows to format.
     """
-    # Split at `\n` only: Spark escapes a `\n` inside a cell, so each line here is one line of the table.
+    # Split at `\n` only, because Spark escapes a `\n` inside a cell. Each part is then one line of the table.
     lines = rows._show_string(most, truncate=False).split("\n")  # type: ignore[operator]
     return "\n".join(map(strip_control_characters, lines))
 
 
 def table(rows: Sequence[Mapping[str, Any]], formats: Mapping[str, str] | None = None) -> str:
-    """Format rows as aligned columns: texts to the left, numbers to the right, null as `-`.
+    """Format rows as a text table. Texts are aligned left, numbers are aligned right, and null is `-`.
 
     Args:
         rows: The rows, each with the same columns.
-        formats: The format of some columns' values, like `.2f`.
+        formats: Python format specifications like `.2f`, by column name. Other columns are printed as they are.
 
     Returns:
-        Lines, the first with the column names; empty without rows.
+        Lines of text, of which the first has the column names. Without rows, an empty text.
     """
     formats = formats or {}
 

@@ -1,4 +1,4 @@
-"""Helpers that run `./spark-submit.sh` as a user does, and let another process hold a lock."""
+"""Test helpers that run `./spark-submit.sh` as a user does, or start a process that holds a lock."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from tests.conftest import PROJECT
 
 
 def command(*arguments, cwd, project=PROJECT, **environment):
-    """Run a `./spark-submit.sh` to its end; return its exit code, standard output and standard error."""
+    """Run `./spark-submit.sh` until it ends, and return its exit code, standard output and standard error."""
     done = subprocess.run(
         [str(project / "spark-submit.sh"), *map(str, arguments)],
         cwd=cwd,
@@ -32,7 +32,7 @@ def executable(path, script):
 
 
 class Command:
-    """A running `./spark-submit.sh`, in a process group of its own so that a signal reaches all its processes."""
+    """A running `./spark-submit.sh`. Its process group is its own, so that a signal reaches all its processes."""
 
     def __init__(self, *arguments, cwd, program=(str(PROJECT / "spark-submit.sh"),), **environment):
         self.log = cwd / f"{arguments[0]}-{time.monotonic_ns()}.log"
@@ -54,7 +54,7 @@ class Command:
 
 @contextmanager
 def ended_at_last(commands):
-    """Kill commands at the end of the context, if they still run."""
+    """Kill the commands that still run when the `with` block ends."""
     try:
         yield
     finally:
@@ -63,7 +63,7 @@ def ended_at_last(commands):
 
 
 def held(lake, name, seconds):
-    """Start another process that holds the lock of a job kind for some seconds."""
+    """Start another process that holds the lock of one kind of job for some seconds."""
     with lake.locks.job(name):
         pass
     holder = f"""

@@ -1,4 +1,4 @@
-"""Fixtures: lakes, and one Spark session for all tests with the properties of conf/spark-defaults.conf."""
+"""Fixtures that give tests their lakes and one shared Spark session, configured by conf/spark-defaults.conf."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 @pytest.fixture
 def spark(session: SparkSession) -> Iterator[SparkSession]:
-    """The shared session. After each test its catalogue and cache are emptied."""
+    """The Spark session that all tests share. After each test, the session's catalogue and cache are emptied."""
     yield session
     for view in session.catalog.listTables():
         session.catalog.dropTempView(view.name)
     session.catalog.clearCache()
-    # Free memory: Delta keeps a snapshot of every table that it has read, and all tests together read hundreds. Java
-    # keeps an object until Python collects the proxy of the object.
+    # Free memory, because Delta keeps a snapshot of every table it has read, and the tests read hundreds of tables.
+    # Collect Python garbage too, because Java keeps an object as long as Python has a proxy for the object.
     session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     gc.collect()
 

@@ -1,4 +1,4 @@
-"""Helpers that make up events, ingest the events into a lake, and read the lake's tables."""
+"""Test helpers that make up events, ingest these events into a lake, and read the lake's tables."""
 
 import random
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from lambda_spark.speed.update import update_similarity
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 TRENDS = TrendSettings(min_change=2, min_z=0.5)
-"""Thresholds low enough for trends in the few events made up here."""
+"""Settings with thresholds so low that even the few made-up events show trends."""
 
 
 def quiet(_):
@@ -24,7 +24,7 @@ def event(moment, kind, product, user, session):
 
 
 def random_events(seed, count):
-    """Make up events: sessions across midnight, two users in one session, repeats, and gaps of weeks."""
+    """Make up random events with sessions across midnight, two users in one session, repeats, and gaps of weeks."""
     dice = random.Random(seed)
     start = datetime(2019, 10, 1)
     kinds = ["view"] * 6 + ["cart", "purchase", "remove_from_cart"]
@@ -59,5 +59,5 @@ def contents(lake, table, *without):
 
 
 def differing(lake, *tables):
-    """List the tables that differ from a recompute, among the given tables or among all."""
+    """List the tables whose rows differ from a recomputation, among the given tables or among all."""
     return [finding.table for finding in verify(lake, tables) if finding.differs]

@@ -1,4 +1,4 @@
-"""Writes the parts of the READMEs that are generated from the code, and the answers of their example queries.
+"""Writes the generated parts of the READMEs, and the answers below their example queries.
 
     ./spark-submit.sh docs                 commands, settings, tables, and conf/lambda.toml
     ./spark-submit.sh docs --lake LAKE     also the answer of every query, from the lake of a fresh demo
@@ -48,7 +48,7 @@ def readmes() -> list[Path]:
 
 
 def generated() -> dict[Path, str]:
-    """Return the text that each file with a generated part should have."""
+    """Return, for each file with a generated part, the text that the file should have."""
     files = {file: _PART.sub(_filled, file.read_text()) for file in readmes()}
     return {**files, SETTINGS_FILE: settings_file()}
 
@@ -58,7 +58,7 @@ def _filled(match: re.Match[str]) -> str:
 
 
 def commands() -> str:
-    """Describe every job: a sentence about the job, its examples, and the options that only this job has."""
+    """Describe every job with a sentence, its examples, and the options that only this job has."""
     return "".join(_command(job) for job in JOBS)
 
 
@@ -82,7 +82,7 @@ def _written(action: argparse.Action) -> str:
 
 
 class Setting(NamedTuple):
-    """A setting as the README and conf/lambda.toml show it."""
+    """A setting, in the form that the README and conf/lambda.toml show."""
 
     section: str
     name: str
@@ -91,7 +91,7 @@ class Setting(NamedTuple):
 
 
 def settings() -> list[Setting]:
-    """List all settings with their defaults, as TOML, and their docstrings."""
+    """List all settings with their docstrings and with their default values as TOML."""
     found = []
     meanings = _docstrings_of_fields(Path(settings_module.__file__))
     for section in fields(Settings):
@@ -135,7 +135,7 @@ def _toml(value: Any) -> str:
 
 
 def settings_tables() -> str:
-    """Describe the settings, a table for each section."""
+    """Describe the settings in one Markdown table per section."""
     parts = []
     for section in fields(Settings):
         rows = [
@@ -148,7 +148,7 @@ def settings_tables() -> str:
 
 
 def settings_file() -> str:
-    """Return the text of conf/lambda.toml: every setting with its default, below its meaning."""
+    """Return the text of conf/lambda.toml, in which every setting stands with its default below a description."""
     lines = ["# All settings, each with its default. `--set section.key=value` overrides a setting for one command."]
     section = ""
     for one in settings():
@@ -218,7 +218,7 @@ def _write_answers(lake: Lake) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Write all files that are out of date."""
+    """Write all documentation files that are out of date."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} docs", description=JOBS["docs"])
     parser.add_argument(
         "--lake", metavar="PATH", help="write the answers of queries too, from this lake of a fresh demo"

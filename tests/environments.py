@@ -1,4 +1,4 @@
-"""Separate Python environments for other programs that tests run: other engines, a scheduler."""
+"""Makes separate Python environments for programs that tests run, such as other engines and a scheduler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEPT_IN = PROJECT / ".venv" / "others"
 
 
 def python_of(requirements: Path) -> Path:
-    """Return the interpreter of the environment for a `requirements-NAME.txt`; make or renew the environment first."""
+    """Make or renew the Python environment for a `requirements-NAME.txt`, and return its interpreter."""
     folder = KEPT_IN / requirements.stem.removeprefix("requirements-")
     python, stamp = folder / "bin" / "python", folder / "requirements.stamp"
     if not stamp.exists() or stamp.read_bytes() != requirements.read_bytes():

@@ -1,4 +1,4 @@
-"""Calls a job in the tests' own Spark session, as the job's own process would do after its start."""
+"""Runs a job in the tests' own Spark session, in the same way as the job's process does after its start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lambda_spark.settings import load_settings
 
 
 def do(name: str, call: Callable[[Job], Any], spark: SparkSession, *arguments: object) -> Any:
-    """Call a job with the arguments of a command line."""
+    """Run a job in this process with the arguments of a command line."""
     parsed = parse(name, [*map(str, arguments)])
     settings, started = load_settings(parsed.conf_file, parsed.assignments), time.monotonic()
     show_progress(started)

@@ -1,4 +1,4 @@
-"""A real Kafka broker for the tests: one node in KRaft mode from its Maven jars, on loopback."""
+"""Starts a real Kafka broker for the tests: one KRaft node on loopback, run from Maven jars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _READY_WITHIN = 60
 
 
 class Broker:
-    """A broker with its own folder. After a kill and a restart, the broker has the same address and messages."""
+    """A Kafka broker with its own folder. It keeps its address and messages after a kill and a restart."""
 
     def __init__(self, folder: Path) -> None:
         fetch_jars(_CONF, Path(sys.prefix), _JARS)
@@ -44,7 +44,7 @@ class Broker:
             "log.dirs": str(folder / "logs"),
             "offsets.topic.replication.factor": "1",
             "auto.create.topics.enable": "false",
-            # Let the broker look for expired messages often. By default it does so every five minutes.
+            # Let the broker look for expired messages often. By default, it looks for them only every five minutes.
             "log.retention.check.interval.ms": "500",
             "log.segment.delete.delay.ms": "0",
             "log.initial.task.delay.ms": "500",
@@ -88,7 +88,7 @@ class Broker:
             time.sleep(0.1)
 
     def delete_messages(self, topic: str, *, partition: int, before: int) -> None:
-        """Delete the messages before an offset, as retention does."""
+        """Delete all messages before an offset, as Kafka does when messages expire."""
         for done in self._admin.delete_records([TopicPartition(topic, partition, before)]).values():
             done.result(timeout=30)
 
@@ -108,7 +108,7 @@ def _command() -> list[str]:
     home = os.environ.get("JAVA_HOME")
     java = f"{home}/bin/java" if home else shutil.which("java")
     assert java
-    # Take Scala's library from Spark, because Spark's resolver leaves it out.
+    # Take Scala's library from Spark, because Spark's resolver does not download this library.
     [scala] = Path(pyspark.__file__).parent.glob("jars/scala-library-*.jar")
     jars = Path(sys.prefix, _JARS, "jars")
     return [java, "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*:{scala}"]

@@ -33,7 +33,7 @@ def start_session(
         master: Spark's master.
         memory: Memory of the driver.
         with_kafka: Whether Spark's Kafka connector is on the class path.
-        tuned: Spark properties that are set to other values than in production.
+        tuned: Spark properties whose values differ from those in production.
     """
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"

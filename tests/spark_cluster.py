@@ -1,4 +1,4 @@
-"""A real Spark standalone cluster for the tests: a master and workers as processes on loopback."""
+"""Starts a real Spark standalone cluster for the tests, with a master and workers as processes on loopback."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.kafka_broker import free_port
 
 _READY_WITHIN = 60
 NO_PYTHON = "/there/is/no/python"
-"""Path that executors get for Python. There is none, so a job that starts Python on an executor fails."""
+"""Path at which executors look for Python. Nothing is at this path, so a job that needs Python there fails."""
 
 
 class Cluster:
-    """A master and its workers. Each worker has one core."""
+    """A running Spark master and its workers. Each worker has one core."""
 
     def __init__(self, folder: Path, workers: int, *, memory: str = "1g") -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Tests that the generated parts, links and length of the READMEs are right."""
+"""Tests that the generated parts and links of the READMEs are right, and that the READMEs are short enough."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tests which package of the project may import which, by the contracts in pyproject.toml."""
+"""Tests that the project's packages import each other only as the contracts in pyproject.toml allow."""
 
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 

@@ -1,7 +1,7 @@
 """Tests of the physical plans of the heavy queries, as Spark makes them before it runs a query.
 
-A query shuffles its rows once by each key, and moves no large number of rows to a single partition. Spark compiles
-little code for the queries.
+A query must shuffle its rows only once for each key. It must not move many rows to a single partition. Spark must
+compile little code for the queries.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.plan
 
 @dataclass
 class Node:
-    """An operator of a physical plan. Its children are the operators from which it reads."""
+    """An operator of a physical plan. The children of an operator are the operators from which it reads rows."""
 
     text: str
     children: list[Node] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Node:
         return self.text.startswith(names)
 
     def has_one_row(self, plan: Node) -> bool:
-        """Whether the operator returns at most one row, like an aggregate without keys."""
+        """Whether the operator surely returns at most one row, as an aggregate without keys does."""
         if self.is_a("HashAggregate", "ObjectHashAggregate", "SortAggregate"):
             return "keys=[]" in self.text or "key=[]" in self.text
         if self.is_a("Scan OneRowRelation"):
@@ -60,7 +60,7 @@ class Node:
 
 
 def plan_of(rows) -> Node:
-    """Parse the plan of a query. Of a cached table, the plan has only the operator that reads the cache."""
+    """Parse the plan of a query. A cached table appears only as the operator that reads the cache."""
     root = Node("")
     above = [(-1, root)]
     cached_at = None
@@ -78,7 +78,7 @@ def plan_of(rows) -> Node:
 
 
 def exchanged_by(plan: Node) -> list[str]:
-    """List the keys of the plan's exchanges (shuffles), sorted. An exchange that Spark reuses is listed once."""
+    """List the keys of a plan's shuffles (exchanges), sorted. A shuffle that Spark reuses is listed once."""
     keys = (re.match(r"Exchange hashpartitioning\((.*), \d+\)", node.text) for node in plan)
     return sorted(match.group(1) for match in keys if match)
 
@@ -105,7 +105,7 @@ def test_pairs_exchange_events_once_and_their_counts_once(small):
 def test_neighbours_exchange_pairs_once_and_scores_once(small):
     plan = plan_of(similar_items(small[CO_INTERACTIONS].read(), SimilaritySettings(), newest=date(2019, 10, 1)))
     pairs, best = "relation, item_a, item_b", "product_id, relation"
-    # Two of the three exchanges by pair are for the counts of single items, which have far fewer rows than the pairs.
+    # Two of the three shuffles by pair move counts of single items, which have far fewer rows than pairs.
     assert exchanged_by(plan) == [best, pairs, pairs, pairs]
     assert_well_spread(plan)
 
@@ -118,7 +118,7 @@ def test_lists_exchange_events_once_by_user(small):
 
 @contextmanager
 def attribute_trends(lake) -> Iterator[DataFrame]:
-    """Trends of categories and brands as the batch job computes them, but not cached."""
+    """Trends of categories and brands, computed as in the batch job but without caching."""
     settings, buckets = TrendSettings(), Buckets(TrendSettings())
     cells = demand_cells(lake[EVENTS].read(), buckets).persist()
     try:
@@ -140,8 +140,8 @@ def test_trends_exchange_tested_keys_once_by_bucket_and_signal(small):
     with attribute_trends(small) as rows:
         plan = plan_of(rows)
     group = "bucket_start, signal, attribute"
-    # The exchange by `bucket_start` alone computes the total demand. One of the two exchanges by `group` computes the
-    # figures that are the same for all keys of a group.
+    # The shuffle by `bucket_start` alone computes the total demand. One of the two shuffles by `group` computes figures
+    # that all keys of a group share.
     assert exchanged_by(plan) == ["attribute, value, bucket_start", "bucket_start", group, group]
     assert_well_spread(plan)
 
@@ -153,7 +153,7 @@ def longest_method(rows) -> int:
 
 
 def test_the_code_of_trends_is_short_enough_for_java_to_compile(small):
-    # Java's compilers gave up on a method of 29,000 bytes, so Java kept interpreting it.
+    # Java's compilers did not compile a method of 29,000 bytes, so Java ran this method slowly in the interpreter.
     with attribute_trends(small) as rows:
         assert longest_method(rows) < 8000
 
@@ -173,6 +173,6 @@ def test_a_micro_batch_reuses_the_compiled_code_of_the_one_before(lake, tmp_path
         after_ingest = compiled(lake.spark)
         update_similarity(lake, SimilaritySettings())
     assert after_ingest - before == 0
-    # One small filter has the micro-batch's number as a literal, to leave out the rows that this micro-batch has
-    # stored already. So the filter's code is compiled in each micro-batch.
+    # One small filter leaves out rows that this micro-batch has already stored. Its code contains the micro-batch's
+    # number as a constant, so Spark compiles the filter in each micro-batch.
     assert compiled(lake.spark) - after_ingest <= 2

@@ -41,7 +41,7 @@ def test_rows_are_shown_without_control_characters(spark):
 
 
 def test_a_brand_cannot_control_the_terminal_in_the_result(lake, tmp_path):
-    """One of two products rises, and its brand has control characters."""
+    """Of two products, one has a rising trend. Its brand name contains control characters."""
     views = [
         event(datetime(2019, 10, 7) + timedelta(weeks=week, minutes=user), "view", product, user, "s")
         for week, counts in enumerate(((1, 30), (40, 30), (1, 0)))
@@ -82,7 +82,7 @@ def test_a_users_input_cannot_control_the_terminal(capsys, main, arguments):
 
 
 def test_a_log_line_cannot_control_the_terminal(spark):
-    """The log replaces control characters, but keeps the lines of a stack trace."""
+    """The log replaces control characters, but keeps the line breaks of a stack trace."""
     log4j = spark._jvm.org.apache.logging.log4j
     lines = (PROJECT / "conf" / "log4j2.properties").read_text().splitlines()
     conf = dict(line.split(" = ", 1) for line in lines if " = " in line)

@@ -1,4 +1,4 @@
 """The batch layer: demand and trends per time bucket.
 
-May import: storage and the ground modules.
+Modules of this package may import `lambda_spark.storage` and the modules directly in `lambda_spark`.
 """

@@ -1,6 +1,6 @@
-"""Demand: interactions per time bucket and signal (view, cart or purchase), by product, category and brand.
+"""Pure functions that count demand per time bucket, by product, category and brand.
 
-Pure functions of DataFrames.
+Demand is the number of interactions of one signal. A signal is a type of interaction: view, cart or purchase.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from lambda_spark.event_format import INTERACTIONS
 from lambda_spark.settings import TrendSettings
 
 ATTRIBUTES = ("category_code", "brand")
-"""Attributes of a product for whose values demand is added up too."""
+"""Product attributes. Demand is also counted for each of their values."""
 
 
 class Buckets:
-    """The division of time into buckets of equal length.
+    """Division of time into buckets of equal length, as the settings say.
 
-    Bucket 0 begins at the configured origin. Times that are whole numbers are epoch microseconds.
+    Bucket 0 begins at the date in the setting `trends.origin`. The methods take and return integer times in epoch
+    microseconds.
     """
 
     def __init__(self, settings: TrendSettings) -> None:
@@ -37,13 +38,13 @@ class Buckets:
         return self.origin + number * self.length
 
     def first_open(self, retention_cutoff: date) -> int:
-        """Return the number of the first bucket whose trends can still be computed after events have expired.
+        """Return the number of the first bucket whose trends can still be computed after old events were deleted.
 
-        The trends of a bucket need all events of that bucket and of the bucket before it. Buckets for which some of
-        these events are gone are called frozen.
+        The trends of a bucket need all events of that bucket and of the bucket before it. A bucket is called frozen if
+        some of these events were deleted.
 
         Args:
-            retention_cutoff: The date before which events have expired.
+            retention_cutoff: Date before which events have expired.
         """
         return self.number(midnight(retention_cutoff) - 1) + 2
 
@@ -57,7 +58,7 @@ class Buckets:
         return F.timestamp_micros(F.unix_micros(bucket_start) + F.lit(self.length))
 
     def starts(self, numbers: Sequence[int]) -> list[Column]:
-        """Return the first moments of some buckets as timestamps."""
+        """Return the first moments of the given buckets as timestamps."""
         return [F.timestamp_micros(F.lit(self.start(number))) for number in numbers]
 
 
@@ -74,11 +75,11 @@ def interactions(events: DataFrame) -> DataFrame:
 def demand_cells(events: DataFrame, buckets: Buckets) -> DataFrame:
     """Count interactions per bucket, product, category and brand in one pass over the events.
 
-    No trend needs a finer grouping.
+    All demand and trends, except the trends of users, are computed from these counts.
 
     Returns:
-        One row per bucket, product, category and brand: bucket_start, product_id, category_code, brand, last_time (the
-        newest interaction of the row), and one count per signal (view, cart, purchase).
+        One row per bucket, product, category and brand. The columns are bucket_start, product_id, category_code, brand,
+        last_time (time of the newest interaction counted), and one count per signal (view, cart, purchase).
     """
     return (
         interactions(events)
@@ -100,18 +101,21 @@ def with_previous(
 ) -> DataFrame:
     """Add up counts by bucket and ids, and add columns with the sums of the previous bucket.
 
-    This takes one exchange and no join, because each count is emitted twice: for its own bucket and the next one.
+    Each count is used in two rows, one for its own bucket and one for the next bucket. So Spark needs only one exchange
+    and no join.
 
     Args:
-        counts: Columns bucket_start, the ids and one count per signal; if `newest` is given, last_time and its columns.
+        counts: Columns bucket_start, the ids and one count per signal. If `newest` is given, also last_time and the
+            columns that `newest` names.
         ids: Columns to group by, beside the bucket.
-        buckets: The grid of buckets.
+        buckets: The division of time into buckets.
         signals: The columns to add up.
-        newest: Columns of `counts` that are not added up; the newest value of each is kept.
+        newest: Columns of `counts` whose newest value is kept. These columns are not added up.
 
     Returns:
-        The ids, bucket_start, and two columns per signal: its sum, and `previous_<signal>`, its sum in the bucket
-        before. Then the columns of `newest`, each with its newest non-null value in the two buckets, or null.
+        The ids, bucket_start, and two columns per signal. The first has the sum in the bucket. The second,
+        `previous_<signal>`, has the sum in the bucket before. The columns of `newest` follow, each with its newest
+        non-null value in the two buckets, or null.
     """
     start, zero = F.col("bucket_start"), F.lit(0).cast("bigint")
     as_current = F.struct(start, *(F.col(name) for name in signals), *(zero.alias(previous(name)) for name in signals))
@@ -123,8 +127,9 @@ def with_previous(
     dated = ["last_time", *newest] if newest else []
     rows = counts.select(*ids, *dated, F.inline(F.array(as_current, as_previous)))
     if newest:
-        # Repartition first. Spark sorts to find the newest text, and sorts only once if each group is in one partition.
-        # Group by the ids before the bucket: Spark sorts faster if the first column has the most distinct values.
+        # Repartition first. Spark sorts the rows to find the newest text. If each group is already in one partition,
+        # Spark sorts only once. Group by the ids before the bucket, because Spark sorts faster if the first column has
+        # the most distinct values.
         rows = rows.repartition("bucket_start", *ids)
     sums = [F.sum(name).alias(name) for signal in signals for name in (signal, previous(signal))]
     newest_values = [
@@ -135,20 +140,20 @@ def with_previous(
 
 
 def previous(signal: str) -> str:
-    """Return the name of the column in which `with_previous` puts a signal's sum in the bucket before."""
+    """Return the name of the column that `with_previous` adds for a signal's sum in the previous bucket."""
     return f"previous_{signal}"
 
 
 def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
-    """Turn each row of `with_previous` into one row per signal that has events in either bucket.
+    """Turn each row of `with_previous` into one row per signal with events in the bucket or the one before.
 
     Args:
         compared: The rows of `with_previous`.
         others: Columns of `compared` to keep.
 
     Returns:
-        bucket_start, the columns of `others`, signal, current and previous. The last two
-        are the numbers of events in the bucket and in the bucket before it, not both 0.
+        bucket_start, the columns of `others`, signal, current and previous. `current` is the number of events in the
+        bucket, and `previous` is the number in the bucket before. At least one of the two is above 0.
     """
     signals = F.array(
         *(
@@ -163,10 +168,10 @@ def by_signal(compared: DataFrame, others: Sequence[str] = ()) -> DataFrame:
 
 
 def product_demand(compared: DataFrame) -> DataFrame:
-    """Keep the number of events of each product and signal in each bucket, where it is above 0.
+    """Return the number of events per bucket, signal and product, without rows for 0 events.
 
     Args:
-        compared: The columns of `by_signal`, with product_id.
+        compared: The rows of `by_signal`, with the column product_id.
 
     Returns:
         bucket_start, signal, product_id and events (above 0).
@@ -180,11 +185,12 @@ def attribute_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
     """Add up demand per category and per brand.
 
     Args:
-        cells: The rows of `demand_cells`. A row without a category or brand adds nothing to that attribute.
-        buckets: The grid of buckets.
+        cells: The rows of `demand_cells`. A row without a category counts for no category, and a row without a brand
+            for no brand.
+        buckets: The division of time into buckets.
 
     Returns:
-        The columns of `by_signal`, with `attribute` (one of ATTRIBUTES) and its `value`.
+        The columns of `by_signal`, with `attribute` (category_code or brand) and `value` (the value of the attribute).
     """
     attributes = F.array(*(F.struct(F.lit(name).alias("attribute"), F.col(name).alias("value")) for name in ATTRIBUTES))
     rows = cells.select("bucket_start", *INTERACTIONS, F.inline(attributes)).where(F.col("value").isNotNull())
@@ -192,7 +198,7 @@ def attribute_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
 
 
 def total_demand(cells: DataFrame, buckets: Buckets) -> DataFrame:
-    """Add up the demand of the whole store.
+    """Add up the demand for all products of the store.
 
     Returns:
         The columns of `by_signal`: bucket_start, signal, current and previous.

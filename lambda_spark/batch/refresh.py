@@ -1,6 +1,6 @@
-"""The batch job: bring demand and the four trend tables up to date with `events`.
+"""The batch job: brings the demand table and the four trend tables up to date with `events`.
 
-The job recomputes only the time buckets whose rows can have changed since its last run.
+The job recomputes only the time buckets whose rows may have changed since the job's last run.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ logger = logging.getLogger(__name__)
 
 
 TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
-"""Tables of the batch layer. The last one is written after all others, so its commit marks a complete run."""
+"""Tables of the batch layer. A run writes the last table after all others, so a commit to it marks a complete run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Times of the store's first and newest event, in epoch microseconds.
 
-    Once old events have expired, `first` is midnight of the retention cutoff, the first date that is kept.
+    If old events have expired, `first` is instead midnight of the retention cutoff, the first date whose events are
+    kept.
     """
 
     first: int
@@ -53,7 +54,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class TrendTables:
-    """The five tables of the batch layer as DataFrames, for the same buckets."""
+    """The five tables of the batch layer as DataFrames. All five cover the same time buckets."""
 
     demand: DataFrame
     trends: DataFrame
@@ -71,13 +72,13 @@ class TrendRun:
     """Summary of one run of the batch job."""
 
     events_version: int
-    """Version of `events` that was read."""
+    """Version of the table `events` that the run read."""
     buckets: int | None
-    """Number of buckets that were recomputed; None for all of them."""
+    """Number of buckets that the run recomputed. None if it recomputed all buckets."""
     reason: str
-    """Why these buckets were recomputed, or why none was."""
+    """Why the run recomputed these buckets, or why it recomputed none."""
     written: dict[str, int] = field(default_factory=dict)
-    """The version that the run wrote, by table name."""
+    """Name of each table, with the version of the table after the run."""
 
 
 def update_trends(
@@ -85,17 +86,17 @@ def update_trends(
 ) -> TrendRun:
     """Bring the tables of the batch layer up to date with `events`.
 
-    With `start` or `end`, the buckets that overlap this span are recomputed as well. Frozen buckets stay as they are.
-    These are the buckets whose trends can no longer be computed, because events that they need have expired.
+    If `start` or `end` is given, the buckets between these times are recomputed too. The rows of frozen buckets do not
+    change. A frozen bucket is one whose trends can no longer be computed, because events that they need have expired.
 
     Args:
         lake: The lake.
         settings: The settings of trends. If they have changed since the last run, all buckets are recomputed.
-        start: Start of the span to recompute (UTC); None for the first event.
-        end: End of the span to recompute (UTC, excluded); None for the newest event.
+        start: Start of the time span to recompute (UTC). None stands for the first event.
+        end: End of the time span to recompute (UTC, excluded). None stands for the newest event.
 
     Returns:
-        A summary: the number of recomputed buckets, the reason and the versions.
+        The number of recomputed buckets, the reason, and the versions of the tables.
 
     Raises:
         LakeError: The lake has no table `events` yet.
@@ -113,7 +114,7 @@ def _update(lake: Lake, settings: TrendSettings, start: datetime | None, end: da
     missing = [table.name for table in TREND_TABLES if not lake[table].exists()]
     if missing:
         return recompute_all(f"{', '.join(missing)} is missing")
-    # Check every table, because a run with other settings may have been stopped after it had written some.
+    # Check the settings of every table. A run with other settings may have stopped after it had written some tables.
     if not all(lake[table].has_settings(recorded(settings)) for table in TREND_TABLES):
         return recompute_all("the settings have changed")
     if last_run.note["first_event"] is None:
@@ -173,17 +174,17 @@ def _update(lake: Lake, settings: TrendSettings, start: datetime | None, end: da
 def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_until: Column) -> Iterator[TrendTables]:
     """Compute the five tables of the batch layer from some events.
 
-    Intermediate results that the tables share are cached until the context ends. A bucket whose previous bucket has no
-    rows in `events` is compared with 0. So the caller must pass the events of both buckets, or drop its rows.
+    Spark caches the intermediate results of several tables until the context ends. If the events of a bucket's previous
+    bucket are missing, its demand is compared with 0. The caller must drop the rows of such a bucket.
 
     Args:
-        events: Events of the buckets to compute, and of the bucket before each.
+        events: Events of the buckets to compute, and of the bucket before each of them.
         settings: The settings of trends.
-        extent: Times of the store's first and newest event. They limit the buckets that have trends.
-        known_until: Time up to which events are known. A bucket is complete if it had ended by then.
+        extent: Times of the store's first and newest event. Only buckets between these times have trends.
+        known_until: Time up to which events are known. A bucket that ended by this time is complete.
 
     Yields:
-        The tables, with the columns of the lake's tables of the same names.
+        DataFrames with the columns of the stored tables of the same names.
     """
     buckets = Buckets(settings)
     cells = demand_cells(events, buckets).persist(StorageLevel.MEMORY_AND_DISK)
@@ -202,7 +203,7 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
         known_until=known_until,
     )
     product_trends = compare(products, key="product_id", attributes=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
-    # Compare categories and brands in one pass. Both have few rows, so planning and starting jobs takes longest.
+    # Compare categories and brands in one pass. Both have few rows, so starting a Spark job takes longer than its work.
     attribute_trends = compare(attribute_demand(cells, buckets), key="value", within=["attribute"])
     attribute_trends = attribute_trends.persist(StorageLevel.MEMORY_AND_DISK)
 
@@ -231,10 +232,11 @@ def extent_of(events: DataFrame, retention_cutoff: date | None = None) -> Extent
 
     Args:
         events: All events of the store.
-        retention_cutoff: The date before which events have expired. If given, the extent begins at its midnight.
+        retention_cutoff: Date before which events have expired. If given, midnight of this date replaces the time of
+            the first event.
 
     Returns:
-        The extent, or None where there are no events.
+        The two times, or None if the store has no events.
     """
     first, newest = events.agg(F.unix_micros(F.min("event_time")), F.unix_micros(F.max("event_time"))).collect()[0]
     if first is None:
@@ -274,7 +276,11 @@ def _write_all(tables: TrendTables, write: Callable[[Table, DataFrame], None]) -
 def _with_frozen_buckets(
     lake: Lake, table: Table, rows: DataFrame, settings: TrendSettings, retention_cutoff: date | None
 ) -> DataFrame:
-    """Take the rows of frozen buckets from the stored table, or drop them if it was computed with other settings."""
+    """Replace the computed rows of frozen buckets by the stored rows of these buckets.
+
+    A bucket is frozen if events that its trends need have expired. If the stored table was computed with other
+    settings, the result has no rows of frozen buckets.
+    """
     if retention_cutoff is None:
         return rows
     buckets = Buckets(settings)
@@ -288,7 +294,10 @@ def _with_frozen_buckets(
 def _changes_by_bucket(
     lake: Lake, covered: int, version: int, buckets: Buckets, retention_cutoff: date | None
 ) -> list[Row]:
-    """Return, per bucket, the first and newest time and number of deletes of the changes between two versions."""
+    """Summarise per bucket the events that were added or deleted between two versions of `events`.
+
+    Each row has the time of the first and of the newest such event, and the number of deleted events.
+    """
     changes = lake[EVENTS].changes(covered, version)
     if retention_cutoff is not None:
         changes = changes.where(F.col("event_date") >= F.lit(retention_cutoff))
@@ -306,7 +315,7 @@ def _changes_by_bucket(
 def _extent_after(
     lake: Lake, version: int, before: Extent, changes: list[Row], retention_cutoff: date | None
 ) -> Extent | None:
-    """Return the store's extent after some changes; None where no events are left."""
+    """Return the times of the store's first and newest event after some changes, or None if no events are left."""
     if _has_deletes(changes) or (retention_cutoff is not None and before.first != midnight(retention_cutoff)):
         return extent_of(lake[EVENTS].read(version), retention_cutoff)
     first = min([before.first, *(row.first for row in changes)])
@@ -318,17 +327,18 @@ def _has_deletes(changes: list[Row]) -> bool:
 
 
 def _touched_buckets(changes: list[Row], buckets: Buckets, before: Extent, extent: Extent) -> set[int]:
-    """Return the numbers of the buckets whose rows can differ after some changes.
+    """Return the numbers of the buckets to recompute after events were added or deleted.
 
-    They are:
+    These buckets are:
 
-    - The buckets with changed events, and the bucket after each, because trends compare it with the changed bucket.
-    - The former newest bucket and the one after it, because they may be complete now.
-    - If the newest event was deleted, all buckets from the present newest to the former newest one, because they may no
-      longer be complete.
+    - Each bucket with added or deleted events, and the bucket after it, because trends compare the two buckets.
+    - The former newest bucket and the bucket after it, because both may be complete now.
+    - If the newest event was deleted, all buckets from the present newest bucket to the former newest bucket. These
+      buckets may no longer be complete.
     - If the first event has changed, the former and the new first bucket, because the first bucket has no trends.
 
-    Empty buckets in between need no recomputing: a bucket has no rows if neither it nor the one before it has events.
+    Other buckets without events need no recomputing. A bucket has rows only if events fall in it or in the bucket
+    before it.
     """
     if not changes and extent == before:
         return set()
@@ -354,7 +364,7 @@ def _micros(moment: datetime) -> int:
 
 
 def _dates_of(numbers: Iterable[int], buckets: Buckets) -> list[date]:
-    """Return the UTC dates that some buckets overlap, so that only these partitions of `events` are read."""
+    """Return the UTC dates that the given buckets overlap. Only these date partitions of `events` must be read."""
     dates = set()
     for number in numbers:
         day = datetime.fromtimestamp(buckets.start(number) / 1_000_000, UTC).date()
@@ -366,7 +376,7 @@ def _dates_of(numbers: Iterable[int], buckets: Buckets) -> list[date]:
 
 
 def _one_file_per_bucket(rows: DataFrame) -> DataFrame:
-    """Partition rows by bucket, so that each bucket becomes one file."""
+    """Repartition rows by bucket, so that Spark writes one file per bucket."""
     return rows.repartition("bucket_start")
 
 

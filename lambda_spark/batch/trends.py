@@ -1,7 +1,8 @@
-"""Trends: the demand in each time bucket, compared with the bucket before it. Pure functions of DataFrames and columns.
+"""Pure functions that compute trends: the demand in each time bucket, compared with the bucket before it.
 
-A key is what is compared: a product, a category or a brand. Keys with enough events are tested for a trend. A group is
-the keys that are tested together, for example those of one bucket and signal.
+A key is a product, a category or a brand whose demand is compared. Keys with enough events are tested for a trend. A
+group is a set of keys that are tested together, for example all products in one bucket with one signal. A signal is a
+type of interaction: view, cart or purchase.
 """
 
 from __future__ import annotations
@@ -17,40 +18,42 @@ from lambda_spark.settings import TrendSettings
 from lambda_spark.storage.tables import STEADY
 
 MIN_PEERS = 10
-"""Overdispersion is estimated only in groups of at least this many tested keys, because fewer say too little."""
+"""Smallest number of tested keys in a group for which overdispersion is estimated.
+
+An estimate from fewer keys would be too uncertain.
+"""
 
 
 def growth(current: Column, previous: Column) -> Column:
-    """Return the relative change of demand, damped for small counts, in (-1, 1).
+    """Return the relative change of demand from one bucket to the next, in (-1, 1).
 
-    The formula is (c - p) / (c + p + 1), with c and p as in the arguments.
+    The formula is (c - p) / (c + p + 1). The 1 makes the result smaller for small counts.
 
     Args:
         current: Events in the bucket, c.
         previous: Events in the bucket before it, p.
 
     Source:
-        The trend value of the original project.
+        The original project, which called this number the trend value.
     """
     return (current - previous) / (current + previous + F.lit(1))
 
 
 def z_score(current: Column, previous: Column, total: Column, previous_total: Column) -> Column:
-    """Return the change of a key's share of all demand, in standard deviations.
+    """Return the change of a key's share of all demand, in standard deviations. A key is for example a product.
 
-    The formula is z = (c - n·p) / √(n·p·(1 - p)), with n = c + `previous`, p = T / (T + T_previous), and c, T and
-    T_previous as in the arguments. Suppose that a key has n events in two buckets and that its share has not changed.
-    Then its number of events in the second bucket is binomial (n, p). z is the normal approximation
-    of the conditional test of two Poisson counts.
+    The formula is z = (c - n·p) / √(n·p·(1 - p)), with n = c + `previous` and p = T / (T + T_previous). The key has n
+    events in the two buckets together. If its share has not changed, its number of events in the second bucket is
+    binomial (n, p). z is the normal approximation of the conditional test of two Poisson counts.
 
     Args:
         current: Events of the key in the bucket, c.
-        previous: Events of the key in the bucket before it; not 0 where `current` is 0.
+        previous: Events of the key in the bucket before it. `current` and `previous` must not both be 0.
         total: Events of all keys in the bucket, T.
         previous_total: Events of all keys in the bucket before it, T_previous.
 
     Returns:
-        Any real number, above 0 where the share has grown; 0 where a total is 0.
+        A number above 0 if the share has grown, and below 0 if it has shrunk. 0 if one of the totals is 0.
 
     Source:
         Przyborowski and Wilenski, Biometrika 31, 1940.
@@ -62,15 +65,15 @@ def z_score(current: Column, previous: Column, total: Column, previous_total: Co
 
 
 def peers(tested: DataFrame, group: Sequence[str]) -> DataFrame:
-    """Count the tested keys of each group, and take the medians of their z² and of their sizes.
+    """Summarise the tested keys (such as products) of each group: their number, median z² and median size.
 
     Args:
-        tested: One row per tested key, with the columns of the group, z_score and size (events in both buckets).
-        group: The columns of a group, for example bucket_start and signal.
+        tested: One row per tested key, with the columns of `group`, z_score, and size (events in both buckets).
+        group: Columns that identify a group of keys tested together, for example bucket_start and signal.
 
     Returns:
-        The columns of the group, `tested` (number of tested keys), `tested_up` (number of tested keys whose share has
-        grown), `median_z2` (median of z²) and `median_size` (median of the sizes).
+        One row per group, with the columns of `group`, `tested` (number of tested keys), `tested_up` (number of tested
+        keys whose share has grown), `median_z2` (median of z²) and `median_size` (median of the sizes).
     """
     return tested.groupBy(*group).agg(
         F.count("*").alias("tested"),
@@ -81,21 +84,22 @@ def peers(tested: DataFrame, group: Sequence[str]) -> DataFrame:
 
 
 def overdispersion(size: Column, tested: Column, median_z2: Column, median_size: Column) -> Column:
-    """Return the factor by which the variance of counts exceeds that of independent events.
+    """Return the overdispersion of a key's counts: their variance, divided by the variance for independent events.
 
     The formula is max(1, median(z²) / 0.4549) · max(1, size / median size)^¼. Events come in sessions and from regular
-    visitors, so the count of a steady product varies more than independent events would. Most keys of a bucket and
-    signal are steady, so their median of z² shows how much more. 0.4549 is the median of χ² with 1 degree of freedom.
-    Overdispersion grows with a power of demand. The power ¼ fits the data of the synthetic store and of REES46.
+    visitors. So the counts of a product vary more than counts of independent events, even without a trend. Most keys of
+    a group have no trend, so the median of z² over the group measures this extra variance. For independent events, the
+    median would be 0.4549, the median of χ² with 1 degree of freedom. Overdispersion grows with a power of demand. The
+    power ¼ fits the data of the synthetic store and of REES46.
 
     Args:
-        size: Events of the key in both buckets.
-        tested: Number of tested keys in the group.
-        median_z2: Median of z² of these keys.
-        median_size: Median size of these keys.
+        size: Events of the key in both buckets together.
+        tested: Number of tested keys in the key's group.
+        median_z2: Median of z² over the tested keys.
+        median_size: Median of `size` over the tested keys.
 
     Returns:
-        A factor, at least 1; exactly 1 where fewer than MIN_PEERS keys are tested.
+        A factor, at least 1. The factor is 1 if the group has fewer than MIN_PEERS tested keys.
 
     Source:
         Median of z²: "genomic control", Devlin and Roeder, Biometrics 55, 1999. Power of demand: Taylor, Nature 189,
@@ -107,14 +111,14 @@ def overdispersion(size: Column, tested: Column, median_z2: Column, median_size:
 
 
 def p_value(current: Column, previous: Column, total: Column, previous_total: Column, dispersion: Column) -> Column:
-    """Return the probability that chance alone moves a share at least this far in this direction.
+    """Return the probability that chance alone moves a key's share of demand at least this far in this direction.
 
-    This is a tail of the binomial distribution (n, p) of `z_score`. It is approximated by the normal tail beyond the
-    root of the deviance D. The formula is normal_tail(√(D / dispersion)), with b = n - c and
-    D = 2·(c·ln(c / (n·p)) + b·ln(b / (n·(1 - p)))). First c is moved by ½ towards the expected n·p, because counts are
-    whole. Dividing D by the overdispersion treats the counts as if there were that many times fewer events.
+    The exact probability is a tail of the binomial distribution (n, p), with n and p as in `z_score`. The result
+    approximates this tail by normal_tail(√(D / dispersion)). D is the deviance, with b = n - c:
+    D = 2·(c·ln(c / (n·p)) + b·ln(b / (n·(1 - p)))). Before that, c is moved by ½ towards its expected value n·p,
+    because counts are whole numbers. Dividing D by the dispersion has the same effect as dividing all counts by it.
 
-    The result is 0.7 to 1.2 times the exact tail, for tails down to 1e-7. The normal tail beyond z instead
+    For tails down to 1e-7, the result is 0.7 to 1.2 times the exact tail. The simpler approximation normal_tail(z)
     would be 0.001 to 50 times the exact tail.
 
     Args:
@@ -122,17 +126,17 @@ def p_value(current: Column, previous: Column, total: Column, previous_total: Co
         previous: Events of the key in the bucket before it.
         total: Events of all keys in the bucket.
         previous_total: Events of all keys in the bucket before it.
-        dispersion: The factor of `overdispersion`.
+        dispersion: The result of `overdispersion`.
 
     Returns:
-        A probability in [0, 0.5]; 0.5 where a total is 0.
+        A probability in [0, 0.5]. It is 0.5 if one of the totals is 0.
 
     Source:
         Deviance: McCullagh and Nelder, Generalized Linear Models, 1989. Division by the overdispersion: Rao and Scott,
         Biometrics 48, 1992.
     """
-    # Do not wrap these expressions in `when`: Spark does not eliminate common subexpressions inside conditionals. The
-    # generated code would then be too long for Java to compile.
+    # Do not wrap these expressions in `when`. Spark repeats common subexpressions inside conditionals, and the
+    # generated code would be too long for Java to compile.
     n = current + previous
     p = F.try_divide(total, total + previous_total)
     expected = n * p
@@ -143,7 +147,7 @@ def p_value(current: Column, previous: Column, total: Column, previous_total: Co
         return F.coalesce(count * F.ln(F.try_divide(count, mean)), F.lit(0.0))
 
     deviance = F.lit(2) * (term(c, expected) + term(n - c, n - expected))
-    # Bound the deviance, because rounding may put it just below 0 where nothing has changed.
+    # Raise a negative deviance to 0. For a share that has not changed, rounding may give a value just below 0.
     return normal_tail(F.sqrt(F.greatest(deviance, F.lit(0.0)) / dispersion))
 
 
@@ -166,20 +170,20 @@ def normal_tail(x: Column) -> Column:
 
 
 def with_q_values(rows: DataFrame, group: Sequence[str]) -> DataFrame:
-    """Add `q_value`, the false discovery rate among keys that moved in the same direction with at most this p-value.
+    """Add `q_value`, the false discovery rate if all keys with at most this p-value are called trends.
 
-    q is the smallest p·m / k of this p-value and all greater ones in the same direction, but at most 1. p is a p-value,
-    and m is the number of tested keys in the group. k is the rank of p, smallest first, among the keys that moved in
-    the same direction. The keys with q ≤ s are those that the step-up procedure of Benjamini and Hochberg finds at
-    level s, applied to each direction separately.
+    Rising and falling shares are treated separately. For each p-value p, p·m / k is computed. m is the number of tested
+    keys in the group. k is the rank of p, smallest first, among the keys of the group that moved in the same direction.
+    The q-value of a key is the smallest p·m / k over its own p-value and all greater ones, but at most 1. The keys with
+    a q-value of at most s are those that the step-up procedure of Benjamini and Hochberg finds at level s.
 
     Args:
-        rows: The columns of the group, z_score, p_value (null where a key is not tested), and the columns `tested` and
-            `tested_up` of `peers`.
-        group: The columns of a group, for example bucket_start and signal.
+        rows: The columns of `group`, z_score, p_value (null if the key is not tested), and the columns `tested` and
+            `tested_up` that `peers` returns.
+        group: Columns that identify a group of keys tested together, for example bucket_start and signal.
 
     Returns:
-        The rows with `q_value`, in [0, 1]; null where `p_value` is null.
+        The rows with `q_value`, in [0, 1]. `q_value` is null if `p_value` is null.
 
     Source:
         Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995.
@@ -188,8 +192,8 @@ def with_q_values(rows: DataFrame, group: Sequence[str]) -> DataFrame:
     largest_first = Window.partitionBy(*group, "is_up").orderBy(F.desc_nulls_last("p_value"))
     tested_in_direction = F.when(is_up, F.col("tested_up")).otherwise(F.col("tested") - F.col("tested_up"))
     rank = tested_in_direction - F.row_number().over(largest_first) + F.lit(1)
-    # Equal p-values get the same minimum, because the window's default frame includes ties. The tied row that comes
-    # first, whichever it is, has the largest rank and so the smallest p·m / k.
+    # Keys with equal p-values get the same q-value, because the window's default frame includes ties. So the order of
+    # tied rows does not matter.
     smallest = F.least(F.min("share").over(largest_first), F.lit(1.0))
     is_tested = F.col("p_value").isNotNull()
     return (
@@ -212,23 +216,24 @@ def trends(
     newest_bucket: Column,
     known_until: Column,
 ) -> DataFrame:
-    """Compare the demand of each key in each bucket with its demand in the bucket before, and find the trends.
+    """Compare the demand for each key in each bucket with the bucket before, and find the trends.
 
-    A key that is missing from one of the two buckets has 0 events there.
+    A key is for example a product. A key without events in one of the two buckets has demand 0 in that bucket.
 
     Args:
-        compared: Columns bucket_start, signal, the key, current and previous (not both 0), `within` and `attributes`.
-        totals: Columns bucket_start, signal, current and previous, summed over all keys.
-        key: The column to compare, for example product_id.
+        compared: Columns bucket_start, signal, the key, the columns of `within` and `attributes`, and current and
+            previous, the numbers of events in the bucket and in the bucket before (not both 0).
+        totals: Columns bucket_start, signal, current and previous. The last two are summed over all keys.
+        key: Name of the column that identifies a key, for example product_id.
         settings: The length and origin of the buckets, and the thresholds of a trend.
         within: Columns that divide each bucket and signal into groups. Each group is tested and ranked separately.
         attributes: Columns of `compared` to keep.
-        first_bucket: Start of the store's first bucket, which has no trends because nothing precedes it.
-        newest_bucket: Start of the store's newest bucket, the last one that has trends.
-        known_until: Time up to which events are known. A bucket is complete if it had ended by then.
+        first_bucket: Start of the store's first bucket. It has no trends, because no bucket precedes it.
+        newest_bucket: Start of the store's newest bucket, the last bucket with trends.
+        known_until: Time up to which events are known. A bucket that ended by this time is complete.
 
     Returns:
-        bucket_start, signal, the columns of `within`, the key, its attributes, and the figures of the `trends` table.
+        bucket_start, signal, the columns of `within`, the key, its attributes, and the numbers in the `trends` table.
     """
     group = ["bucket_start", "signal", *within]
     compared = compared.where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket)).join(
@@ -245,8 +250,8 @@ def trends(
     scored = compared.withColumns(
         {"size": current + previous, "z_score": z_score(current, previous, total, previous_total)}
     )
-    # Do not test keys with fewer events than `min_change`. They cannot be trends, and testing them would only raise the
-    # threshold for the others. They are by far the most rows, so leaving them out of all sorting also saves time.
+    # Do not test keys with fewer events than the setting `min_change`. Such keys cannot be trends, and testing them
+    # would make it harder for other keys to be trends. Most rows are such keys, so not sorting them also saves time.
     is_tested = F.col("size") >= settings.min_change
     tested = _test_and_rank(scored.where(is_tested), settings, group, key)
     figures = tested.unionByName(scored.where(~is_tested), allowMissingColumns=True)
@@ -272,7 +277,7 @@ def trends(
 
 
 def _test_and_rank(tested: DataFrame, settings: TrendSettings, group: list[str], key: str) -> DataFrame:
-    """Add overdispersion, p_value, q_value, direction, trend_pct and rank to the tested keys."""
+    """Add overdispersion, p_value, q_value, direction, trend_pct and rank to the rows of the tested keys."""
     group_figures = F.broadcast(peers(tested, group))
     dispersion = overdispersion(*(F.col(name) for name in ("size", "tested", "median_z2", "median_size")))
     current, previous, total, previous_total = (
@@ -291,8 +296,8 @@ def _test_and_rank(tested: DataFrame, settings: TrendSettings, group: list[str],
         tested.join(group_figures, on=group, how="inner")
         .withColumn("overdispersion", dispersion)
         .withColumn("p_value", p_value(current, previous, total, previous_total, F.col("overdispersion")))
-        # Repartition once, so that all windows within a group share this exchange. Compute `rank` before `trend_pct`,
-        # because rows that are sorted for `rank` need no second sort for `trend_pct`.
+        # Repartition by group once, so that the windows need no exchanges of their own. Compute `rank` before
+        # `trend_pct`, because rows that are sorted for `rank` need no second sort for `trend_pct`.
         .repartition(*group)
         .transform(with_q_values, group)
         .withColumn("direction", direction)
@@ -310,16 +315,17 @@ def user_trends(
     first_bucket: Column,
     newest_bucket: Column,
 ) -> DataFrame:
-    """Compute what percentage of each user's interactions was with rising products, and with waning ones.
+    """Compute the percentages of each user's interactions that were with rising and with waning products.
 
-    An interaction counts as rising or waning if its product has this trend in the interaction's own signal and bucket.
+    The trend of a product depends on signal and bucket. An interaction counts with the trend for its own signal and
+    bucket. A signal is a type of interaction: view, cart or purchase.
 
     Args:
         events: Events of the buckets to compute.
         product_trends: The result of `trends` for products.
         settings: The length and origin of the buckets.
-        first_bucket: Start of the store's first bucket, which has no trends because nothing precedes it.
-        newest_bucket: Start of the store's newest bucket, the last one that has trends.
+        first_bucket: Start of the store's first bucket. It has no trends, because no bucket precedes it.
+        newest_bucket: Start of the store's newest bucket, the last bucket with trends.
 
     Returns:
         bucket_start, user_id, interactions, rising_pct and waning_pct (both 0 to 100).

@@ -1,4 +1,4 @@
-"""The command line and the frame of every job.
+"""Reads the command line of every job, starts the job, and prints its summary or failure.
 
-May import: everything but replay. The jobs import it.
+This package may import every other package except `replay`. The scripts in `jobs/` import this package.
 """

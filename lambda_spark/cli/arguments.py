@@ -1,6 +1,6 @@
-"""The command line of every job.
+"""Defines and parses the command line of every job.
 
-This module does not import Spark, so that `--help` and a wrong option are answered at once.
+This module does not import Spark, so that the user sees the help or an error message at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ JOBS = {
     "test": "install the development packages and run the tests",
     "docs": "write the parts of the READMEs and of conf/lambda.toml that follow from the code",
 }
-"""Every job, with the sentence that describes it in the help."""
+"""Name of every job, with the description that `--help` prints."""
 
 EXAMPLES = {
     "demo": ("", "october.csv.gz --set trends.bucket='30 minutes'"),
@@ -78,7 +78,7 @@ EXAMPLES = {
     "test": ("", "-k trends", "-m long"),
     "docs": ("", "--lake lake"),
 }
-"""Examples of every job, as the words after its name."""
+"""Example command lines of every job, each without the program and the name of the job."""
 
 _WITHOUT_LAKE = {"replay"}
 _WITHOUT_SPARK = {"replay", "lookup"}
@@ -146,14 +146,14 @@ def parser_of(job: str) -> argparse.ArgumentParser:
 
 
 def parse(job: str, arguments: list[str]) -> argparse.Namespace:
-    """Parse the command line of a job. `--help` prints the help and ends the process with code 0.
+    """Parse the command line of a job. The option `--help` prints the help and ends the process with exit code 0.
 
     Args:
         job: Name of the job, a key of JOBS.
         arguments: The words after the job's name.
 
     Returns:
-        The options. `assignments` lists the settings to override, each as `section.key=value`.
+        The options. The attribute `assignments` lists the settings to override, each as `section.key=value`.
 
     Raises:
         UsageError: An option or a value is wrong, or two options exclude each other.
@@ -171,7 +171,7 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
 
 
 def reads_kafka(parsed: argparse.Namespace) -> bool:
-    """Whether the command line asks to read a Kafka topic."""
+    """Return whether the command line asks the job to read a Kafka topic."""
     return getattr(parsed, "source", None) == "kafka"
 
 
@@ -433,7 +433,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
 
 
 def checked(convert: Callable[[str], Value]) -> Callable[[str], Value]:
-    """Return a conversion for argparse, which shows the text of the UsageError that the given conversion raises."""
+    """Wrap a function that converts a text, so that argparse prints the message of a UsageError it raises."""
 
     @wraps(convert)
     def converted(text: str) -> Value:
@@ -485,7 +485,7 @@ def count(text: str) -> int:
 
 @checked
 def moment(text: str) -> datetime:
-    """Read a time in ISO 8601. It has no zone, because every time on the command line is UTC."""
+    """Read a time in ISO 8601 without a time zone, because every time on the command line is UTC."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""The jars that Spark needs in addition to its own.
+"""Fetches the jars of Delta Lake and of Spark's Kafka connector, and puts them on the class path of jobs.
 
-They are fetched from Maven Central once. Each job then gets them on its class path.
+The jars come from Maven Central once. Later starts use the files in the virtual environment.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from lambda_spark.text import strip_control_characters
 
 DELTA_CONF = PROJECT / "conf" / "spark-defaults.conf"
 DELTA_JARS = "ivy"
-"""Folder of the environment that holds Delta's jars. The set-up fetches them."""
+"""Folder of the virtual environment that holds Delta's jars. The set-up in `spark-submit.sh` fetches these jars."""
 KAFKA_CONF = PROJECT / "conf" / "kafka.conf"
 KAFKA_JARS = "kafka-ivy"
-"""Folder of the environment that holds the jars of Spark's Kafka connector. The first job that reads Kafka fetches
-them."""
+"""Folder of the virtual environment that holds the jars of Spark's Kafka connector.
+
+The first job that reads Kafka fetches these jars.
+"""
 LOGGING = f'"-Dlog4j2.configurationFile={(PROJECT / "conf" / "log4j2.properties").as_uri()}"'
-"""Java option that names the log4j configuration. It is quoted, because the project's path may contain spaces."""
+"""Java option that names the log4j configuration. The option is quoted, because its path may contain spaces."""
 
 _ERROR_LINES = 20
-"""Number of lines of Spark's error output to show when a fetch fails."""
+"""Number of last lines of Spark's error output to show when the jars cannot be fetched."""
 
 
 def fetch_jars(conf: Path, environment: Path, folder: str) -> None:
-    """Fetch the packages that a Spark properties file names, unless they are there already.
+    """Fetch the jars of the packages that a Spark properties file names, unless they are already fetched.
 
     Args:
         conf: Properties file with `spark.jars.packages`.
@@ -41,11 +43,11 @@ def fetch_jars(conf: Path, environment: Path, folder: str) -> None:
     Raises:
         LambdaSparkError: The packages could not be fetched.
     """
-    # Look for the jars before taking the lock, because a user without write permission cannot take it, and need not.
+    # Look for the jars before taking the lock, because users without write permission cannot take the lock.
     if _is_fetched(conf, environment):
         return
     with (PROJECT / ".setup.lock").open("w") as lock:
-        # Take the set-up lock, because two first starts may run at the same time.
+        # Take the set-up lock, because two jobs that start for the first time may want to fetch the same jars.
         fcntl.flock(lock, fcntl.LOCK_EX)
         _fetch(conf, environment, folder)
 
@@ -53,7 +55,7 @@ def fetch_jars(conf: Path, environment: Path, folder: str) -> None:
 def spark_jars(environment: Path, *, with_kafka: bool) -> list[str]:
     """Return the options of `spark-submit` that put the fetched jars on the class path.
 
-    With these options Spark does not ask Maven Central at each start.
+    With these options, Spark does not contact Maven Central at each start.
 
     Args:
         environment: The virtual environment that keeps the jars.
@@ -64,17 +66,17 @@ def spark_jars(environment: Path, *, with_kafka: bool) -> list[str]:
     """
     folders = [DELTA_JARS, *([KAFKA_JARS] if with_kafka else [])]
     jars = [jar for folder in folders for jar in sorted((environment / folder / "jars").glob("*.jar"))]
-    # Clear the exclusions too, because the fetch has applied them already. Otherwise they would also apply to packages
-    # that the user adds, for instance for an object store.
+    # Clear the list of excluded packages too. It was needed only to fetch the jars. Otherwise it would also apply to
+    # packages that the user adds, for instance for an object store.
     fetched = ["--conf", "spark.jars.packages=", "--conf", "spark.jars.excludes="]
     return [*fetched, "--jars", ",".join(map(str, jars))] if jars else []
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch Delta's jars for `spark-submit.sh`, which holds the set-up lock meanwhile.
+    """Fetch Delta's jars. The caller, `spark-submit.sh`, holds the set-up lock.
 
     Args:
-        arguments: The path of the virtual environment.
+        arguments: One item, the path of the virtual environment.
 
     Returns:
         The exit code: 0 when the jars are there, 2 when they could not be fetched, 130 after Ctrl-C.
@@ -91,13 +93,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _fetch(conf: Path, environment: Path, folder: str) -> None:
-    """Let Spark resolve the packages by running an empty job. The caller holds the set-up lock."""
-    # Check again, because the process that held the lock before may have fetched the packages.
+    """Run an empty Spark job, so that Spark downloads the packages. The caller holds the set-up lock."""
+    # Check again, because another process may have fetched the packages while this process waited for the lock.
     if _is_fetched(conf, environment):
         return
     print(f"fetching the jars that {conf.name} names from Maven Central (once)", file=sys.stderr)
-    # Remove the stamp first, so that an interrupted fetch leaves no stamp. An old stamp would be taken for valid if the
-    # properties file returned to its earlier content.
+    # Remove the stamp (the copy of the properties file) first, so that an interrupted fetch leaves no stamp. An old
+    # stamp would wrongly count as valid if someone changed the properties file back to its old content.
     stamp = _stamp(conf, environment)
     stamp.unlink(missing_ok=True)
     shutil.rmtree(environment / folder, ignore_errors=True)
@@ -126,7 +128,7 @@ def _fetch(conf: Path, environment: Path, folder: str) -> None:
 
 
 def _is_fetched(conf: Path, environment: Path) -> bool:
-    """Whether the stamp equals the properties file byte for byte."""
+    """Return whether the packages of this properties file are fetched, which means that its stamp is an equal copy."""
     stamp = _stamp(conf, environment)
     return stamp.exists() and stamp.read_bytes() == conf.read_bytes()
 

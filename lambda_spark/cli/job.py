@@ -1,4 +1,7 @@
-"""What every job does around its own work: arguments, settings, session, then a summary or one line about a failure."""
+"""Runs a job from its command line to its exit code.
+
+The module reads the options and settings, opens the session, and prints the summary or one line about a failure.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ from lambda_spark.text import strip_control_characters
 
 logger = logging.getLogger(__name__)
 
-# List Delta's conflict errors one by one, because they have no base class of their own.
+# Collect the classes of Delta's conflict errors one by one, because they share no base class of their own.
 _CONFLICTS = tuple(getattr(delta_exceptions, name) for name in delta_exceptions.__all__)
 _MAX_STARTS = 3
-"""Number of times that a job is started before it fails because Delta refuses its commit."""
+"""Maximum number of times that a job starts its work, if Delta refuses the commit of each earlier attempt."""
 
 
 @dataclass(slots=True)
@@ -46,19 +49,19 @@ class Job:
     started: float
     """Value of `time.monotonic()` when the job started."""
     is_process: bool = False
-    """Whether the job is a process of its own and not a part of another one. Only then are its runs recorded."""
+    """Whether the job is a process of its own. Only the run of such a job is recorded in `job_runs`."""
     runs: RunLog | None = None
     summary_lines: list[str] = field(default_factory=list)
-    """The job's own lines of its summary."""
+    """Lines of the summary that this kind of job adds, before the versions and the duration."""
 
     def lake(self, *, create: bool = False) -> Lake:
-        """Open the lake that the command line names, and fit the shuffle partitions to the size of its events.
+        """Open the lake that the command line names, and set the number of shuffle partitions by the size of `events`.
 
         Args:
             create: Whether to create the lake if there is none.
 
         Raises:
-            UsageError: The folder holds something else, or no lake.
+            UsageError: The folder holds something else than a lake, or there is no lake.
             LakeError: A table is missing or damaged.
         """
         lake = Lake.open(self.spark, self.arguments.lake, create=create)
@@ -66,30 +69,30 @@ class Job:
         return lake
 
     def record(self, lake: Lake) -> Lake:
-        """Record this run in the lake's `job_runs` from now on, when the job is a process of its own.
+        """Start to record this run in the table `job_runs`, if the job is a process of its own.
 
         Returns:
-            The same lake.
+            The lake that was passed in.
         """
         if self.is_process and self.runs is None:
             self.runs = RunLog(lake, self.name)
         return lake
 
     def sources(self) -> list[str]:
-        """Return the folders and files that the command line names, else the setting `ingest.source`."""
+        """Return the event files and folders of the command line, or without any the setting `ingest.source`."""
         named: list[str] = self.arguments.sources
         return named or ([self.settings.ingest.source] if self.settings.ingest.source else [])
 
     @property
     def reads_kafka(self) -> bool:
-        """Whether the command line asks to read a Kafka topic."""
+        """Whether the command line asks the job to read a Kafka topic."""
         return reads_kafka(self.arguments)
 
     def summary(self, lines: Iterable[str], *, read: Mapping[str, int], written: Mapping[str, int]) -> None:
         """Print what the job did and how long it took.
 
         Args:
-            lines: The job's own lines, printed first.
+            lines: Lines that this kind of job adds. They are printed first.
             read: The version of each table that the job read, by the table's name.
             written: The newest version of each table that the job wrote, by the table's name.
         """
@@ -134,20 +137,22 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
         description = _describe_failure(error)
         _report_failure(f"{name} failed: {description}")
         _record_outcome(job, "failed", description)
-    # End without sys.exit, which would wait for the callback threads of a stopped stream. Everything is committed.
+    # End without sys.exit, because sys.exit would wait for the callback threads of a stopped stream. Nothing is lost,
+    # because the job has committed all its writes.
     sys.stdout.flush()
     os._exit(code)
 
 
 def call_with_conflict_retry(call: Callable[[Job], int | None], job: Job) -> int:
-    """Do a job's work, and start it again when another writer has changed the tables that the job read.
+    """Do a job's work, and start the work again if another writer has changed the tables that the job read.
 
-    Delta then refuses the job's commit. The jobs hold locks, so the other writer is something else, such as a shell.
-    A second start is safe, because a job that was killed is started again in the same way.
+    Delta refuses the job's commit after such a change. Jobs exclude each other by locks, so the other writer is no job
+    but, for instance, a user's shell. To start again is safe, because every job can also start again after it was
+    killed.
 
     Args:
         call: Does the job's work. It returns the exit code, or None for 0.
-        job: The argument of the call.
+        job: The job, passed to `call`.
 
     Returns:
         The exit code.
@@ -163,19 +168,19 @@ def call_with_conflict_retry(call: Callable[[Job], int | None], job: Job) -> int
 
 
 def _describe_failure(error: Exception) -> str:
-    """Describe an unexpected error in one line, with advice if the cause is a known one."""
+    """Describe an unexpected error in one line, and add advice if the cause is known."""
     cause = root_cause(error)
     advice = advice_for(f"{cause}\n{error}")
     if advice:
         return f"{cause}; {advice}"
     if isinstance(error, Py4JJavaError):
-        # Do not use the error's own text, because it begins with the name of the Java call, which explains nothing.
+        # Use the Java cause. The text of this error begins with the name of a Java call, which tells users nothing.
         return cause
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _record_outcome(job: Job | None, outcome: str, detail: str) -> None:
-    """Record how the run ended. If that fails, print it and do not raise, so that the job keeps its exit code."""
+    """Record in `job_runs` how the run ended. If recording fails, only print that, so the exit code stays the same."""
     if job is None or job.runs is None:
         return
     try:
@@ -188,9 +193,10 @@ def _record_outcome(job: Job | None, outcome: str, detail: str) -> None:
 
 
 def install_signal_handlers(name: str) -> None:
-    """End the process at once on SIGINT and SIGTERM. Ctrl-C is the usual way to end a job that stays up.
+    """End the process at once on SIGINT (Ctrl-C) and SIGTERM. Users end a job that keeps running by Ctrl-C.
 
-    The session is not closed, because the terminal interrupts Spark at the same moment. All commits stay.
+    The handler does not close the Spark session, because Ctrl-C in a terminal also interrupts Spark's own process.
+    Rows that are committed stay in the lake.
 
     Args:
         name: Name of the job, for the message.
@@ -205,7 +211,7 @@ def install_signal_handlers(name: str) -> None:
 
 
 def _report_failure(line: str) -> None:
-    """Print one line for the user, and write the stack trace to the job's log."""
+    """Print a failure in one line for the user, and write its stack trace to the job's log file."""
     line = strip_control_characters(line)
     log = os.environ.get("LAMBDA_SPARK_LOG")
     if log:

@@ -1,6 +1,6 @@
-"""Starts Spark's own `spark-submit` for the command line `./spark-submit.sh JOB …`.
+"""Checks the command line `./spark-submit.sh JOB …`, then starts Spark's own `spark-submit`.
 
-The command line is checked first, because Spark takes seconds to start. Then this process becomes `spark-submit`.
+The check comes first, because Spark takes seconds to start. Then `spark-submit` replaces this process.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lambda_spark.settings import load_settings
 from lambda_spark.text import strip_control_characters
 
 _LIST_OPTIONS = {"--jars": ",", "--driver-java-options": " "}
-"""Options of `spark-submit` that hold a list, each with the separator of its items."""
+"""Options of `spark-submit` whose value is a list, each with the separator between the list's items."""
 
 
 def main(arguments: list[str]) -> None:
     """Check the command line, then replace this process by the program that runs the job.
 
-    Wrong use is printed in one line, and the process ends with the error's exit code.
+    If the command line is wrong, print one line and end the process with the error's exit code.
 
     Args:
         arguments: The job's name and its options.
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         if job == "lookup":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.cli.lookup", *options])
         if reads_kafka(parsed):
-            # Fetch Kafka's jars here and not in the set-up, so that jobs on files neither wait for them nor need Maven.
+            # Fetch the Kafka connector's jars only now, so that jobs on files need neither these jars nor Maven.
             fetch_jars(KAFKA_CONF, Path(sys.executable).parents[1], KAFKA_JARS)
     except LambdaSparkError as error:
         print(strip_control_characters(f"{job}: {error}"), file=sys.stderr)
@@ -64,7 +64,7 @@ def _check_sources(sources: list[str]) -> None:
 
 
 def _user_options() -> list[str]:
-    """Read the options that the user adds to `spark-submit` by SPARK_SUBMIT_OPTIONS."""
+    """Read the user's own options for `spark-submit` from the environment variable SPARK_SUBMIT_OPTIONS."""
     try:
         return shlex.split(os.environ.get("SPARK_SUBMIT_OPTIONS", ""))
     except ValueError as error:
@@ -72,9 +72,9 @@ def _user_options() -> list[str]:
 
 
 def with_added(options: list[str], user_options: list[str]) -> list[str]:
-    """Add the user's options for `spark-submit` to the project's.
+    """Add the user's options for `spark-submit` to those of the project.
 
-    The user's value of a list option is joined to the project's, because `spark-submit` would use only the last value.
+    If both name an option whose value is a list, join the two lists. Otherwise `spark-submit` would use only the last.
 
     Args:
         options: The project's options, each list option followed by its value.
@@ -94,12 +94,12 @@ def with_added(options: list[str], user_options: list[str]) -> list[str]:
 
 
 def _become_spark(job: str, options: list[str], user_options: list[str], parsed: argparse.Namespace) -> None:
-    """Replace this process by `spark-submit` with the job's script, or for the shell by Python with its script."""
+    """Replace this process by `spark-submit`, which runs the job's script. For the `shell` job, start Python."""
     environment = Path(sys.executable).parent
     log = _log_file(job, parsed.lake)
-    # Pass the log's path in the environment and not in Java's options: a lake's path may contain quotes.
+    # Pass the log's path as an environment variable and not as a Java option, because the path may contain quotes.
     os.environ["LAMBDA_SPARK_LOG"] = str(log)
-    # Executors run no Python, but Spark asks for the driver's interpreter by name.
+    # Let Spark use this Python interpreter for the driver. The jobs run no Python on executors.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1") if _is_local(parsed) else None
     submit = [
@@ -117,7 +117,7 @@ def _become_spark(job: str, options: list[str], user_options: list[str], parsed:
     submit = with_added(submit, user_options)
     script = str(PROJECT / "jobs" / f"{job}.py")
     if job == "shell":
-        # Start Python as the main process, as Spark's own shell does. Python then starts spark-submit as its child.
+        # Start Python as the main process, as Spark's own shell does. Python then starts `spark-submit` as a child.
         os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*submit, "pyspark-shell"])
         os.execv(sys.executable, [sys.executable, "-i", script, *options])
     command = [str(environment / "spark-submit"), *submit, script, *options]
@@ -129,10 +129,10 @@ def _is_local(parsed: argparse.Namespace) -> bool:
 
 
 def _log_file(job: str, lake: str) -> Path:
-    """Choose the path of a job's log.
+    """Choose the path of a job's log file.
 
-    The log is in the lake's folder `_logs`. If the lake is remote or read-only, or the folder is not a lake, the log is
-    in the user's own temporary folder.
+    The file is in the folder `_logs` of the lake. It is in a temporary folder of the user if the lake is remote or
+    read-only, or if the folder is not a lake.
     """
     folder = Path(lake)
     is_lake = (folder / "events" / "_delta_log").is_dir()

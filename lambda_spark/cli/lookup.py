@@ -1,7 +1,7 @@
-"""`lookup`: read a user's written list with delta-rs, without starting Spark.
+"""The `lookup` job. It reads a user's recommendations with delta-rs, a Delta reader that does not need Spark.
 
-Web pages and mails can show lists with it. It reads the newest version that `recommend` wrote in a fraction of a
-second, also while Spark writes the next version.
+A web page or a mail program can call `lookup`, because the answer takes a fraction of a second. The job reads the
+newest version that `recommend` wrote, even while Spark writes the next version.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _COLUMNS = ("rank", "product_id", "category_code", "brand", "price", "score", "r
 
 
 def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
-    """Read a user's list from `recommendations`.
+    """Read a user's list of products from the table `recommendations`.
 
     Args:
         lake: Path of the lake.
-        user_id: The user.
+        user_id: Id of the user.
 
     Returns:
-        The rows by rank, each with the columns of `recommendations`. There are none for a user without a list.
+        The rows of `recommendations` for this user, by rank. The list is empty if the table has no rows for the user.
 
     Raises:
-        LakeError: No lists have been written, or they can't be read.
+        LakeError: The table does not exist, or it can't be read.
     """
     location = f"{lake}/{RECOMMENDATIONS.name}"
     failure = ""
@@ -44,8 +44,8 @@ def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
             raise LakeError(f"{lake} has no lists: run `recommend` first (or `run`, or `demo`)") from None
         # Catch every exception, because delta-rs raises a plain Exception for a failed query.
         except Exception as error:
-            # Try once more, because this reader holds no lock. The version that it opened may have been replaced and
-            # its files deleted meanwhile.
+            # Try once more, because this reader holds no lock. Another job may have replaced the version that this
+            # reader opened, and have deleted its files.
             failure = str(error).splitlines()[0]
     raise LakeError(f"{location} can't be read: {failure}")
 
@@ -57,7 +57,7 @@ def _read(location: str, user_id: int) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print a user's list as a table or as JSON.
+    """Print a user's list of products as a table or as JSON.
 
     Args:
         arguments: The options of the command line.

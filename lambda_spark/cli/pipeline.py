@@ -1,4 +1,4 @@
-"""All steps in one session: ingestion, the batch and the speed layer, then the recommendations."""
+"""Runs `ingest`, `trends`, `similarity` and `recommend` one after the other in one Spark session."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ logger = logging.getLogger(__name__)
 
 
 def ingest_from_arguments(job: Job, lake: Lake, sources: list[str], *, trigger: str = AVAILABLE_NOW) -> list[str]:
-    """Ingest new files, or new messages when the command line asks for a Kafka topic.
+    """Write new events into the lake, from files or from the Kafka topic that the command line asks for.
 
     Args:
         job: The job, with its command line and settings.
         lake: The lake to write.
         sources: Folders or files to read. A Kafka topic needs none.
-        trigger: When a micro-batch starts, as on the command line.
+        trigger: The value of the option `--trigger`, which tells when a micro-batch starts.
 
     Returns:
-        Lines for the summary that tell what became of the lines read.
+        Lines for the job's summary. They count the lines that were read, by what became of them.
 
     Raises:
-        JobRunningError: Another process ingests files into this lake, or reads the same topic.
+        JobRunningError: Another process is ingesting files into this lake, or is reading the same topic.
     """
     ingestion, kafka = job.settings.ingest, job.settings.kafka
     if not job.reads_kafka:
@@ -55,16 +55,16 @@ def run_chain(
     end: datetime | None = None,
     wait: bool = False,
 ) -> None:
-    """Do each step once and print the summary.
+    """Run `ingest`, `trends`, `similarity` and `recommend` once each, and print the summary.
 
-    If another process runs ingestion or similarity on this lake, that step is left to the other process.
+    If another process runs `ingest` or `similarity` on this lake, leave that work to the other process.
 
     Args:
-        job: The job that runs the chain.
-        lake: Its lake.
-        sources: Folders or files to read.
-        start: Also recompute the trends from this time on.
-        end: Also recompute the trends up to this time.
+        job: The job that runs the four steps.
+        lake: The lake to read and write.
+        sources: Folders or files with events.
+        start: Recompute older trends too, from this time on.
+        end: Recompute older trends too, up to this time.
         wait: Whether to wait while another process computes trends or recommendations.
 
     Raises:

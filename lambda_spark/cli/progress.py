@@ -1,4 +1,4 @@
-"""Progress on the terminal: the package's log records, each with the seconds since the job started."""
+"""Prints the progress of a job. Each line is a log record, with the seconds since the job started."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 from lambda_spark.text import strip_control_characters
 
 _STEPS = {"ingestion": "ingest", "batch": "trends", "speed": "similarity", "serving": "recommend"}
-"""Folder of the package: the step that its lines belong to. Lines of other folders name no step."""
+"""Name that begins a progress line, by the package that logs the line. Lines of other packages begin with no name."""
 
 
 class _TerminalHandler(logging.Handler):
-    """Print each record as `[  4.4 s] step: message`."""
+    """Print each log record as `[  4.4 s] step: message`."""
 
     def __init__(self, started: float, *, to_stderr: bool) -> None:
         super().__init__(logging.INFO)
@@ -33,7 +33,7 @@ def show_progress(started: float, *, to_stderr: bool = False) -> None:
 
     Args:
         started: Value of `time.monotonic()` when the job started.
-        to_stderr: Whether to print on the error output, because a program reads the standard output.
+        to_stderr: Whether to print to the error output. Use this if a program reads the standard output.
     """
     package = logging.getLogger("lambda_spark")
     package.handlers = [_TerminalHandler(started, to_stderr=to_stderr)]

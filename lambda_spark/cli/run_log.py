@@ -1,6 +1,6 @@
-"""The log of jobs in the table `job_runs`: their runs, and the micro-batches of their streams.
+"""Writes the table `job_runs`, which has a row for each run of a job and for each micro-batch of a stream.
 
-The micro-batches come from Spark's own progress events.
+The rows of micro-batches come from Spark's progress events.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVENTS, JOB_RUNS
 
 _WRITE_EVERY = 60.0
-"""Seconds between two appends of a job that stays up. They are rare, because each costs about as much time as a
-micro-batch."""
+"""Seconds between two appends to `job_runs` by a job that keeps running.
+
+Appends are rare, because one append takes about as long as a micro-batch.
+"""
 _EVENTS_WITHIN_MS = 10_000
-"""Milliseconds to wait for Spark's last progress events."""
+"""Milliseconds to wait at the end of a run for Spark's last progress events."""
 
 
 class RunLog(StreamingQueryListener):
     """The run and the micro-batches of one process, appended to `job_runs` every minute and at the end.
 
-    Nothing depends on this log, because it may have gaps: it lacks the rows that a killed process had yet to append.
+    No job depends on these rows, because some may be missing. A process that is killed loses the rows that it has not
+    appended yet.
     """
 
     def __init__(self, lake: Lake, job: str) -> None:
@@ -50,13 +53,13 @@ class RunLog(StreamingQueryListener):
         threading.Thread(target=self._append_regularly, daemon=True).start()
 
     def finish(self, outcome: str, detail: str) -> None:
-        """Add the row of the run itself and append all rows that are waiting.
+        """Add the row of the run itself, then append all rows that are not in the table yet.
 
         Args:
             outcome: `done` or `failed`.
             detail: The lines of the summary, or the error.
         """
-        # Wait for Spark's listener thread, because progress events that it has not delivered yet belong to this run.
+        # Wait for Spark's listener thread, because it may still have to deliver progress events of this run.
         self._lake.spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty(_EVENTS_WITHIN_MS)
         self._lake.spark.streams.removeListener(self)
         self._ended.set()
@@ -66,10 +69,10 @@ class RunLog(StreamingQueryListener):
         self.append()
 
     def append(self) -> None:
-        """Append the waiting rows to `job_runs`. After a failure they keep waiting for the next call."""
+        """Append the collected rows to `job_runs`. If the append fails, the next call appends these rows."""
         with self._lock:
-            # Do not create the table before `events`, because a lake begins with its events. A first run that fails at
-            # once then leaves no table.
+            # Do not create `job_runs` while the lake has no table `events`. Otherwise a first run that fails at once
+            # would leave a folder with only `job_runs`.
             if not self._waiting or not self._lake[EVENTS].exists():
                 return
             self._lake.create(JOB_RUNS)
@@ -110,20 +113,21 @@ class RunLog(StreamingQueryListener):
 
     def _append_regularly(self) -> None:
         while not self._ended.wait(_WRITE_EVERY):
-            # Ignore a failure, because a stream should outlive a disk that is full for a while. The rows keep waiting.
+            # Ignore a failure, because a stream should survive a disk that is full for a while. The next append then
+            # writes these rows too.
             with suppress(Exception):
                 self.append()
 
 
 def messages_behind(end: str | None, latest: str | None) -> int | None:
-    """Count the messages of a topic that a stream has not read yet.
+    """Count the messages of a Kafka topic that a stream has not read yet.
 
     Args:
         end: Spark's JSON with the offset after the last message read, for each partition.
         latest: Spark's JSON with the offset after the last message that Kafka has, for each partition.
 
     Returns:
-        The number of messages, or None when the offsets are not Kafka's.
+        The number of messages, or None if the stream does not read Kafka.
     """
     try:
         read, available = json.loads(end or ""), json.loads(latest or "")

@@ -1,4 +1,4 @@
 """Measuring recommendations: protocols, methods, baselines, metrics and the search for settings.
 
-May import: the layers, storage, synthetic and the ground modules.
+This package may import the layers, storage, synthetic and the ground modules.
 """

@@ -1,7 +1,8 @@
-"""Published methods in their plain form, as baselines for the recommender. Pure.
+"""Published recommendation methods in their plain form, which the recommender is compared with.
 
-Each method follows its paper's formula. It takes a task and returns candidates: query_id, product_id and score, where a
-higher score is better. The candidates may include items that the query reveals. `best_of` turns candidates into lists.
+Each method follows its paper's formula. A method takes a task and returns scored products: query_id, product_id and
+score, where a higher score is better. These candidates may include items that the query reveals. `best_of` turns
+candidates into lists. The functions neither read nor write the lake.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pyspark.sql import functions as F
 from lambda_spark.evaluation.protocols import SESSION, Task, in_sessions
 
 LONGEST_SESSION = 50
-"""Largest number of distinct items of one session that are paired with one another: the latest ones.
+"""Only this many latest distinct items of a session are paired with one another.
 
-Without this limit the session of one crawler would give millions of pairs.
+Without this limit, the session of one crawler would give millions of pairs.
 """
 LAST_ITEMS = 5
-"""Number of a query's last items that `jaccard` scores by, as the original project did."""
+"""`jaccard` scores products by this many last items of a query, as the original project did."""
 SAMPLED_SESSIONS, NEIGHBOUR_SESSIONS = 1000, 100
-"""For `session_knn`: how many latest sessions with a common item count, and how many of the most similar ones vote."""
+"""For `session_knn`: how many latest sessions with a common item are compared, and how many most similar ones vote."""
 
 Method = Callable[[Task], DataFrame]
 """Function that takes a task and returns its candidates: query_id, product_id, score."""
@@ -37,7 +38,7 @@ def best_of(candidates: DataFrame, task: Task, *, k: int, repeats: bool) -> Data
         repeats: Whether a list may hold items that the query reveals.
 
     Returns:
-        query_id, product_id, rank (from 1): by score, highest first, then by product_id.
+        query_id, product_id, rank (from 1). The highest score comes first, then the smallest product_id.
     """
     if not repeats:
         revealed = task.known.select("query_id", "product_id").distinct()
@@ -52,7 +53,7 @@ def popularity(counts: DataFrame, *, depth: int) -> Method:
 
     Args:
         counts: product_id, score.
-        depth: Number of products to give: those with the highest scores.
+        depth: Number of products to give. The products with the highest scores are given.
 
     Returns:
         The method.
@@ -192,7 +193,7 @@ def pair_counts(train: DataFrame) -> DataFrame:
 
 
 def _from_neighbours(task: Task, pairs: DataFrame, score: Column, last_items: int | None = None) -> DataFrame:
-    """Score products by the sum of their pair scores with the revealed items, or with the last few of these."""
+    """Score a product by the sum of its pair scores with the revealed items, or with the last few revealed items."""
     items = task.known.groupBy("query_id", "product_id").agg(F.max("event_time").alias("latest"))
     if last_items is not None:
         latest = Window.partitionBy("query_id").orderBy(F.desc("latest"), "product_id")

@@ -1,4 +1,4 @@
-"""Evaluation of every method on one task: lists, hits, metrics by slice, and confidence intervals of differences."""
+"""Measures every recommendation method on one task, and compares each with the recommender."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ COMPARED = ("hr", "mrr", "ndcg")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the metrics need to know about one method's lists, collected on the driver."""
+    """What the metrics need to know about one method's lists, as pandas objects on the driver."""
 
     method: str
     repeats: bool
-    """Whether repeats count: whether revealed items may be in the lists and among the targets."""
+    """Whether revealed items may be in the lists and among the targets."""
     hits: pd.DataFrame
-    """query_id, product_id, rank: the targets that the lists hold."""
+    """The targets that the lists hold: query_id, product_id, rank."""
     recommended: pd.Series
     """Number of lists that hold a product, by product_id."""
     diversity: float
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def evaluate(events: DataFrame, settings: Settings, protocol: str, *, share: float, max_queries: int) -> pd.DataFrame:
-    """Measure every method on a protocol, with and without repeats, on all targets and by slice.
+    """Measure every method on a protocol, with and without repeats, on all targets and on slices of the targets.
 
     Args:
         events: The columns of the table `events`.
@@ -54,8 +54,8 @@ def evaluate(events: DataFrame, settings: Settings, protocol: str, *, share: flo
 
     Returns:
         method, protocol, repeats, slice, queries, targets, metric (like `hr@20`), value, difference (from the
-        recommender's value), low and high (95 % interval of the difference). The last three are null except for
-        COMPARED metrics of the other methods on all targets.
+        recommender's value), low and high (95 % interval of the difference). The last three columns are filled only
+        for COMPARED metrics of the other methods, on all targets.
 
     Raises:
         UsageError: There are no sessions, or the split leaves nothing to learn from or nothing to predict.
@@ -142,7 +142,7 @@ def _counts(rows: DataFrame) -> pd.Series:
 
 
 def _targets(task: Task) -> pd.DataFrame:
-    """Collect the targets, with the columns that divide them into slices.
+    """Collect the targets, with the columns that divide the targets into slices.
 
     A product without an interaction before the split is cold. The popular products are the fewest products that
     together have half of the interactions before the split. All others are the tail. The slice `warm` holds all
@@ -247,7 +247,7 @@ def _by_query(outcome: Outcome, targets: pd.DataFrame, counts: pd.Series) -> dic
 
 
 Row = tuple[str, float, float | None, float | None, float | None]
-"""metric, value, difference, low, high."""
+"""One measured metric: its name, value, difference from the recommender, and the interval's low and high ends."""
 
 
 def _rows(measured: dict[int, pd.DataFrame], reference: dict[int, pd.DataFrame] | None) -> list[Row]:

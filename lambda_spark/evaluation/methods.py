@@ -1,4 +1,4 @@
-"""Methods to compare: the recommender as in production, and the baselines. Each makes lists for a task."""
+"""The recommendation methods to compare: the recommender as in production, and the baselines."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ RECOMMEND = "recommend"
 """Name of the recommender itself, which every other method is compared with."""
 
 Lists = Callable[[bool], DataFrame]
-"""Function that takes whether repeats count, and returns lists: query_id, product_id, rank."""
+"""Function that is told whether repeats count, and returns lists: query_id, product_id, rank."""
 
 
 @contextmanager
 def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
-    """Compute the tables that serving would read if the layers had run on these events and no others.
+    """Compute the tables that the serving layer would read if the lake held only the given events.
 
     Args:
         train: Interactions, with the columns of the table `events`.
@@ -63,7 +63,7 @@ def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
 
 
 def learnt_similar_items(train: DataFrame, settings: SimilaritySettings) -> DataFrame:
-    """Compute what the speed layer would write to `similar_items` for these events.
+    """Compute the rows that the speed layer would write to `similar_items` for the given events.
 
     Args:
         train: Interactions, with the columns of the table `events`.
@@ -79,13 +79,13 @@ def learnt_similar_items(train: DataFrame, settings: SimilaritySettings) -> Data
 def served_lists(task: Task, views: Views, settings: RecommendationSettings, *, k: int, repeat: Repeat) -> DataFrame:
     """Make the lists that `recommend` would serve to the visitor of each query.
 
-    A visitor's purchases are left out as in production, whatever `repeat` says about other items. Revealed items that
-    the training data lacks become products without attributes, because production would have ingested those items.
+    A visitor's purchases are never recommended, as in production. Revealed items that the training data lacks become
+    products without attributes, because production would have ingested those items.
 
     Args:
         task: The task.
         views: The views learnt from the task's training data.
-        settings: Settings of the recommendations; `list_length` and `repeat` are replaced by the arguments below.
+        settings: Settings of the recommendations; `k` and `repeat` replace its `list_length` and `repeat`.
         k: Length of a list.
         repeat: Whether a list may hold the items of the visitor's profile.
 
@@ -112,7 +112,7 @@ def all_methods(task: Task, views: Views, settings: Settings, *, k: int) -> Iter
         k: Length of a list.
 
     Yields:
-        The name of a method and its lists. Use the lists before the next step, which frees the method's cached rows.
+        A method's name and lists. Use the lists before asking for the next method, which frees the cached rows.
     """
     plain = replace(settings, recommendations=replace(settings.recommendations, trend_weight=0.0))
     for name, chosen in ((RECOMMEND, settings), ("recommend without trends", plain)):

@@ -1,6 +1,6 @@
-"""Metrics of ranked lists and of their spread over the catalogue. Pure pandas, on the driver.
+"""Metrics that judge ranked lists of recommendations, computed with pandas on the driver.
 
-Lists are judged by their hits. A hit is a target that the list holds, with its rank in the list, from 1.
+Most metrics count hits. A hit is a target that the list holds. The first place of a list has rank 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def ranking_metrics(targets: pd.Series, hits: pd.DataFrame, k: int) -> pd.DataFr
         k: Number of places at the top of a list that count.
 
     Returns:
-        A column for each metric, in [0, 1], with the index of `targets`.
+        One row per query_id of `targets`, with a column for each metric, in [0, 1].
 
     Source:
         ndcg: Järvelin & Kekäläinen, TOIS 20, 2002, with binary relevance.
@@ -82,7 +82,7 @@ def mean_difference(
         Percentile bootstrap over queries, Efron, 1979.
     """
     difference = values - reference
-    # Draw how often each query occurs in a resample: this number is Poisson(1) in the limit of many queries.
+    # Draw how often each query occurs in a resample. With many queries, this number follows Poisson(1).
     distinct, counts = np.unique(difference, return_counts=True)
     rng = np.random.default_rng(seed)
     weights = rng.poisson(counts, size=(samples, len(counts)))

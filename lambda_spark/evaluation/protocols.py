@@ -1,4 +1,7 @@
-"""Protocols: events split by time into training data, queries, revealed interactions and targets. Pure."""
+"""Protocols split events by time into training data, queries, revealed interactions and targets.
+
+The functions here get tables as arguments. They neither read nor write the lake.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ class Task:
     train: DataFrame
     """Interactions before the split, with the columns of the table `events`."""
     queries: DataFrame
-    """query_id, known_items (number of distinct revealed items)."""
+    """One row per query: query_id, known_items (number of distinct revealed items)."""
     known: DataFrame
-    """query_id, user_id, product_id, event_type, event_time: the revealed interactions (none for a cold user)."""
+    """The revealed interactions (none for a cold user): query_id, user_id, product_id, event_type, event_time."""
     targets: DataFrame
     """query_id, product_id, event_type (strongest held-out interaction), is_repeat (whether also revealed)."""
 
@@ -46,13 +49,13 @@ def make_task(protocol: str, events: DataFrame, split: datetime, *, max_queries:
     - `next-item`: A query is a place in a session that begins at or after the split. It reveals the interactions before
       this place. The next interaction is the target.
     - `second-half`: A query is a session that begins at or after the split. Its distinct items are ordered by their
-      first interaction and halved. The interactions before the first with an item of the second half are revealed, the
-      others are held out.
+      first interaction and halved. The interactions before the first one with an item of the second half are revealed.
+      The other interactions are held out.
     - `future`: A query is a user with interactions after the split, with or without earlier ones. All interactions
       before the split are revealed, and those after the split are held out.
 
-    A session may begin before the split and go beyond it. Its interactions after the split are not used, except in
-    `future`, where they are held out.
+    A session may begin before the split and end after it. The interactions of such a session after the split are used
+    only in `future`, where they are held out.
 
     Args:
         protocol: `next-item`, `second-half` or `future`.

@@ -1,7 +1,8 @@
-"""Search for better settings, one after another in a time budget, on an inner split of the events before the split.
+"""Searches for better settings, one setting after another, within a time budget.
 
-A setting changes only where the gain is statistically sure, so that a small store keeps its settings. The order of the
-trials is always the same, and each trial is recorded, so that an interrupted search can continue.
+The search uses only the events before the evaluation's split, and splits them once more. A setting changes only if the
+gain is statistically sure, so that a small store keeps its settings. An interrupted search can continue, because each
+trial is recorded and the order of trials is always the same.
 """
 
 from __future__ import annotations
@@ -77,13 +78,16 @@ class Tuning:
     finished: bool = False
     trials: list[Trial] = field(default_factory=list)
     outcome: dict[bool, Trial] = field(default_factory=dict)
-    """Chosen settings compared with the first ones after the outer split, by whether repeats count; empty if equal."""
+    """The chosen settings compared with the first settings after the outer split, by whether repeats count.
+
+    Empty if the settings did not change or the search did not finish.
+    """
 
 
 Recall = Callable[[Settings, str, Any], Trial | None]
 """Function that takes settings, a setting's name and its candidate, and returns an earlier run's trial, or None."""
 Keep = Callable[[Settings, Trial], None]
-"""Function that records a trial of these settings."""
+"""Function that takes settings and a trial of these settings, and records the trial."""
 
 
 def tune(
@@ -147,7 +151,7 @@ def value_of(settings: Settings, name: str) -> Any:
 
 
 def _search(tuning: Tuning, bench: Bench, deadline: float, recall: Recall, keep: Keep) -> bool:
-    """Run the search and enter its trials and chosen settings in `tuning`; return False if time ran out first."""
+    """Run the search and write its trials and chosen settings to `tuning`. Return False if the time ran out first."""
     for name, candidates in CANDIDATES.items():
         base = with_value(tuning.chosen, REPEAT, "boost") if name == REPEAT_WEIGHT else tuning.chosen
         repeats = name in (REPEAT, REPEAT_WEIGHT)
@@ -169,7 +173,7 @@ def _search(tuning: Tuning, bench: Bench, deadline: float, recall: Recall, keep:
             )
             if trial.low > 0 and (best is None or trial.value > best.value):
                 best = trial
-        # Never change `repeat`, only show the evidence: the store decides whether to offer seen products again.
+        # Only show the evidence for `repeat`, because the store decides whether to offer seen products again.
         if best is not None and name != REPEAT:
             tuning.chosen = with_value(tuning.chosen, name, best.candidate)
     return True

@@ -1,4 +1,4 @@
-"""Ingestion: event files or a Kafka topic become validated events, each stored once.
+"""Ingestion: reads event files or a Kafka topic, validates the events, and stores each event once.
 
-May import: storage and the ground modules.
+Modules of this package may import `lambda_spark.storage` and the modules directly in `lambda_spark`.
 """

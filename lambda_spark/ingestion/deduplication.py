@@ -1,4 +1,4 @@
-"""Deduplication of events, as pure functions: DataFrames in, a DataFrame out."""
+"""Pure functions on DataFrames that drop repeated events."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pyspark.sql import functions as F
 def twice_seen(valid: DataFrame, known: DataFrame) -> DataFrame:
     """Return the 64-bit hashes of the event ids that occur more than once.
 
-    An event whose hash is not in the result is certainly new. Only the hashes are shuffled, because they are smaller
-    than the ids.
+    An event whose hash is not in the result is certainly new. Spark shuffles only the hashes, because hashes are
+    smaller than event ids.
 
     Args:
         valid: Valid events of the micro-batch, with `event_id`.
         known: Stored events that the valid events may repeat, with `event_id`.
 
     Returns:
-        The column `key`: one row per hash that occurs at least twice in the union of both inputs.
+        One row per hash that occurs at least twice in both inputs together. The hash is in the column `key`.
     """
     return (
         valid.select(F.xxhash64("event_id").alias("key"))
@@ -32,13 +32,13 @@ def twice_seen(valid: DataFrame, known: DataFrame) -> DataFrame:
 def distinct_new(valid: DataFrame, known: DataFrame, twice: DataFrame) -> DataFrame:
     """Select the valid events that are not stored yet, without repeats.
 
-    Most events pass through without a shuffle. Only the events whose hash is in `twice` are shuffled and compared by
-    their whole ids. Those that are new are then repartitioned by date, so that they are written to few files.
+    Most events pass through without a shuffle. Events whose hash is in `twice` are shuffled and compared by their whole
+    ids. The new ones among the compared events are then repartitioned by date, so that Spark writes few files.
 
     Args:
         valid: Valid events of the micro-batch, with `event_id` and `event_date`.
         known: Stored events that the valid events may repeat, with `event_id`.
-        twice: The result of `twice_seen`. It is broadcast, so it must be small.
+        twice: The result of `twice_seen`. Spark broadcasts this DataFrame, so it must be small.
 
     Returns:
         The new events, with the columns of `valid`.

@@ -1,6 +1,6 @@
 """Reading of event files (CSV, JSON lines, Parquet) into rows of raw fields.
 
-Spark reads the files. A faulty line is not dropped; the column `flaw` names its fault.
+Spark reads the files. A faulty line becomes a row too, and the column `flaw` of that row names the fault.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ from lambda_spark.storage.file_system import escape_glob
 FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
 MAX_COLUMNS = 1000
 BLOCK_BYTES = 16 * 2**20
-"""A text file must have a line end in each block of this many bytes.
+"""Number of bytes per block of a text file. A file with a block without a line end is rejected.
 
-No line is then longer than two blocks, so that no line can fill the memory.
+So no line is longer than two blocks, and no line can fill the memory.
 """
 
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 class UnreadableFileError(LambdaSparkError):
-    """Error for a file that cannot be read at all. Its text becomes the reason for the file's rejection."""
+    """Error for a file that cannot be read at all. The error text is stored as the reason for rejecting the file."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Properties that files must share to be read together.
+    """Format and columns of a file. Files with equal layouts can be read together.
 
-    Files of one layout have the same format and columns. CSV files also have the same header line, and Parquet files
-    the same types.
+    The layout of a CSV file also holds its header line. The layout of a Parquet file also holds its column types.
     """
 
     format: str
@@ -51,14 +50,14 @@ class Layout:
 
 @dataclass
 class FileGroup:
-    """Paths of the files that share a layout."""
+    """Paths of files with the same layout (format and columns)."""
 
     layout: Layout
     paths: list[str] = field(default_factory=list)
 
 
 def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
-    """Find out how a file must be read.
+    """Find the layout (format and columns) of a file.
 
     Args:
         spark: The session.
@@ -66,11 +65,11 @@ def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
         header: Whether a CSV file begins with a header line.
 
     Returns:
-        The layout. Files with equal layouts can be read together.
+        The layout of the file.
 
     Raises:
-        UnreadableFileError: The file can never be read. The text says why.
-        LambdaSparkError: Reading failed for a reason that may pass, such as a lost connection.
+        UnreadableFileError: The file can never be read. The error text says why.
+        LambdaSparkError: Reading failed for a temporary reason, such as a lost connection.
     """
     name = path.rsplit("/", 1)[-1].lower()
     name = name.removesuffix(".gz")
@@ -91,7 +90,7 @@ def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
     if len(line) > MAX_LINE_LENGTH:
         raise UnreadableFileError(f"the header line is longer than {MAX_LINE_LENGTH} characters")
     columns = _checked_columns(tuple(_header_columns(line)))
-    # Remove the byte order mark, because Spark removes it from a file's first line too.
+    # Remove the byte order mark from the header, because Spark also removes the mark from the first line of a file.
     return Layout(kind, columns, header=line.removeprefix(_BYTE_ORDER_MARK))
 
 
@@ -100,14 +99,14 @@ def read_group(spark: SparkSession, group: FileGroup) -> DataFrame:
 
     Args:
         spark: The session.
-        group: Files of one layout.
+        group: Paths of files with the same layout.
 
     Returns:
         One row per line, or per row of a Parquet file, with `RAW_COLUMNS`.
     """
     paths = [escape_glob(path) for path in group.paths]
     if group.layout.format == "parquet":
-        # Use the schema that the layout holds, because reading it from a file again would take a Spark job.
+        # Take the schema from the layout, because reading the schema from a file would take another Spark job.
         schema = StructType.fromJson(json.loads(group.layout.types or ""))
         return _parquet_fields(spark.read.schema(schema).parquet(*paths))
     lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("source"))
@@ -121,8 +120,8 @@ def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
     schema = ", ".join([*(f"c{at} string" for at in range(len(columns))), "_corrupt string"])
     options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}
     usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
-    # Split lines without a quote at their commas, because parsing them takes twice as long (measured). Almost all lines
-    # have no quote.
+    # Split lines without quotes at their commas, because Spark's CSV parser takes twice as long (measured). Almost all
+    # lines have no quotes.
     has_quote = F.contains("raw", F.lit('"'))
     split_fields, parsed = (
         F.when(~has_quote, F.split(usable, ",", -1)),
@@ -155,7 +154,7 @@ def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
 
 
 def json_lines(lines: DataFrame, *others: str) -> DataFrame:
-    """Parse lines that should each be a JSON object.
+    """Parse lines of text that should each hold one event as a JSON object.
 
     Args:
         lines: Lines with the columns `source`, `raw` and `is_header`.
@@ -206,7 +205,7 @@ def _parquet_fields(rows: DataFrame) -> DataFrame:
 
 
 def _raw_flaw() -> Column:
-    """Return the reason why a line must not be parsed, or null where the line may be parsed."""
+    """Return the fault of a raw line that must not be parsed, or null if the line may be parsed."""
     return (
         F.when(~F.is_valid_utf8("raw"), "not valid UTF-8")
         .when(_is_too_long(F.col("raw")), f"line longer than {MAX_LINE_LENGTH} characters")
@@ -216,14 +215,14 @@ def _raw_flaw() -> Column:
 
 
 def _is_too_long(text: Column) -> Column:
-    # Compare the number of bytes first: Spark stores that number, but has to count the characters.
+    # Compare the number of bytes first. Spark knows the number of bytes of a text, but has to count its characters.
     return (F.octet_length(text) > MAX_LINE_LENGTH) & (F.length(text) > MAX_LINE_LENGTH)
 
 
 def _field_flaw(fields: Sequence[Column]) -> Column:
-    """Return the reason why parsed fields cannot be an event, or null where there is no such reason.
+    """Return the fault of the parsed fields of a line, or null if the fields have none.
 
-    A check of the raw line may miss such a fault, for example one in a JSON escape or in a value of a Parquet file.
+    A check of the raw line misses some faults. Examples are a NUL character in a JSON escape or in a Parquet value.
     """
     joined = F.concat_ws(",", *fields)
     return (
@@ -236,8 +235,8 @@ def _field_flaw(fields: Sequence[Column]) -> Column:
 def _checked_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        # Quote only column names that consist of letters. In a file without a header line the first line is an event,
-        # and the rejection reason must not reveal that event's user.
+        # Quote only column names that consist of letters. If the file has no header line, these names are the values of
+        # an event, and the rejection reason must not reveal the event's user.
         named = ", ".join(name for name in columns if name.replace("_", "").isalpha())[:200]
         raise UnreadableFileError(
             f"no column {', '.join(missing)} among its {len(columns)} columns{f' ({named})' if named else ''}. "
@@ -266,8 +265,8 @@ def _first_line(spark: SparkSession, path: str) -> str:
     """Return the first line of a text file, plain or compressed.
 
     Raises:
-        UnreadableFileError: The file is empty, a block of it has no line end, or it can never be read.
-        LambdaSparkError: Reading failed for a reason that may pass.
+        UnreadableFileError: The file is empty, has a block without a line end, or can never be read.
+        LambdaSparkError: Reading failed for a temporary reason.
     """
     jvm: Any = spark._jvm
     hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
@@ -297,10 +296,10 @@ def _first_line(spark: SparkSession, path: str) -> str:
 
 
 def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:
-    """Whether each block of `BLOCK_BYTES` after the first has a line end.
+    """Whether each block of a file has a line end, not counting the first block. A block has `BLOCK_BYTES` bytes.
 
-    A plain file is read only from the start of each block to the next line end. A compressed file, whose `length` is
-    None, is read to its end, because its uncompressed length is unknown.
+    A plain file is read only from the start of each block to the next line end. A compressed file is read to its end,
+    because its uncompressed length is unknown. `length` is None for a compressed file.
     """
     ignored = jvm.org.apache.hadoop.io.Text()
     start = BLOCK_BYTES
@@ -316,20 +315,20 @@ def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:
 
 
 def _read_line(jvm: Any, stream: Any, line: Any, most_bytes_kept: int) -> int:
-    """Read a line from the stream's position, up to `BLOCK_BYTES`, and return the number of bytes read."""
+    """Read the next line of a stream, at most `BLOCK_BYTES` bytes, and return the number of bytes read."""
     return int(jvm.org.apache.hadoop.util.LineReader(stream, 65_536).readLine(line, most_bytes_kept, BLOCK_BYTES))
 
 
 def unreadable(path: str, error: Exception, how: str = "") -> LambdaSparkError:
-    """Turn a failure to read a file into the error to raise.
+    """Return the error to raise after a file could not be read.
 
     Args:
         path: Path of the file.
-        error: The failure.
-        how: Words that follow "cannot be read", such as " as Parquet".
+        error: The exception that reading the file raised.
+        how: Words for the error text after "cannot be read", such as " as Parquet".
 
     Returns:
-        An UnreadableFileError where the file is at fault; another LambdaSparkError where a later attempt may succeed.
+        An UnreadableFileError if the file is at fault. Another LambdaSparkError if a later attempt may succeed.
     """
     reason = root_cause(error)
     if is_transient(reason):

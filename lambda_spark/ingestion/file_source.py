@@ -1,7 +1,7 @@
 """Event files as a source of events.
 
-Spark's file stream finds new files and remembers which files it has seen. This module reads the content of the files,
-grouped by layout (format and columns).
+Spark's file stream finds new files and remembers which files it has seen. This module reads the content of these files.
+Files with the same format and columns are read together.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import INGESTION_LOG
 
 _NEVER_FORGET = "36500d"
-"""Age above which Spark's file stream ignores a file (`maxFileAge`), set so high that no file is ignored.
+"""Value of Spark's option `maxFileAge`, set so high that Spark's file stream ignores no file.
 
-Spark's default is 7 days before the newest file. With it, one file with a future modification time would hide all
-other files.
+By default, Spark ignores files that are 7 days older than the newest file. One file with a modification time in the
+future would then hide all other files.
 """
 
 _FILE_COLUMNS = "path string, modificationTime timestamp, length bigint, content binary"
@@ -74,11 +74,11 @@ class FileSource:
         )
 
     def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
-        """Return the files of one micro-batch, except files that match `ingest.exclude`."""
+        """Return the files of one micro-batch, except files that match the setting `ingest.exclude`."""
         files = batch.collect()
         planned = files_planned(self._lake, checkpoint, batch_id)
         if len(planned) > len(files):
-            # Add the files that the checkpoint lists but Spark did not deliver: empty files, and files that are gone.
+            # Add the files that the checkpoint lists but Spark left out. Spark leaves out empty and deleted files.
             delivered = {file.path for file in files}
             modified_by_path = {self._path(uri): modified_at for uri, modified_at in planned.items()}
             files += [
@@ -98,16 +98,16 @@ class FileSource:
         return {row.path for row in self._present().select("path").collect()}
 
     def not_read_again(self, at_start: Set[str]) -> tuple[str, ...]:
-        """Find the files whose present content Spark will never read, because Spark reads each path only once.
+        """Find changed files that Spark will not read again, because Spark reads each path only once.
 
-        Such a file changed after it was read, or was empty when Spark first saw it. A file that appeared during the run
-        does not count, because the next run reads it.
+        Such a file changed after Spark had read it, or was empty when Spark first saw it. Files that appeared during
+        this run are left out, because the next run reads them.
 
         Args:
-            at_start: Paths of the files that existed at the start of the run.
+            at_start: Paths of the files that existed when this run started.
 
         Returns:
-            Sorted paths without the prefix `file:`, except paths that match `ingest.exclude`.
+            Sorted paths without the prefix `file:`. Paths that match the setting `ingest.exclude` are left out.
         """
         present = self._present().select(
             "path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes")
@@ -141,7 +141,7 @@ def is_excluded(path: str, patterns: Iterable[str]) -> bool:
 
 
 class _FileDelivery(Delivery):
-    """The new files of one micro-batch. Each file is a part, named by its URI."""
+    """The new files of one micro-batch. The lines of each file are counted together, under the file's URI."""
 
     def __init__(self, spark: SparkSession, files: list[Row], *, header: bool) -> None:
         super().__init__(bytes=sum(row.length for row in files))
@@ -169,7 +169,7 @@ class _FileDelivery(Delivery):
         for group in self._groups:
             for path in list(group.paths):
                 try:
-                    # Read without a shuffle, because a shuffle writes to disk and could fail on a full disk.
+                    # Read the file without a shuffle, because a shuffle writes to disk and would fail on a full disk.
                     read_group(self._spark, FileGroup(group.layout, [path])).write.format("noop").mode("append").save()
                 except Exception as alone:
                     reason = unreadable(path, alone)
@@ -206,11 +206,11 @@ def _source_pattern(lake: Lake, sources: list[str]) -> str:
         return escape_glob(roots[0])
     if not all(root.startswith("/") for root in roots):
         raise UsageError("several sources must be on the local file system. Name their common folder instead")
-    # Write `?` for a brace in a path, because Hadoop does not understand an escaped brace within braces.
+    # Replace braces in paths by the wildcard `?`. Hadoop does not understand an escaped brace within braces.
     parts = [re.sub(r"[{}]", "?", root.lstrip("/")) for root in roots]
     return "file:///{" + ",".join(re.sub(r"([\[\]*\\,])", r"\\\1", part) for part in parts) + "}"
 
 
 def _decoded(uri: Column) -> Column:
-    """Decode a URI. Plus signs are kept, although `url_decode` alone would turn them into spaces."""
+    """Decode a URI, but keep its plus signs. Spark's `url_decode` alone would turn plus signs into spaces."""
     return F.url_decode(F.replace(uri, F.lit("+"), F.lit("%2B")))

@@ -1,6 +1,6 @@
-"""Ingestion of files or a Kafka topic into `events`, `rejected_events`, `ingestion_log` and `products`.
+"""The ingestion job: writes `events`, `rejected_events`, `ingestion_log` and `products` from files or a Kafka topic.
 
-Each event is stored once. The source finds new files or messages, and Spark's checkpoint remembers which were read.
+Each event is stored once. Spark finds new files or messages, and its checkpoint records which of them were read.
 Lines of files and messages of a topic are treated in the same way.
 """
 
@@ -30,8 +30,8 @@ from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, PRODUCTS, REJECTE
 logger = logging.getLogger(__name__)
 
 
-# Reading all input again is safe, because an event that is already stored is recognised by its id.
-# Counts of product pairs have no such ids.
+# Reading all input again is safe here, because a stored event is recognised by its id. The counts of product pairs
+# have no ids, so the speed job does not start over by itself.
 _READ_AGAIN = "all input is read again, and lines that the lake already has are dropped as repeats"
 _COME_BACK = (
     "users who were forgotten without --refuse come back when their events are read again. Run `forget` for them again"
@@ -44,11 +44,12 @@ def ingest(lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trig
     Args:
         lake: The lake. Missing tables are created.
         sources: Folders and files.
-        settings: How files are found and read.
-        trigger: `available-now`, or an interval like `10 seconds` for a job that stays up.
+        settings: The settings of ingestion.
+        trigger: `available-now` to stop after the files that exist now, or an interval like `10 seconds` to keep
+            running.
 
     Returns:
-        The account of all lines that were read. It also names unreadable files, and files that were rewritten.
+        The counts of the lines read. They come with the names of unreadable files and of files that were rewritten.
 
     Raises:
         UsageError: No source is named, a source does not exist, or the sources cannot be read together.
@@ -75,16 +76,17 @@ def ingest_topic(
     Args:
         lake: The lake. Missing tables are created.
         kafka: The topic and its servers.
-        settings: How lines are validated, and how often `products` is renewed.
+        settings: The settings of ingestion.
         from_start: Whether to read the topic again from its earliest offset.
-        trigger: `available-now`, or an interval like `10 seconds` for a job that stays up.
+        trigger: `available-now` to stop after the messages that exist now, or an interval like `10 seconds` to keep
+            running.
 
     Returns:
-        The account of all messages that were read.
+        The counts of the messages read.
 
     Raises:
         UsageError: The topic does not exist or is not named, or the client properties cannot be read.
-        KafkaError: No broker answers, unread messages are gone, or the topic was created again.
+        KafkaError: No broker answers, Kafka has deleted unread messages, or the topic was deleted and created again.
     """
     topic = KafkaSource(lake.spark, kafka)
     topic_id = topic.look_up()
@@ -112,7 +114,7 @@ def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> No
 
 
 def _restore_missing_tables(lake: Lake) -> None:
-    """Restore lost tables: rebuild `products` from `events`; for other tables, have all input read again."""
+    """Rebuild `products` from `events` if it is lost. If another table is lost, make the job read all input again."""
     if not lake[EVENTS].exists() or lake[EVENTS].last_commit(job="ingest") is None:
         return
     if not lake[PRODUCTS].exists():
@@ -126,12 +128,14 @@ def _restore_missing_tables(lake: Lake) -> None:
 
 
 def _start_over(lake: Lake, keys: Sequence[str], reason: str) -> None:
-    """Make streams read their input from the start, by giving them new application ids.
+    """Make streams read their input from the start, by storing new application ids in the properties of `events`.
+
+    Each application id has its own checkpoint folder, so a stream with a new id starts with an empty checkpoint.
 
     Args:
         lake: The lake.
-        keys: Properties of `events` that hold the application ids.
-        reason: The text to log, which says why the input is read again.
+        keys: Names of the properties that hold the application ids of these streams.
+        reason: Text to log, which says why the input is read again.
     """
     logger.info(reason)
     if warning := who_comes_back(lake):
@@ -143,7 +147,7 @@ def who_comes_back(lake: Lake) -> str:
     """Return the warning to show before input is read again.
 
     Returns:
-        A warning that forgotten users come back, or an empty text where no users were forgotten.
+        A warning that forgotten users come back, or an empty text if no users were ever forgotten.
     """
     return _COME_BACK if FORGETTING in lake[EVENTS].properties() else ""
 
@@ -155,7 +159,7 @@ def _ingest_stream(lake: Lake, source: Source, settings: IngestSettings, trigger
     def process(batch: DataFrame, batch_id: int) -> None:
         nonlocal total
         started = time.monotonic()
-        # Hold the locks for the whole micro-batch, because the tables must not change between its reads and writes.
+        # Hold the locks for the whole micro-batch. No other job may change the tables between its reads and writes.
         with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
             delivery = source.delivery(batch, checkpoint, batch_id)
             account = MicroBatch(lake, checkpoint, settings, batch_id, delivery).write()
@@ -182,8 +186,8 @@ def _ingest_stream(lake: Lake, source: Source, settings: IngestSettings, trigger
 def renew_products(lake: Lake) -> None:
     """Bring `products` up to date with `events`.
 
-    Normally only the events added since the last renewal are read. All events are read if rows were deleted since then,
-    or if the log of `events` no longer has every commit since then.
+    Normally this function reads only the events added since its last run. It reads all events if events were deleted
+    since then. It also reads all events if the Delta log of `events` lacks some commits since then.
     """
     lake.create(PRODUCTS)
     with lake.locks.reader(), lake.locks.table(PRODUCTS.name):
@@ -205,7 +209,7 @@ def renew_products(lake: Lake) -> None:
 
 
 def _open_or_start_over(lake: Lake, source: Source) -> Checkpoint:
-    """Open the source's checkpoint. If it is lost or belongs to other tables, start over with a new checkpoint."""
+    """Open the checkpoint of a source, or start over with a new one if it is lost or belongs to other tables."""
     key = source.application_key
     try:
         return open_checkpoint(lake, source.name, EVENTS, advice=_READ_AGAIN, key=key, parts=source.checkpoint_parts)

@@ -1,10 +1,10 @@
-"""A Kafka topic as a source of events: each message is a JSON object with REES46's field names.
+"""A Kafka topic as a source of events. Each message is a JSON object with the field names of the REES46 data set.
 
-Spark's own connector reads the topic and keeps the offsets in the stream's checkpoint. The connector
-commits no offsets to a consumer group, so two readers of a topic never take messages from each other.
+Spark's Kafka connector reads the topic and keeps the offsets in the stream's checkpoint. The connector commits no
+offsets to a consumer group, so two readers of a topic never take messages from each other.
 
-Options that a cluster demands of its clients (TLS, SASL) are read from a Kafka client properties file. These options
-are not settings of this project. Their values go only to Kafka and are never printed.
+Security options (TLS, SASL) come from a Kafka client properties file, not from the settings of this project. Their
+values go only to Kafka and are never printed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _FROM_START = (
     "Messages that the lake already has are dropped as repeats"
 )
 _APPLICATIONS = f"{APPLICATION}.kafka."
-"""Prefix of those properties of `events` that hold the application id of each topic's stream."""
+"""Prefix of the properties of `events` that hold the application ids of topics. The topic's name follows."""
 
 
 def stream_name(topic: str) -> str:
-    """Return the name that a topic's stream, checkpoint folder and lock share."""
+    """Return the common name of a topic's stream, checkpoint folder and lock."""
     return f"ingest-kafka-{topic}"
 
 
@@ -68,7 +68,7 @@ class KafkaSource:
         self.name = stream_name(settings.topic)
         self.application_key = f"{_APPLICATIONS}{settings.topic}"
         self.id_key = f"topic_id.kafka.{settings.topic}"
-        """Property of `events` that holds the id of the topic read. A topic that is created again has a new id."""
+        """Property of `events` that holds Kafka's id of the topic. A topic that is created again has a new id."""
 
     def look_up(self) -> str:
         """Ask Kafka for the topic's id.
@@ -92,7 +92,7 @@ class KafkaSource:
                 admin.close()
         except Py4JJavaError as error:
             reason = self._without_secrets(root_cause(error))
-            # Raise `from None`, because the causes of the error may quote secret options.
+            # Hide the causes of the error with `from None`, because they may quote secret options.
             if reason.startswith("UnknownTopicOrPartition"):
                 raise UsageError(f"there is no topic '{topic}' at {servers}. Create it, or name another") from None
             raise KafkaError(
@@ -101,7 +101,7 @@ class KafkaSource:
             ) from None
 
     def stream(self) -> DataFrame:
-        """Return the stream of new messages. Without a checkpoint it starts at the earliest offset."""
+        """Return the stream of new messages. A stream without a checkpoint starts at the earliest offset."""
         options = {f"kafka.{key}": value for key, value in self._options.items()}
         return (
             self._spark.readStream.format("kafka")
@@ -118,7 +118,7 @@ class KafkaSource:
         return _MessageDelivery(batch)
 
     def was_recreated(self) -> KafkaError:
-        """Return the error for a topic that has the same name as one read before, but another id."""
+        """Return the error for a topic that was created again. Its name is known, but its id is new."""
         return KafkaError(
             f"topic '{self._settings.topic}' at {self._settings.bootstrap_servers} is not the one that this lake has "
             f"read. It was deleted and created again, or it belongs to another cluster. {_FROM_START}"
@@ -129,7 +129,7 @@ class KafkaSource:
         """Turn an error of Kafka or its connector into a one-line error that says what to do.
 
         Raises:
-            KafkaError: Kafka stopped answering, or unread messages are gone. Other errors are raised unchanged.
+            KafkaError: Kafka stopped answering, or Kafka no longer has unread messages. Other errors stay unchanged.
         """
         try:
             yield
@@ -164,12 +164,12 @@ class _MessageDelivery(Delivery):
         self._batch = batch
 
     def lines(self) -> DataFrame:
-        # Treat a message without a value as an empty line, so that it is rejected like any other empty line.
+        # Treat a message without a value as an empty line, so that the message is rejected like an empty line.
         value = F.coalesce(F.col("value"), F.lit(b""))
         return json_lines(
             self._batch.select(
                 F.concat_ws("/", F.concat(F.lit(KAFKA), F.col("topic")), "partition", "offset").alias("source"),
-                # Keep invalid UTF-8 too, because `json_lines` reports it as a flaw.
+                # Keep values that are not valid UTF-8, because `json_lines` reports invalid UTF-8 as a flaw.
                 value.cast("string").alias("raw"),
                 F.lit(False).alias("is_header"),
                 F.col("offset").alias("message"),
@@ -196,7 +196,7 @@ class _MessageDelivery(Delivery):
 
 
 def _client_properties(spark: SparkSession, settings: KafkaSettings) -> dict[str, str]:
-    """Read the Kafka client properties file with Java's parser; empty where the settings name no file."""
+    """Read the Kafka client properties file with Java's parser. Return no properties if the settings name no file."""
     if not settings.properties_file:
         return {}
     jvm: Any = spark._jvm

@@ -1,7 +1,7 @@
 """Writing of one micro-batch of lines to `events`, `rejected_events` and `ingestion_log`.
 
-Each commit records the stream's application id and the number of the micro-batch. When a killed micro-batch runs again,
-these records show which of its commits succeeded, and only the missing rows are appended.
+Each commit records the stream's application id and the number of the micro-batch. If a killed micro-batch runs again,
+these records show which of its commits succeeded. Only the missing rows are then appended.
 """
 
 from __future__ import annotations
@@ -28,22 +28,25 @@ from lambda_spark.storage.lake import Lake, retention_cutoff_in
 from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, REFUSED_USERS, REJECTED_EVENTS, Table
 
 INGEST_TABLES = (EVENTS, REJECTED_EVENTS, INGESTION_LOG)
-"""Tables that a micro-batch writes."""
+"""Tables that each micro-batch of ingestion writes."""
 
 _FEW_LINES = 100_000
-"""Largest number of lines that are broadcast or written to one file.
+"""Largest number of lines that ingestion broadcasts.
 
-Up to this many events are written as one file per date, and up to this many rejected lines as one file.
+Up to this many events are written as one file per date. Up to this many rejected lines are written as one file.
 """
 _SOME_DATES = 50
-"""Largest number of dates for which a filter also compares times. With more dates it compares only the dates."""
+"""Largest number of dates for which a filter on stored events also compares event times.
+
+With more dates, the filter compares only the dates.
+"""
 _FEW_REPEATS = 2_000_000
-"""Largest number of hashes of repeated event ids that are broadcast."""
+"""Largest number of repeated event ids for which ingestion broadcasts the ids' hashes."""
 
 
 @dataclass(slots=True)
 class _Lines:
-    """Numbers of lines read from a part (a file, or the messages of one Kafka partition)."""
+    """Numbers of lines, header lines and valid events in one file, or in the messages of one Kafka partition."""
 
     lines: int = 0
     headers: int = 0
@@ -52,7 +55,7 @@ class _Lines:
 
 @dataclass(slots=True)
 class _Span:
-    """Number of valid events on a date, and the times of the first and last one in epoch microseconds."""
+    """Number of valid events on one date, and the times of the first and last of them in epoch microseconds."""
 
     valid: int
     first: int
@@ -61,7 +64,7 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Counts of what became of the lines read: lines = events + repeats + rejected."""
+    """Counts of lines by what became of them. The formula is lines = events + repeats + rejected."""
 
     parts: int = 0
     lines: int = 0
@@ -69,9 +72,9 @@ class Account:
     repeats: int = 0
     rejected: int = 0
     unreadable: tuple[str, ...] = ()
-    """Files that could not be read, each with the reason."""
+    """Paths of the files that could not be read, each with the reason."""
     rewritten: tuple[str, ...] = ()
-    """Files that changed after Spark had seen them. Spark does not read them again."""
+    """Paths of the files that changed after Spark had seen them. Spark does not read these files again."""
 
     def __add__(self, other: Account) -> Account:
         return Account(
@@ -86,7 +89,7 @@ class Account:
 
 
 def _refusals(lake: Lake, properties: Mapping[str, str]) -> Refusals | None:
-    """Return the refused users, or None where nobody is refused.
+    """Return the users whose lines must be rejected, or None if no user is refused.
 
     Args:
         lake: The lake.
@@ -111,9 +114,9 @@ def _is_valid() -> Column:
 
 
 def _may_be_repeated(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
-    """Whether a stored event may equal an event of the micro-batch on one of the given dates.
+    """Return the filter for stored events that may equal an event of the micro-batch on one of the given dates.
 
-    The condition also compares times, so that Delta skips files within a date.
+    For few dates the filter also compares event times, so that Delta skips files within a date.
     """
     on_dates = F.col("event_date").isin(sorted(dates))
     if len(dates) > _SOME_DATES:
@@ -126,7 +129,7 @@ def _may_be_repeated(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
 
 
 class MicroBatch:
-    """One micro-batch of lines that is validated and written to `INGEST_TABLES`."""
+    """One micro-batch of ingestion: validates its lines and writes them to the tables in `INGEST_TABLES`."""
 
     def __init__(
         self, lake: Lake, checkpoint: Checkpoint, settings: IngestSettings, batch_id: int, delivery: Delivery
@@ -148,7 +151,7 @@ class MicroBatch:
 
         Raises:
             LakeError: The table of refused users is lost.
-            LambdaSparkError: A file could not be read for a reason that may pass.
+            LambdaSparkError: A file could not be read for a temporary reason.
         """
         fit_partitions(self.spark, self.delivery.bytes)
         while True:
@@ -160,7 +163,7 @@ class MicroBatch:
             except Exception as error:
                 if inspected is not None:
                     inspected.unpersist()
-                # Perhaps a part cannot be read, for example a truncated .gz file. Refuse that part and read the others.
+                # Perhaps a file cannot be read, for example a truncated .gz file. Refuse that file and read the others.
                 if not self.delivery.refuse_unreadable(error):
                     raise
         account = self._write(inspected, lines)
@@ -168,14 +171,14 @@ class MicroBatch:
         return account
 
     def _inspect(self) -> DataFrame:
-        """Validate every line that can be read. The result is cached, because several steps need it."""
+        """Validate the lines of the micro-batch. Spark caches the result, because several queries read it."""
         fields = self.delivery.lines().withColumn("ingested_at", column_constant(self.ingested_at, "timestamp"))
         properties = self.lake[EVENTS].properties()
         validated = validate(
             fields, min_event_date=self.settings.min_event_date, retention_cutoff=retention_cutoff_in(properties)
         ).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
-        # Keep the raw text of rejected lines only, because no later step needs it for other lines.
+        # Keep the raw text of rejected lines only, because only rejected lines are stored as text.
         inspected = validated.withColumn("raw", F.when(is_rejected, F.col("raw")))
         refusals = _refusals(self.lake, properties)
         if refusals is None:
@@ -185,9 +188,9 @@ class MicroBatch:
         return inspected.persist(StorageLevel.MEMORY_AND_DISK)
 
     def _count_lines(self, inspected: DataFrame) -> list[Row]:
-        """Count lines and header lines, and find the first and last event time, per part and date.
+        """Per file or Kafka partition and date, count lines and find the first and last event time.
 
-        The date is null for lines that are not valid events.
+        The date is null for lines that are not valid events. Header lines are also counted separately.
         """
         date_if_valid = F.when(_is_valid(), F.col("event_date"))
         return (
@@ -229,12 +232,13 @@ class MicroBatch:
         return sum(accounts.values(), Account())
 
     def _append_events(self, inspected: DataFrame, spans: Mapping[date, _Span], note: dict[str, str]) -> int | None:
-        """Append the new events, and return their number or None as `_append` does."""
+        """Append the events that are not stored yet to `events`. The return value is that of `_append`."""
         valid = inspected.where(_is_valid())
-        # Read a fixed version, because this method's append would otherwise invalidate the cached plan.
+        # Read a fixed version of `events`. Otherwise, appending to `events` would invalidate the cached DataFrames.
         events = self.lake[EVENTS].read(self.lake[EVENTS].version())
         small_dates = smallest_dates_up_to({day: span.valid for day, span in spans.items()}, _FEW_LINES)
-        # Late events are few per date but on many dates. Broadcast their ids, so that stored events are not shuffled.
+        # Late events are spread over many dates, with few on each date. Broadcast their ids, so that Spark does not
+        # shuffle the stored events of these dates.
         ids_on_small_dates = F.broadcast(valid.where(F.col("event_date").isin(small_dates)).select("event_id"))
         known_repeats = events.where(_may_be_repeated(spans, small_dates)).select("event_id")
         known_repeats = known_repeats.join(ids_on_small_dates, on="event_id", how="left_semi")
@@ -258,7 +262,7 @@ class MicroBatch:
             known_repeats.unpersist()
 
     def _append_rejected(self, inspected: DataFrame, lines: Mapping[str, _Lines], note: dict[str, str]) -> int | None:
-        """Append the new rejections, and return their number or None as `_append` does."""
+        """Append the rejected lines that are not stored yet. The return value is that of `_append`."""
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
@@ -285,7 +289,7 @@ class MicroBatch:
         known = self.lake[REJECTED_EVENTS].read(self.lake[REJECTED_EVENTS].version()).select("rejected_id")
         rows = bad_lines.unionByName(part_rows)
         if bad <= _FEW_LINES:
-            # Write one file. Broadcast the ids of the new rows, so that the many stored rows are not shuffled.
+            # Write one file. Broadcast the ids of the new rows, so that Spark does not shuffle the many stored rows.
             rows = rows.repartition(1)
             known = F.broadcast(known.join(F.broadcast(rows.select("rejected_id")), on="rejected_id", how="left_semi"))
         new = rows.dropDuplicates(["rejected_id"]).join(known, on="rejected_id", how="left_anti")
@@ -295,7 +299,8 @@ class MicroBatch:
         """Append rows of this micro-batch to a table.
 
         Returns:
-            The number of rows appended; None where only a query of the table can tell it, for example after a replay.
+            The number of rows appended. None if only a query of the table can find this number, for example if the
+            micro-batch had already appended the rows before a crash.
         """
         stamped = rows.withColumns(
             {"ingested_at": column_constant(self.ingested_at, "timestamp"), "ingest_batch": F.lit(self.name)}
@@ -305,14 +310,14 @@ class MicroBatch:
     def _count_rows(
         self, table: Table, appended: int | None, parts: Collection[str], dates: Sequence[date] = ()
     ) -> dict[str, int]:
-        """Count the rows that this micro-batch has in a table, by part.
+        """Count the rows that this micro-batch appended to a table, per file or Kafka partition.
 
-        `appended` is used if it is 0 or there is only one part. Otherwise the rows are counted in the table, so that a
-        replay gives the same counts.
+        If `appended` is 0, or if there is only one file or partition, `appended` is the count. Otherwise this method
+        counts rows in the table. So a micro-batch that runs again after a crash gets the same counts.
         """
         if appended is not None and (len(parts) == 1 or not appended):
             return dict.fromkeys(parts, appended)
-        # Compare `ingested_at` too, because Delta then skips the files of other micro-batches.
+        # Filter by `ingested_at` too, because Delta then skips the files that other micro-batches wrote.
         is_own = (F.col("ingested_at") == F.lit(self.ingested_at)) & (F.col("ingest_batch") == self.name)
         rows = self.lake[table].read().where(is_own)
         if dates:

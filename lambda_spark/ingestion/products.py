@@ -1,4 +1,4 @@
-"""Newest known attributes of each product, computed by pure functions: events in, product rows out."""
+"""Pure functions that find the newest known attributes (such as brand and price) of each product in the events."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ ATTRIBUTES = {
     "brand": "brand_time",
     "price": "price_time",
 }
-"""Each attribute of a product, with the column for the time of the event that gave its value."""
+"""Attributes of a product. Each maps to the column with the time of the event that the attribute's value is from."""
 
 
 def product_attributes(events: DataFrame) -> DataFrame:
     """Find the newest value of each attribute per product.
 
-    Null values are ignored. Of two equally new values the greater one is kept.
+    Null values are ignored. If two values are equally new, the greater one is kept.
 
     Args:
         events: Events with `product_id`, `event_time` and the attributes.
 
     Returns:
-        One row per product, with the columns of `products`. Each attribute has a column with the time of
-        its event; `first_seen` and `last_seen` are the times of the product's first and last event (UTC).
+        One row per product, with the columns of the `products` table. Each attribute has a column with the time of the
+        event that its value is from. `first_seen` and `last_seen` are the times of the product's first and last event
+        (UTC).
     """
-    # Group by the attributes first, because Spark then uses a hash table. With a text as the aggregated value, Spark
-    # would sort all events.
+    # First group the events by product and attributes, because Spark uses a hash table for such a grouping. Without
+    # this grouping, Spark would aggregate texts, and would sort all events for that.
     combinations = events.groupBy("product_id", *ATTRIBUTES).agg(
         F.min("event_time").alias("first_seen"), F.max("event_time").alias("last_seen")
     )
@@ -44,7 +45,7 @@ def product_attributes(events: DataFrame) -> DataFrame:
 def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
     """Merge two tables of product attributes.
 
-    The result does not depend on the order of merges. Merging the same rows twice changes nothing.
+    Several tables can be merged in any order with the same result. Merging the same rows twice changes nothing.
 
     Args:
         known: Rows with the columns of `products`.
@@ -65,7 +66,7 @@ def newest_products(known: DataFrame, new: DataFrame) -> DataFrame:
 
 
 def _columns(grouped: DataFrame) -> DataFrame:
-    """Split each attribute, a struct of `last_seen` and the value, into the two columns of `products`."""
+    """Split the struct of each attribute into two columns of the `products` table: the value and its time."""
 
     def column(name: str) -> Column:
         if name in ATTRIBUTES:

@@ -1,12 +1,10 @@
-"""Refusal of users: their lines are rejected, and their ids are stored only as pseudonyms.
+"""Refused users: ingestion rejects their lines and stores their ids only as pseudonyms.
 
-The lake stores a pseudonym of each user: SHA-256 over the lake's salt and the id. The salt has 16 random bytes and is a
-property of `refused_users`. It makes the pseudonyms of two lakes differ.
+The pseudonym of a user is SHA-256 over the lake's salt and the user's id. The salt has 16 random bytes and is a
+property of the table `refused_users`. Because of the salt, the same user has different pseudonyms in two lakes.
 
-Ids are numbers and can be tried one by one, so anyone who has the lake can test whether a given user is refused. This
-cannot be prevented, because ingestion itself needs that test.
-
-The functions that work on columns and DataFrames are pure. `user_ids` parses a list of users.
+Anyone who has the lake can test whether a given user is refused, because user ids are numbers that can be tried one by
+one. This cannot be prevented, because ingestion itself needs the same test.
 """
 
 from __future__ import annotations
@@ -26,19 +24,19 @@ REFUSED = "user is refused"
 SALT = "salt"
 """Property of `refused_users` that holds the salt."""
 REFUSING = "refuses_users"
-"""Property of `events` that exists once a user is refused.
+"""Property of `events` that is set when the first user is refused.
 
-If this property exists but the table `refused_users` does not, the table was lost. Without this check, ingestion would
-then silently refuse nobody.
+If this property is set but the table `refused_users` is missing, the table was lost, and ingestion stops. Otherwise,
+ingestion would silently accept the lines of refused users.
 """
 FORGETTING = "forgetting"
-"""Property of `events` that exists once users were forgotten.
+"""Property of `events` that is set when the first users are forgotten.
 
-It holds the state of a `forget` job until the job has finished, and is empty afterwards.
+The property holds the state of a `forget` job while the job runs. It is empty when the job has finished.
 """
 
 _WITH_EXPONENT = r"(\d+(?:\.\d+)?[eE]\+?\d{1,2})(?!\d)"
-"""Pattern of a number with an exponent, as JSON and Parquet readers write an id stored as a floating-point number."""
+"""Pattern of a number with an exponent. Spark writes an id like this if a file stores the id as a float."""
 _NO_WHOLE_NUMBERS = r"\d{4}-\d\d-\d\d(?!\d)|(?<!\d)\d\d:\d\d(:\d\d)?(?!\d)|(?<=\d)\.\d+"
 """Pattern of digits that are not a whole number: a date, a time of day, or the digits after a decimal point."""
 
@@ -69,8 +67,8 @@ def pseudonym_of(user_id: Column, salt: str) -> Column:
 def users_named(raw: Column, salt: str) -> Column:
     """Compute the pseudonym of every whole number in a line, except numbers in dates and times.
 
-    Every other number is taken as an id, because a line that is not an event may have its user's id anywhere. NUL
-    characters are removed first, so that numbers in UTF-16 text are found too.
+    Every such number may be a user id, because an invalid line may have its user's id anywhere. NUL characters are
+    removed first, so that numbers in UTF-16 text are found too.
 
     Args:
         raw: The line as delivered.
@@ -95,11 +93,11 @@ def lines_naming(lines: DataFrame, key: str, users: DataFrame, salt: str) -> Dat
     Args:
         lines: Lines with the column `raw` and a key column.
         key: Name of the column that identifies a line.
-        users: Pseudonyms of the users in the column `user`. It is broadcast.
+        users: Pseudonyms of the users, in the column `user`. Spark broadcasts this DataFrame, so it must be small.
         salt: The salt of these pseudonyms.
 
     Returns:
-        The distinct keys of these lines, in a column of the key's name.
+        The distinct keys of the lines found, in a column named as `key` says.
     """
     named = lines.select(key, F.explode(users_named(F.col("raw"), salt)).alias("user"))
     return named.join(F.broadcast(users), on="user", how="left_semi").select(key).distinct()
@@ -115,9 +113,10 @@ def refuse(inspected: DataFrame, refusals: Refusals) -> DataFrame:
         refusals: The refused users.
 
     Returns:
-        The same lines with the column `mark`. A refused line has REFUSED as its only reason; its fields and `raw` are
-        null. Its `mark` is hex of SHA-256 over the salt and the line, or over the salt and `event_id` for a valid line.
-        The mark identifies a repeat without revealing the line. Lines that are not refused have no mark (null).
+        The same lines with the column `mark`, a hash that identifies a repeated line without revealing the line. A
+        refused line has REFUSED as its only reason, and its fields and `raw` are null. Its `mark` is hex of SHA-256
+        over the salt and the line, or over the salt and `event_id` if the line is a valid event. `mark` is null for
+        all other lines.
     """
     salt = refusals.salt
     is_valid = F.size("reasons") == 0
@@ -151,7 +150,7 @@ def user_ids(lines: Iterable[str]) -> tuple[set[int], list[str]]:
         lines: Lines of the list. A header line `user_id` and empty lines are ignored.
 
     Returns:
-        The ids, and the places of the lines that are not an id, each like `line 3`.
+        The ids, and the places of the lines that hold no valid id. A place is a text like `line 3`.
     """
     ids: set[int] = set()
     wrong = []

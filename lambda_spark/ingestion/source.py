@@ -1,4 +1,7 @@
-"""Interface of a source of events, which delivers lines grouped in parts (files, or messages of a Kafka partition)."""
+"""Interface of a source of events, such as files or a Kafka topic.
+
+A source delivers lines in parts. A part is a file, or the messages of one Kafka partition in one micro-batch.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ from lambda_spark.storage.checkpoints import Checkpoint
 RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
 """Columns of the lines that every source returns.
 
-`source` says where a line came from, `raw` is the line, and `is_header` says whether the line equals its file's header.
-The nine fields of an event are texts. `flaw` names what is wrong with the whole line, or is null.
+`source` says where a line came from. `raw` is the line. `is_header` says whether the line equals the file's header.
+The nine fields of an event are texts. `flaw` names what is wrong with the line as a whole, or is null.
 """
 
 KAFKA = "kafka:"
-"""Prefix of a message's source, `kafka:topic/partition/offset`. No file URI begins with this prefix."""
+"""Prefix of `source` for a Kafka message: `kafka:topic/partition/offset`. No file URI begins with this prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Group of lines that are counted together in one row of `ingestion_log`.
+    """File, or messages of one Kafka partition in one micro-batch.
 
-    A part is a file, or the messages of one Kafka partition in one micro-batch.
+    The lines of a part are counted together in one row of `ingestion_log`.
     """
 
     source: str
@@ -35,7 +38,7 @@ class Part:
     path: str
     """Name of the part for people: a file's path, or `kafka:topic/partition`."""
     modified_at: datetime
-    """When the file was last changed, or the newest message arrived."""
+    """Time when the file was last changed, or when the newest message arrived."""
     bytes: int
     """Length of the file, or of the messages together, in bytes."""
 
@@ -45,12 +48,12 @@ class Delivery:
     """One micro-batch of files or messages that is to be ingested."""
 
     refused: dict[str, str] = field(default_factory=dict)
-    """Files that could not be read at all: the URI of each, with the reason."""
+    """Files that could not be read at all. Each URI maps to the reason."""
     bytes: int = 0
-    """Size of the micro-batch in bytes; 0 where the size is unknown before reading."""
+    """Size of the micro-batch in bytes. 0 if the size is unknown before the lines are read."""
 
     def lines(self) -> DataFrame:
-        """Return every line of the parts that are not refused.
+        """Return all lines of this micro-batch, except those of files that could not be read.
 
         Returns:
             One row per line, with `RAW_COLUMNS` and perhaps further columns.
@@ -58,42 +61,44 @@ class Delivery:
         raise NotImplementedError
 
     def refuse_unreadable(self, error: Exception) -> bool:
-        """After reading all parts together failed, read each part alone and refuse those that fail.
+        """Find the files that cannot be read, and leave them out of this micro-batch.
+
+        This method is called after reading all files together has failed. It reads each file alone.
 
         Args:
-            error: The failure of reading all parts.
+            error: The exception that reading all files raised.
 
         Returns:
-            Whether a part was refused. False means that no part was at fault.
+            Whether a file was left out. False means that no file was at fault.
 
         Raises:
-            LambdaSparkError: A part failed for a reason that may pass, such as a full disk.
+            LambdaSparkError: A file could not be read for a temporary reason, such as a full disk.
         """
         return False
 
     def parts(self, inspected: DataFrame) -> dict[str, Part]:
-        """Describe the parts of this micro-batch.
+        """Describe the files or Kafka partitions of this micro-batch.
 
         Args:
-            inspected: The validated lines of all parts that could be read.
+            inspected: The validated lines of all files or messages that could be read.
 
         Returns:
-            Each part, by the name that `part_of` returns for its lines.
+            A description of each file or partition. Its key is the name that `part_of` returns for its lines.
         """
         raise NotImplementedError
 
 
 class Source(Protocol):
-    """Place that events come from. Each source has a stream, a checkpoint and an application id of its own."""
+    """Place that events come from. Each source has its own stream, checkpoint and application id."""
 
     name: str
-    """Name of the stream, of its checkpoint's folder and of its lock."""
+    """Common name of the stream, the checkpoint folder and the lock."""
     application_key: str
     """Property of `events` that holds the stream's application id."""
     unit: str
-    """Word for the source's parts in log messages, such as `files`."""
+    """Word for what log messages count: `files` or `partitions`."""
     checkpoint_parts: tuple[str, ...]
-    """Folders of the checkpoint that record what has been read."""
+    """Folders of the checkpoint in which Spark records what the stream has read."""
 
     def stream(self) -> DataFrame:
         """Return the stream of new files or messages."""
@@ -105,5 +110,8 @@ class Source(Protocol):
 
 
 def part_of(source: Column) -> Column:
-    """Return the part that a line belongs to: its file, or its message's topic and partition without the offset."""
+    """Return a line's file URI, or `kafka:topic/partition` for a Kafka message.
+
+    Lines with the same result belong to the same part of the micro-batch.
+    """
     return F.when(F.startswith(source, F.lit(KAFKA)), F.regexp_replace(source, "/[0-9]+$", "")).otherwise(source)

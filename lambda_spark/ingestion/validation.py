@@ -1,6 +1,6 @@
-"""Validation of raw fields: a line becomes a typed event, or gets the reasons for its rejection.
+"""Validation of raw lines. A line becomes a typed event, or gets the reasons for its rejection.
 
-The functions are pure: columns in, columns out.
+The functions are pure functions on DataFrames and columns.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from lambda_spark.event_format import EVENT_TYPES, FIELDS, REQUIRED
 MAX_LINE_LENGTH = 16_384
 """Largest number of characters in a valid line.
 
-A line of at most this length has fewer fields than the CSV parser's limit.
+The number of fields in a line of this length is below the limit of Spark's CSV parser.
 """
 _DAY = 86_400_000_000
 """Microseconds in a day."""
 _SEPARATOR = "\n"
-"""Separator of reasons that are joined into one text. No reason contains this separator."""
+"""Separator between the rejection reasons of a line, joined into one text. No reason contains this separator."""
 
 
 def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date | None = None) -> DataFrame:
     """Cast the nine fields of each line to their types, and list the reasons to reject the line.
 
-    A line with a flaw gets no other reasons, because its fields cannot be trusted.
+    If `flaw` names a fault, this fault is the line's only reason, because the line's fields cannot be trusted.
 
     Args:
         fields: Lines with the nine fields as texts, `flaw` and `ingested_at`. `flaw` names what is wrong with the whole
             line, or is null. `ingested_at` is the time of the micro-batch.
         min_event_date: Events before this date (UTC) are rejected.
-        retention_cutoff: Events before this date (UTC) have expired and are rejected too; None where nothing expires.
+        retention_cutoff: Events before this date (UTC) have expired and are rejected too. None if no events expire.
 
     Returns:
         The same lines without `flaw`. The nine columns are typed, and null where malformed. New columns are
@@ -58,8 +58,8 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
         *(typed[name].alias(name) for name in FIELDS),
         *(text[name].isNotNull().alias(_given(name)) for name in FIELDS),
     )
-    # Join the reasons into one text. An array of reasons would need an array function to drop its nulls, and Spark
-    # interprets array functions row by row. Build the text only where there is a reason, which is rare.
+    # Join the reasons into one text. An array would need an array function to drop its nulls, and Spark interprets
+    # array functions row by row, which is slow. Build the text only for lines with a reason, which are rare.
     reasons = _reasons(min_event_date, retention_cutoff)
     is_bad = reduce(Column.__or__, reasons.values())
     all_reasons = F.concat_ws(_SEPARATOR, *(F.when(condition, reason) for reason, condition in reasons.items()))
@@ -83,14 +83,14 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
 def event_time(text: Column) -> Column:
     """Parse a text as a moment in time.
 
-    Only whole dates are accepted, because Spark's own cast would also read `2019` as a date and `12:30` as a time of
+    A date must have year, month and day. Spark's own cast would also read `2019` as a date and `12:30` as a time of
     today.
 
     Args:
         text: A time like `2019-10-01 00:00:00 UTC`, in ISO 8601, or in epoch seconds.
 
     Returns:
-        A timestamp, null for any other text. A text without a time zone is UTC.
+        A timestamp, or null for any other text. A text without a time zone is taken as UTC.
     """
     looks_like_a_date = (F.length(text) >= 10) & (F.substring(text, 5, 1) == "-") & (F.substring(text, 8, 1) == "-")
     seconds = _decimal(text, "decimal(17,6)")
@@ -101,11 +101,11 @@ def event_time(text: Column) -> Column:
 def event_id() -> Column:
     """Compute the id of an event from its nine typed columns.
 
-    The hashed text has numbers and times (epoch microseconds) as digits, texts with their length in front, and null as
-    `~`. Two different events therefore never have the same hashed text.
+    The hash is taken over a text made from all columns. It has numbers and times (epoch microseconds) as digits, texts
+    with their length in front, and null as `~`. Different events therefore always give different texts.
 
     Returns:
-        The first 16 bytes of SHA-256 over the hashed text, as 32 hex characters.
+        The first 16 bytes of SHA-256 over this text, as 32 hex characters.
     """
 
     def plain(value: Column) -> Column:
@@ -130,9 +130,9 @@ def event_id() -> Column:
 
 
 def _decimal(text: Column, kind: str) -> Column:
-    """Cast a text to a decimal; null where the text is not one.
+    """Cast a text to a decimal, or to null if the text is not a decimal.
 
-    An exponent of more than three digits also gives null, because Java would compute the power of ten for hours.
+    An exponent of more than three digits also gives null, because Java would take hours to compute the power of ten.
     """
     has_exponent = F.contains(text, F.lit("e")) | F.contains(text, F.lit("E"))
     is_short = F.regexp_like(text, F.lit(r"[eE][+-]?\d{1,3}$"))
@@ -148,7 +148,7 @@ def _trimmed(value: Column) -> Column:
 
 
 def _reasons(min_event_date: date, retention_cutoff: date | None) -> dict[str, Column]:
-    """Return the condition for each reason, in the order in which a rejected line lists its reasons."""
+    """Return the rejection reasons, each with the condition for it. A rejected line lists reasons in this order."""
     missing = {f"{name} is missing": ~F.col(_given(name)) for name in REQUIRED}
     malformed = {f"{name} is malformed": F.col(_given(name)) & F.col(name).isNull() for name in FIELDS}
     expired = F.lit(False) if retention_cutoff is None else F.to_date("event_time") < F.lit(retention_cutoff)

@@ -1,9 +1,11 @@
 """Removal of users from every table, as if they had never visited the store.
 
-The users' rows are deleted from `events`, and every other table follows from that. The counts of their baskets are
-subtracted from `co_interactions` by the function that had added them. Trends are recomputed for the buckets that held
-the users' events. No user's id gets into a query plan, a log or a table property, because users are
-found by salted hashes and their rows are deleted by joins.
+The users' rows are deleted from `events`, and every other table is brought in line. The counts that the users' baskets
+added to `co_interactions` are subtracted by the same function. Trends are recomputed for the time buckets that held the
+users' events.
+
+No user's id gets into a query plan, a log or a table property. Users are found by salted hashes, and their rows are
+deleted by joins.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Certificate:
     found: int = 0
     """Number of these users who had rows in a table of `BY_USER`."""
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows removed, by table."""
+    """Number of rows removed, by table."""
     before: dict[str, int] = field(default_factory=dict)
     """Version of each table before the removal."""
     after: dict[str, int] = field(default_factory=dict)
@@ -69,11 +71,11 @@ class Certificate:
     refused: bool = False
     """Whether ingestion refuses further events of these users."""
     retention_cutoff: date | None = None
-    """The lake's retention cutoff: older events are gone, so older trends cannot be recomputed without the users."""
+    """Events before this date are no longer in the lake, so earlier trends cannot be recomputed without the users."""
     vacuumed: dict[str, Deleted] | None = None
-    """Files deleted, by table; None where the old versions were kept."""
+    """Number and size of deleted files, by table; None where the old table versions were kept."""
     logs: int = 0
-    """Log files that were deleted because they named a user."""
+    """Number of log files that were deleted because they named a user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +84,19 @@ class _UsersToForget:
 
     ids: Collection[int]
     salt: str
-    """Salt of this run's pseudonyms."""
+    """Salt of the users' pseudonyms (hashes of their ids), new in each run."""
     pseudonyms: DataFrame
-    """Pseudonyms of all the users, in the column `user`."""
+    """Pseudonyms of all users to forget, in the column `user`."""
     known: DataFrame
-    """Ids of those of the users who have rows in a table of `BY_USER`, in the column `user_id`."""
+    """Ids of the users to forget who have rows in a table of `BY_USER`, in the column `user_id`."""
 
 
 def check_nothing_pending(lake: Lake) -> None:
-    """Check that no `forget` was interrupted on the lake.
+    """Check that no run of `forget` was interrupted on the lake.
 
     Raises:
-        LakeError: A `forget` was interrupted. Only a new `forget` of the same users can finish it, because the
-            lake does not record which users they were.
+        LakeError: A run of `forget` was interrupted. Only another `forget` of the same users can finish the removal,
+            because the lake does not record the users.
     """
     if is_pending(lake):
         raise LakeError(
@@ -104,7 +106,7 @@ def check_nothing_pending(lake: Lake) -> None:
 
 
 def is_pending(lake: Lake) -> bool:
-    """Whether a `forget` has begun and has not finished: it is running or was interrupted."""
+    """Whether a run of `forget` has begun and not finished. The run may still go on or was interrupted."""
     return bool(_pending_forget(lake))
 
 
@@ -126,14 +128,15 @@ def preview(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
 def forget(lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool, erase: bool) -> Certificate:
     """Remove some users from every table.
 
-    Each step checks what is left to do, so that another `forget` of the same users finishes an interrupted one.
+    If a run is interrupted, another run for the same users finishes the removal, because each step first checks what is
+    left to do.
 
     Args:
         lake: The lake to change.
         settings: All settings.
         ids: The users' ids.
         refuse: Whether ingestion refuses further events of these users from now on.
-        erase: Whether to also delete, at once, the data files of older versions and the job logs that name a user.
+        erase: Whether to also delete, now, the data files of older table versions and the job logs that name a user.
 
     Raises:
         LakeError: A `forget` of other users was interrupted.
@@ -157,7 +160,7 @@ def forget(lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool
             users.known.unpersist()
         certificate.after = lake.versions(*lake.present())
     if erase:
-        # Vacuum last, because a vacuum keeps readers out. Until then they can read the versions before the removal.
+        # Vacuum last, because a vacuum keeps readers out. Until the vacuum, readers can use the older table versions.
         certificate.vacuumed = vacuum(lake, settings, timedelta())
         certificate.logs = _delete_logs_naming(lake, ids)
     return certificate
@@ -178,7 +181,7 @@ def _users_of(lake: Lake, table: Table) -> DataFrame:
 
 
 def _count_known(lake: Lake, users: _UsersToForget, refuse: bool) -> Certificate:
-    """Make a certificate with the number of the users' rows in each table and the sources of these rows."""
+    """Make a certificate that counts the users' rows in each table and lists the sources of these rows."""
     before = lake.versions(*lake.present())
     certificate = Certificate(
         len(users.ids), users.known.count(), before=before, refused=refuse, retention_cutoff=lake.retention_cutoff()
@@ -198,7 +201,7 @@ def _rows_of(lake: Lake, table: Table, known: DataFrame) -> DataFrame:
 
 
 def _rejected(lake: Lake, users: _UsersToForget) -> DataFrame:
-    """Find the rejected lines that name one of the users; the only column is `rejected_id`."""
+    """Find the rejected lines that name one of the users. The only column returned is `rejected_id`."""
     lines = lake[REJECTED_EVENTS].read(lake[REJECTED_EVENTS].version()).where(F.col("raw").isNotNull())
     return lines_naming(lines, "rejected_id", users.pseudonyms, users.salt)
 
@@ -237,19 +240,20 @@ def _remove_rows(
 
 
 def _pending_forget(lake: Lake) -> dict[str, Any]:
-    """Return what an unfinished `forget` recorded at its start; empty where there is none."""
+    """Return what an unfinished `forget` recorded at its start; empty if every `forget` has finished."""
     recorded: dict[str, Any] = json.loads(lake[EVENTS].properties().get(FORGETTING) or "{}")
     return recorded
 
 
 def _record_start(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) -> tuple[int, str]:
-    """Record that a `forget` begins.
+    """Record that a run of `forget` begins.
 
-    The record of an interrupted `forget` is kept, unless the speed layer was rebuilt after the interruption. In that
-    case a new record starts from the current version of `baskets`, because the rebuild may have read the users' events.
+    If an earlier run was interrupted, its record is kept, unless the speed layer was rebuilt after the interruption.
+    After a rebuild, the new record starts from the current version of `baskets`, because the rebuild may have read the
+    users' events.
 
     Returns:
-        The version of `baskets` before any row was removed (-1 without that table), and the table's application id.
+        The version of `baskets` before any row was removed (-1 without that table), and its application id.
     """
     exists = lake[BASKETS].exists()
     application = lake[BASKETS].properties().get(APPLICATION, "") if exists else ""
@@ -262,17 +266,17 @@ def _record_start(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) 
 
 
 def _digest(ids: Collection[int], salt: str) -> str:
-    """Fingerprint a set of users. It does not reveal them, because scrypt makes it too costly to try every id."""
+    """Fingerprint a set of users. It does not reveal the users, because scrypt makes guessing ids slow."""
     text = ",".join(map(str, sorted(ids)))
     return hashlib.scrypt(text.encode(), salt=salt.encode(), n=2**14, r=8, p=1).hex()
 
 
 def _withdraw_counts(lake: Lake, removed: int, application: str) -> None:
-    """Subtract from `co_interactions`, at most once, the counts of the baskets that one commit to `baskets` removed.
+    """Subtract the counts of removed baskets from `co_interactions`, at most once.
 
     Args:
         lake: The lake to change.
-        removed: The version of `baskets` that this commit made.
+        removed: The version of `baskets` whose commit removed the baskets.
         application: Application id of `baskets` and `co_interactions`.
     """
     properties = lake[CO_INTERACTIONS].properties()
@@ -296,7 +300,7 @@ def _withdraw_counts(lake: Lake, removed: int, application: str) -> None:
 
 
 def _delete_logs_naming(lake: Lake, ids: Collection[int]) -> int:
-    """Delete the job logs that name one of the users, for example in an error; return their number."""
+    """Delete the job logs that name one of the users, for example in an error. Return the number of deleted logs."""
     numbers = {str(user_id) for user_id in ids}
     naming = [
         name

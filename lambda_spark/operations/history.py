@@ -1,6 +1,6 @@
 """History of a lake: what each job wrote, when, and from which versions.
 
-The history is read from the notes that jobs add to their commits in the tables' Delta logs.
+Each job adds metadata, called a note, to its commits in the tables' Delta logs. The history is read from these notes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lambda_spark.storage.lake import Lake
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of a table."""
+    """One line of the history: a version of a table."""
 
     time: datetime
     """When the version was committed (UTC)."""
     job: str
-    """The job that wrote the version; empty where the commit has no note (a new table, a changed property)."""
+    """The job that wrote the version. Empty for a commit that only creates a table or changes a property."""
     table: str
     version: int
     operation: str
@@ -60,7 +60,7 @@ def _entry(lake: Lake, table: str, version: int) -> Entry:
 
 
 def _versions_read(note: dict[str, Any]) -> str:
-    """Describe in words the table versions, the stream offset and the dates that a commit's note names."""
+    """Describe in words what a commit read: the table versions, the stream offset and the dates in its metadata."""
     words = [f"{name} v{version}" for name, version in note.get("versions", {}).items()]
     words += [f"{key.removesuffix('_version')} v{value}" for key, value in note.items() if key.endswith("_version")]
     offset = note.get("offset")

@@ -1,4 +1,4 @@
-"""Maintenance of a lake: old dates expire, small files are compacted, and files that no version needs are deleted."""
+"""Maintenance of a lake: expires old rows, compacts small files, and deletes files that no table version needs."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from lambda_spark.storage.tables import (
 logger = logging.getLogger(__name__)
 
 EXPIRING = (BASKETS, CO_INTERACTIONS, EVENTS)
-"""Tables whose rows before the retention cutoff are deleted, in this order."""
+"""Tables whose rows from before the retention cutoff date are deleted, in this order."""
 FOLDED = (BASKETS, CO_INTERACTIONS)
 """Tables that are compacted to one row per key and date."""
 COMPACTED = (EVENTS, REJECTED_EVENTS, INGESTION_LOG, JOB_RUNS)
-"""Tables whose small files are merged into larger ones, without a change of rows."""
+"""Tables whose small files are merged into larger ones. Their rows stay the same."""
 
 _FOLDS = {BASKETS.name: compacted_baskets, CO_INTERACTIONS.name: compacted_counts}
 
 _SMALL = 128 * 2**20
-"""A file with fewer bytes is small."""
+"""A file counts as small if its size is below this number of bytes."""
 _DATES_AT_ONCE = 30
-"""Largest number of dates that one commit compacts to one row per key."""
+"""Largest number of dates that one commit compacts, in the tables that are compacted to one row per key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The files of one date of a table, or of a whole table without dates."""
+    """Number and size of the files of one date of a table, or of a whole table that is not partitioned by date."""
 
     date: date | None
-    """The date; None for a table without dates."""
+    """The date; None for a table that is not partitioned by date."""
     files: int
     bytes: int
     small: int
-    """Number of the files that are small."""
+    """Number of small files among these files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Expiring:
 
     rows: int
     bytes: int
-    """Size of the files that hold these rows' dates."""
+    """Size of all files of the dates of these rows."""
     first: date
     """The oldest date of these rows."""
     last: date
@@ -73,13 +73,13 @@ class Plan:
     """What maintenance would do, or has done."""
 
     retention_cutoff: date | None
-    """Dates before this one expire; None where all dates are kept."""
+    """Rows from before this date expire; None if all rows are kept."""
     expiring: dict[str, Expiring] = field(default_factory=dict)
-    """Rows to expire, by table."""
+    """The rows that expire, by table."""
     packing: dict[str, list[Part]] = field(default_factory=dict)
-    """Dates (or whole tables without dates) with many small files to compact, by table."""
+    """The dates with many small files to compact, by table. A table without dates has a single entry."""
     unneeded: dict[str, Deleted] = field(default_factory=dict)
-    """Files that no version within the retention needs, by table."""
+    """Number and size of the files that no version within the retention time needs, by table."""
 
 
 def plan(lake: Lake, settings: MaintenanceSettings) -> Plan:
@@ -106,14 +106,14 @@ def plan(lake: Lake, settings: MaintenanceSettings) -> Plan:
 def maintain(lake: Lake, settings: Settings) -> Plan:
     """Keep a lake small in four steps.
 
-    The steps are: delete expired rows, compact to one row per key and date, compact small files, and vacuum. Each step
-    checks what is left to do, so that the next run finishes a run that was stopped.
+    The steps are: delete expired rows, compact to one row per key and date, compact small files, and vacuum. If a run
+    is stopped, the next run finishes the work, because each step first checks what is left to do.
 
     Returns:
         What was done.
 
     Raises:
-        LakeError: A `forget` was interrupted.
+        LakeError: A run of `forget` was interrupted.
         CheckpointError: The similarity stream cannot continue.
     """
     check_nothing_pending(lake)
@@ -128,7 +128,7 @@ def maintain(lake: Lake, settings: Settings) -> Plan:
             compact(lake, table, done.packing.get(table.name, []))
     renew_products(lake)
     if done.unneeded:
-        # Vacuum only where a file is unneeded, because a vacuum waits until nobody reads and keeps readers out.
+        # Vacuum only if a file is unneeded, because a vacuum waits until nobody reads, and keeps new readers out.
         done.unneeded = vacuum(lake, settings, chosen.retention)
     return done
 
@@ -137,7 +137,7 @@ def next_cut(lake: Lake, settings: MaintenanceSettings) -> date | None:
     """Compute the retention cutoff: the date of the newest event minus `expire_days`.
 
     Returns:
-        The computed cutoff, or the one recorded in the lake where that is later; None where all dates are kept.
+        The computed cutoff, or the cutoff recorded in the lake if that is later. None if all dates are kept.
     """
     recorded = lake.retention_cutoff()
     newest: date | None = lake[EVENTS].read().agg(F.max("event_date")).collect()[0][0] if settings.expire_days else None
@@ -148,10 +148,11 @@ def next_cut(lake: Lake, settings: MaintenanceSettings) -> date | None:
 
 
 def expire(lake: Lake, retention_cutoff: date) -> None:
-    """Delete all rows before a date from the lake, for good. The caller holds the lake at rest.
+    """Delete all rows from before a date for good. The caller must hold the lake with `at_rest`.
 
-    The cutoff is recorded first: from then on, older events are rejected on arrival and older trends stay unchanged.
-    The rows of `events` are deleted last, so that after an interruption the next run finds some and repeats every step.
+    The cutoff is recorded first. From then on, older events are rejected on arrival, and older trends stay unchanged.
+    The rows of `events` are deleted last. So after an interruption, the next run still finds old rows in `events` and
+    repeats every step.
 
     Args:
         lake: The lake to change.
@@ -174,10 +175,10 @@ def expire(lake: Lake, retention_cutoff: date) -> None:
 
 
 def fold(lake: Lake, table: Table, dates: Sequence[date]) -> None:
-    """Compact some dates to one row per key, in one file per date. The caller holds the lake at rest.
+    """Compact some dates to one row per key, in one file per date. The caller must hold the lake with `at_rest`.
 
-    Rows of a micro-batch that is in only one of the two `FOLDED` tables stay as they are. That micro-batch was killed
-    between its two appends, and its replay must find the baskets as they were before the micro-batch.
+    A micro-batch that was killed between its appends is in only one of the two `FOLDED` tables. The rows of such a
+    micro-batch stay unchanged, because its replay must find the baskets as they were before the micro-batch.
 
     Args:
         lake: The lake to change.
@@ -200,7 +201,7 @@ def compact(lake: Lake, table: Table, parts: Sequence[Part]) -> None:
     Args:
         lake: The lake to change.
         table: One of `COMPACTED`.
-        parts: The dates to compact, or the single part of a table without dates.
+        parts: The dates to compact, or the single entry of a table that is not partitioned by date.
     """
     if not parts:
         return
@@ -210,7 +211,7 @@ def compact(lake: Lake, table: Table, parts: Sequence[Part]) -> None:
 
 
 def parts_of(lake: Lake, table: Table) -> list[Part]:
-    """Describe the files of a table's newest version, by date."""
+    """Count and measure the files of a table's newest version, by date."""
     stored = lake.files.walk(table.name)
     by_date: dict[date | None, list[int]] = {}
     for path in lake[table].data_files(lake[table].version()):
@@ -222,7 +223,7 @@ def parts_of(lake: Lake, table: Table) -> list[Part]:
 
 
 def _crowded(lake: Lake, table: Table, settings: MaintenanceSettings, retention_cutoff: date | None) -> list[Part]:
-    """Find the dates of a table (or its single part) that have not expired and have many small files."""
+    """Find the dates of a table that have many small files and have not expired."""
     parts = [part for part in parts_of(lake, table) if not _is_expired(part, retention_cutoff)]
     return sorted((part for part in parts if part.small >= settings.min_files), key=lambda part: str(part.date))
 

@@ -1,4 +1,4 @@
-"""Migration of a lake from an earlier version: its tables get the names of this version."""
+"""Migration of a lake from an earlier program version: its tables get the names that this version uses."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lambda_spark.storage.tables import EVENTS, TABLES, Table
 
 
 def tables_to_rename(lake: Lake) -> list[Table]:
-    """List the tables that the lake holds under the name they had in an earlier version.
+    """List the tables that the lake still holds under a name from an earlier program version.
 
     Raises:
         UsageError: There is no lake at this path.
-        LakeError: The lake holds a table under both names.
+        LakeError: The lake holds a table under both its old and its new name.
     """
     if not lake[EVENTS].exists():
         raise UsageError(f"{lake.path} is no lake, because it has no events table; name another --lake")
@@ -31,21 +31,21 @@ def tables_to_rename(lake: Lake) -> list[Table]:
 
 
 def migrate(lake: Lake) -> list[Table]:
-    """Rename the tables that have another name in this version. No row changes.
+    """Rename the tables that have another name in this program version. No row changes.
 
     Returns:
         The renamed tables.
 
     Raises:
         UsageError: There is no lake at this path.
-        LakeError: The lake holds a table under both names, or a folder could not be renamed.
+        LakeError: The lake holds a table under both its old and its new name, or a folder could not be renamed.
         JobRunningError: A job is running on the lake.
     """
     tables = tables_to_rename(lake)
     with ExitStack() as locks:
         hold_every_job(lake, locks)
         for table in tables:
-            # Delete the log without a commit that a job may have left when it was killed while it created the table.
+            # Clear the new name: a job that was killed while it created the table may have left an empty log there.
             lake.files.delete(table.name)
             lake.files.rename(table.former_name, table.name)
     return tables

@@ -1,7 +1,8 @@
-"""Quiescence of a lake: ingestion waits while the speed layer catches up with `events`.
+"""Brings a lake to rest: ingestion waits while the speed layer catches up with the table `events`.
 
-The speed layer reads the rows appended to `events` as a stream and skips commits that delete rows. So the stream
-must read all rows before any are deleted, and ingestion must wait until the deletion is done.
+Jobs that delete rows need the lake at rest. The speed layer reads the rows appended to `events` as a stream and skips
+commits that delete rows. So the stream must have read all rows before any row is deleted. Ingestion must wait until the
+deletion is done.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ WRITING_JOBS = ("ingest", "trends", "similarity", "recommend", "maintain", "forg
 """Names of the locks that writing jobs hold. Each Kafka topic has one more lock."""
 
 _PATIENCE_SECONDS = 10.0
-"""Length in seconds of the first wait of `at_rest_unread`, after which readers are let in again."""
+"""How long `at_rest_unread` first waits before it lets readers in again, in seconds."""
 
 
 @contextmanager
 def at_rest(lake: Lake, settings: Settings, *, within: float | None = None) -> Iterator[None]:
-    """Lock the tables that ingestion writes, and see that the speed layer has read all of `events`.
+    """Lock the tables that ingestion writes, and make sure that the speed layer has read all rows of `events`.
 
-    Waits for a running similarity job to catch up. Without such a job, this process runs the micro-batches itself.
+    If a similarity job is running, this function waits until that job has read all rows. Otherwise this process runs
+    the micro-batches itself.
 
     Args:
         lake: The lake to hold.
@@ -72,10 +74,10 @@ def at_rest(lake: Lake, settings: Settings, *, within: float | None = None) -> I
 
 @contextmanager
 def at_rest_unread(lake: Lake, settings: Settings) -> Iterator[None]:
-    """Hold the lake as `at_rest` does and keep readers out, so that files may be deleted.
+    """Hold the lake as `at_rest` does and also keep readers out, so that files may be deleted.
 
-    A process that this function waits for may itself be waiting to read. So each wait ends after some seconds and lets
-    readers in. The next wait is twice as long, because a stream may need more time.
+    This function waits for other processes, and such a process may itself wait to read the lake. So each wait ends
+    after some seconds and lets readers in. The next wait is twice as long, because a stream may need more time.
 
     Args:
         lake: The lake to hold.
@@ -100,12 +102,12 @@ def at_rest_unread(lake: Lake, settings: Settings) -> Iterator[None]:
 
 
 def _drain(lake: Lake, settings: Settings, within: float | None) -> None:
-    """Wait until the speed layer has read all of `events`, or run its micro-batches here."""
+    """Wait until the speed layer has read all rows of `events`, or run its micro-batches in this process."""
     missing = [table.name for table in (BASKETS, CO_INTERACTIONS) if not lake[table].exists()]
     if len(missing) == 2:
         return
-    # Only `baskets` may be missing, and only before the first micro-batch: a first run may have been killed while it
-    # created the two tables.
+    # Only `baskets` may be missing, and only before the first micro-batch. The first run of the similarity job may have
+    # been killed while it created the two tables.
     if CO_INTERACTIONS.name in missing or (missing and lake[CO_INTERACTIONS].last_commit(job="similarity")):
         raise CheckpointError(f"the table {missing[0]} is missing in {lake.path}; {REBUILD}")
     if not missing:
@@ -125,7 +127,7 @@ def _drain(lake: Lake, settings: Settings, within: float | None) -> None:
 
 
 def hold_every_job(lake: Lake, locks: ExitStack) -> None:
-    """Take the lock of each job that writes, so that none runs until the stack closes.
+    """Lock every job that writes, so that no such job runs until the stack closes.
 
     Args:
         lake: The lake to hold.
@@ -140,13 +142,13 @@ def hold_every_job(lake: Lake, locks: ExitStack) -> None:
 
 
 def similarity_checkpoint(lake: Lake) -> Checkpoint:
-    """Return the checkpoint of the similarity stream, found by the application id recorded with `co_interactions`."""
+    """Return the similarity stream's checkpoint. Its application id is recorded with `co_interactions`."""
     application = lake[CO_INTERACTIONS].properties()[APPLICATION]
     return Checkpoint("similarity", application, lake.checkpoint("similarity", application))
 
 
 def renew_views(lake: Lake, settings: Settings) -> None:
-    """Update every existing view, with the settings recorded in that view's table."""
+    """Update every existing view, with the settings that are recorded in the view's table."""
     renew_products(lake)
     if lake[CO_INTERACTIONS].exists() and lake[SIMILAR_ITEMS].exists():
         refresh_similar_items(lake, similarity_settings(lake, settings))
@@ -158,7 +160,7 @@ def renew_views(lake: Lake, settings: Settings) -> None:
 
 
 def mark_events_covered(lake: Lake, job: str) -> None:
-    """Record that `co_interactions` includes the newest version of `events`, after rows were deleted from both.
+    """Record that `co_interactions` is up to date with `events`, after a job deleted rows from both tables.
 
     Args:
         lake: The lake to change.
@@ -180,7 +182,7 @@ def similarity_settings(lake: Lake, settings: Settings) -> SimilaritySettings:
 
     Args:
         lake: The lake to look at.
-        settings: All settings, used for those that are not recorded yet.
+        settings: All settings. They supply the values that are not recorded yet.
     """
     texts = recorded(settings.similarity)
     if lake[SIMILAR_ITEMS].exists():
@@ -193,7 +195,7 @@ def _recorded_settings(lake: Lake, table: Table, section: type[Section], default
 
 
 def finished_batch(lake: Lake) -> int:
-    """Return the number of the newest micro-batch that is in both tables of the speed layer; -1 where there is none."""
+    """Return the number of the newest micro-batch that both `baskets` and `co_interactions` hold; -1 without one."""
     application = lake[CO_INTERACTIONS].properties()[APPLICATION]
     commits = [lake[table].last_commit(application=application) for table in (BASKETS, CO_INTERACTIONS)]
     return min(-1 if commit is None else int(commit.note["batch_id"]) for commit in commits)

@@ -1,10 +1,10 @@
 """Restore of a lake to an earlier time, to undo a bad feed.
 
-After a Delta RESTORE the tables' logs still name the micro-batches that were undone. A micro-batch with the same
-application id and number would be skipped in silence, so the streams start over with new application ids.
+After a Delta RESTORE, the tables' logs still name the micro-batches that were undone. Delta would silently skip a new
+micro-batch with the same application id and number. So the streams start over with new application ids.
 
-All files are read again, and a topic is read again by the next job that reads it. Lines that the lake still has are
-dropped as repeats. Files that `ingest.exclude` matches are not read.
+All files are read again, except those that the setting `ingest.exclude` matches. A Kafka topic is read again by the
+next job that reads the topic. Lines that the lake still has are dropped as repeats.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Undo:
     moment: datetime
     """The time to go back to (UTC)."""
     versions: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """The present version and the version to go back to, by table."""
+    """Two versions by table: the present version and the version to go back to."""
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Number of rows in these two versions, by table."""
+    """Number of rows by table: in the present version and in the version to go back to."""
     files: list[str] = field(default_factory=list)
-    """Files that were read after `moment`."""
+    """Event files that were read after `moment`."""
     topics: list[str] = field(default_factory=list)
     """Kafka topics that were read after `moment`."""
     lost: list[str] = field(default_factory=list)
-    """Those of `files` that would not be read again, so that their events would be lost."""
+    """Files read after `moment` that would not be read again. Their events would be lost."""
     changed: list[str] = field(default_factory=list)
-    """Those of `files` whose content has changed since it was read. The present content would be read."""
+    """Files read after `moment` whose content has changed since. The restore would read the present content."""
     come_back: str = ""
     """A warning about forgotten users who may come back; empty where no user was forgotten."""
     retention_cutoff: date | None = None
@@ -68,9 +68,9 @@ def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestS
         settings: How event files are found and read.
 
     Raises:
-        UsageError: The time is before the lake's log begins, or a source does not exist.
-        LakeError: Users were forgotten after the time and would come back, a vacuum has deleted files that are needed,
-            or a `forget` was interrupted.
+        UsageError: The moment is earlier than a table's log, or a source does not exist.
+        LakeError: Users were forgotten after the moment and would come back, a vacuum has deleted files that are
+            needed, or a run of `forget` was interrupted.
     """
     check_nothing_pending(lake)
     undo = Undo(moment, retention_cutoff=lake.retention_cutoff(), come_back=who_comes_back(lake))
@@ -88,7 +88,7 @@ def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestS
         raise LakeError(
             f"users were forgotten after {moment:%Y-%m-%d %H:%M:%S} UTC and would come back; name a later --to TIME"
         )
-    # Read the cutoff from the commits' notes too, because an interrupted restore has reset the table property.
+    # Also read the cutoff from the commits' metadata, because an interrupted restore may have reset the table property.
     cutoffs = [date.fromisoformat(note["cut"]) for note in notes if note.get("cut")]
     undo.retention_cutoff = max([*cutoffs, *([undo.retention_cutoff] if undo.retention_cutoff else [])], default=None)
     read = _read_since(lake, *undo.versions[INGESTION_LOG.name])
@@ -108,9 +108,9 @@ def _read_since(lake: Lake, now: int, then: int) -> list[str]:
 
 
 def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: IngestSettings) -> list[str]:
-    """List the files that would not be read again although no pattern excludes them.
+    """List the files that a restore would not read again although no pattern excludes them.
 
-    With sources, these are the files outside the sources. Without sources, these are files that no longer exist.
+    If sources are given, the result is the files outside the sources. Otherwise it is the files that no longer exist.
     """
     included = [path for path in files if not is_excluded(path, settings.exclude)]
     if not sources:
@@ -122,8 +122,8 @@ def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: In
 def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> Account | None:
     """Take the lake back to an earlier time, read the sources again and rebuild the views.
 
-    The checkpoints are deleted first. After an interruption `ingest` therefore reads all files again, and `similarity`
-    asks for its rebuild. Another restore to the same time repeats every step.
+    The streams' checkpoints are deleted first. So after an interruption, the job `ingest` reads all files again, and
+    the job `similarity` asks for a rebuild. Another restore to the same time repeats every step.
 
     Args:
         lake: The lake to change.
@@ -132,7 +132,7 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> A
         sources: Folders and files to read again; may be empty.
 
     Returns:
-        The account of what was read again; None without sources.
+        Counts of the lines that were read again; None without sources.
 
     Raises:
         LakeError: Files would not be read again, and their events would be lost. Nothing has been changed.

@@ -1,4 +1,4 @@
-"""Status of a lake: its tables, the lag of each step, and the latest work of its streams and jobs. Only reads."""
+"""Status of a lake: its tables, how far each job lags behind `events`, and the latest runs. Changes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lambda_spark.storage.tables import (
 )
 
 _RECENT = 20
-"""Number of a stream's latest micro-batches whose durations are summarised."""
+"""The durations of this many latest micro-batches of a stream are summarised."""
 _AT_ONCE = 4
 """Number of tables queried in parallel, because one small query leaves the cores idle most of the time."""
 
@@ -41,7 +41,7 @@ _NEWEST = {
     CO_INTERACTIONS.name: "event_date",
     **{table.name: "bucket_start" for table in (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)},
 }
-"""Column whose maximum is the event time of a table's newest row, by table name."""
+"""The column that holds the event time of a row, by table name. Its maximum is the time of the newest row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ class TableStatus:
     """Size of the files of this version."""
     files: int
     newest: datetime | None
-    """Event time of the newest row (the beginning of a bucket or a date); None where rows have no event time."""
+    """Event time of the newest row, or the start of its date or time bucket; None if rows have no event time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepStatus:
-    """How far a step (`trends`, `similarity` or `recommend`) is behind `events`."""
+    """How far a job (`trends`, `similarity` or `recommend`) is behind the table `events`."""
 
     step: str
     events_version: int
-    """The newest version of `events` of which the step has processed every row."""
+    """The newest version of `events` whose rows the job has all processed."""
     lag_seconds: float
     """Seconds since the oldest unprocessed events arrived; 0 where all events are processed."""
 
@@ -88,7 +88,7 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Last run of a job, not counting runs that were killed."""
+    """Last run of a job. Runs that were killed do not count."""
 
     job: str
     started_at: datetime
@@ -108,7 +108,7 @@ class Status:
     lines: int
     """Number of lines and Kafka messages that the lake has ever read."""
     rejected: int
-    """Number of these lines and messages that became a rejected event."""
+    """Number of the lines and Kafka messages that became a rejected event."""
     tables: list[TableStatus]
     steps: list[StepStatus]
     streams: list[StreamStatus]
@@ -153,7 +153,7 @@ def _table(lake: Lake, table: Table) -> TableStatus:
     rows = lake[table].read(version)
     newest = None
     if table == EVENTS:
-        # Find the newest date first: Delta's log alone gives it, and then only that date's partition is read.
+        # Find the newest date first, which Delta's log gives alone. Then read only the partition of this date.
         date = rows.agg(F.max("event_date")).collect()[0][0]
         newest = rows.where(F.col("event_date") == F.lit(date)).agg(F.max("event_time")).collect()[0][0]
     elif table.name in _NEWEST:
@@ -164,7 +164,7 @@ def _table(lake: Lake, table: Table) -> TableStatus:
 
 
 def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
-    """Find how far each step is behind `events`, from the note of the step's last commit."""
+    """Find how far each job is behind `events`, from the metadata of the job's last commit."""
     covered: list[tuple[str, Table, Callable[[dict[str, Any]], object]]] = [
         ("trends", USER_TRENDS, lambda note: note["events_version"]),
         ("similarity", CO_INTERACTIONS, _processed_version),
@@ -175,8 +175,8 @@ def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
         if not lake[table].exists():
             continue
         if table is CO_INTERACTIONS:
-            # Search by application id, not by job: after they deleted rows, `maintain` and `forget` also add a commit
-            # whose note names the version of `events` that the table includes.
+            # Search by application id, not by job, because `maintain` and `forget` add commits too. After they deleted
+            # rows, their commit records the version of `events` that this table includes.
             done = lake[table].last_commit(application=lake[table].properties()[APPLICATION])
         else:
             done = lake[table].last_commit(job=step)
@@ -187,16 +187,16 @@ def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
 
 
 def _processed_version(note: dict[str, Any]) -> int:
-    """Return the newest version of `events` of which similarity has processed every row."""
+    """Return the newest version of `events` whose rows the job `similarity` has all processed."""
     covered = covered_version(note)
     return covered if covered is not None else int(note["offset"]["reservoirVersion"]) - 1
 
 
 def _waiting_seconds(lake: Lake, version: int, now: datetime) -> float:
-    """Return how long events have been waiting for a step.
+    """Return for how many seconds events have been waiting for a job.
 
-    The step has processed `events` up to a version. The wait began with the first later commit that appended rows.
-    Without such a commit it is 0 seconds.
+    The job has processed `events` up to the given version. The wait began with the first later commit that appended
+    rows. Without such a commit the wait is 0 seconds.
     """
     for later in commit_numbers(lake.files, EVENTS.name):
         if later > version and appends_rows(lake.files, EVENTS.name, later):

@@ -25,15 +25,15 @@ class Deleted:
 
 
 def vacuum(lake: Lake, settings: Settings, retention: timedelta) -> dict[str, Deleted]:
-    """Delete the files that no version within the retention needs.
+    """Delete the files that no table version within the retention time needs.
 
-    Waits until nobody reads the lake, renews every view and then deletes files. Without the renewal, `verify` and the
-    next run could need the deleted version that a view was computed from.
+    The function waits until nobody reads the lake, renews every view and then deletes files. The views are renewed
+    because each view was computed from certain table versions. `verify` and the next run need those versions.
 
     Args:
         lake: The lake to clean.
         settings: All settings.
-        retention: How far back versions stay readable.
+        retention: How far back table versions stay readable.
 
     Returns:
         The deleted files by table name. Tables without deleted files are left out.
@@ -46,7 +46,7 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta) -> dict[str, De
         renew_views(lake, settings)
         with lake.locks.tables(*(table.name for table in lake.present())):
             for table in lake.present():
-                # Skip a table without unneeded files: Delta would list every folder and commit a start and an end.
+                # Skip a table without unneeded files, because Delta would list all its folders and add two commits.
                 unneeded = unneeded_files(lake, table, retention)
                 if not unneeded:
                     continue
@@ -60,12 +60,13 @@ def vacuum(lake: Lake, settings: Settings, retention: timedelta) -> dict[str, De
 
 
 def unneeded_files(lake: Lake, table: Table, retention: timedelta) -> dict[str, int]:
-    """Find the files of a table that no version within the retention needs.
+    """Find the files of a table that no version within the retention time needs.
 
-    Files written within the retention stay, as in Delta's own vacuum, because a job may be about to commit them.
+    Recent files, written within the retention time, are not included, because a job may be about to commit them.
+    Delta's own vacuum has the same rule.
 
     Returns:
-        The size in bytes of each file, by its path below the table's folder.
+        The size in bytes of each file, by the file's path below the table's folder.
     """
     since = datetime.now(UTC) - retention
     old = {

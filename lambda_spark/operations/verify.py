@@ -1,4 +1,4 @@
-"""Check on a user's own lake that the maintained tables equal a recompute from `events`, row for row (promise 1)."""
+"""Checks that the tables of a lake equal, row for row, a recompute from the table `events`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from lambda_spark.storage.tables import (
 logger = logging.getLogger(__name__)
 
 SHOWN = 10
-"""Number of differing rows that are shown per table and side."""
+"""At most this many missing rows and this many surplus rows are shown per table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Comparison of one table with its recompute."""
+    """Result of comparing one table with its recompute from `events`."""
 
     table: str
     rows: int
@@ -50,7 +50,7 @@ class Finding:
     surplus: DataFrame | None
     """Rows that the table has and the recompute lacks; None where there are none."""
     against: str
-    """The versions that the recompute used, in words; empty for a table that was not checked.
+    """The table versions that the recompute used, in words; empty for a table that was not checked.
 
     A table cannot be checked before the job that computes it has finished once.
     """
@@ -62,12 +62,12 @@ class Finding:
 
 
 def verify(lake: Lake, tables: Collection[Table] = ()) -> Iterator[Finding]:
-    """Compare maintained tables with their recompute, using the settings recorded with each table.
+    """Compare tables with a recompute from `events`, using the settings recorded with each table.
 
     Args:
         lake: The lake to check.
-        tables: The tables to check; none means every maintained table that exists. The trend tables are checked
-            together, and so are `baskets` and `co_interactions`, because one recompute gives all of them.
+        tables: The tables to check. If empty, every table that exists is checked. The trend tables are checked
+            together, because one recompute gives all of them. So are `baskets` and `co_interactions`.
 
     Yields:
         One finding per table. Where a job has not finished yet, its tables share one finding with an empty `against`.
@@ -123,11 +123,11 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
 
 
 def _trends_of(lake: Lake, table: Table, events_version: int) -> int:
-    """Return the version of a trend table to compare with a recompute from one version of `events`.
+    """Return the version of a trend table that should equal a recompute from the given version of `events`.
 
-    It is the newest version that the `trends` job wrote from those events or from fewer. The table may have newer
-    versions for two reasons. A run writes the trend tables one after the other, and may have been killed between two of
-    them. And `forget` deletes rows from `user_trends` before the other trend tables are computed again.
+    This is the newest table version that the job `trends` wrote from that version of `events` or an older one. The
+    table may have newer versions for two reasons. First, the job writes the trend tables one by one and may have been
+    killed in between. Second, `forget` deletes rows from `user_trends` before the trend tables are computed again.
     """
     before = None
     while (commit := lake[table].last_commit(before=before, job="trends")) is not None:
@@ -138,8 +138,8 @@ def _trends_of(lake: Lake, table: Table, events_version: int) -> int:
 
 
 def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
-    # Choose the versions under both tables' locks, between two micro-batches: only then do both tables hold all rows
-    # that the newest commit's note describes.
+    # Hold both tables' locks while the versions are chosen, so that no micro-batch is under way. Otherwise one table
+    # could lack rows of the newest micro-batch.
     with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
         done = _newest_whole_commit(lake)
         versions = lake.versions(BASKETS, CO_INTERACTIONS)
@@ -189,7 +189,7 @@ def _recommendations(lake: Lake, newest: int) -> Iterator[Finding]:
 def _newest_whole_commit(lake: Lake) -> Commit | None:
     """Find the newest commit of `co_interactions` that includes only whole versions of `events`; None without one.
 
-    Most commits come from a micro-batch, which may end in the middle of a version of `events`.
+    Not every commit does so, because a micro-batch may end in the middle of a version of `events`.
     """
     application = lake[CO_INTERACTIONS].properties()[APPLICATION]
     before: int | None = None
@@ -207,7 +207,7 @@ def _against(version: int, newest: int) -> str:
 
 
 def _compare(table: Table, expected: DataFrame, actual: DataFrame, against: str) -> Finding:
-    """Compare two tables as multisets: count how many more times each row occurs on one side."""
+    """Compare two tables, ignoring the order of rows. Count how much more often each row occurs in one table."""
     names = [name for name in table.column_names if name in expected.columns and name in actual.columns]
     sides = expected.select(*names, F.lit(1).alias("side")).unionByName(actual.select(*names, F.lit(-1).alias("side")))
     counted = (

@@ -1,4 +1,4 @@
-"""Replay of event files as a live feed, in plain Python: without Spark it starts at once and needs little memory.
+"""Replays event files as a live feed. The replay is plain Python, so it starts at once and needs little memory.
 
-May import: the ground modules and cli.
+Modules of this package may import `lambda_spark.cli` and the modules directly in `lambda_spark`.
 """

@@ -1,8 +1,8 @@
-"""Reader that makes event files of any size into one feed: all lines, in the order of their event times.
+"""Reads event files of any size and makes one feed from them: all lines, in the order of their event times.
 
-Lines stay as they are, byte for byte, even if they are no events. Each line gets a second for its delivery and is first
-written to a temporary file for its date. Then one date after the other is sorted and played. The lines of one date have
-to fit into memory, but those of all files need not.
+Lines stay as they are, byte for byte, even if they are no events. The reader gives each line a second for its delivery,
+and first writes the line to a temporary file for its date. Then the feed sorts and yields the lines of one date after
+another. The lines of one date have to fit into memory. The lines of all files together need not.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Seconds = npt.NDArray[np.int64]
 FORMATS = ("csv", "json", "jsonl", "ndjson", "parquet")
 
 _BLOCK = 16 * 2**20
-"""Number of bytes that are read from a file at a time."""
+"""Number of bytes that the reader takes from an event file at a time."""
 _DAY = 86_400
 _EARLIEST = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp())
-"""Earliest epoch second that counts as an event time. Earlier ones are taken for errors."""
+"""Earliest epoch second that counts as an event time. Earlier times are taken for errors."""
 _SCHEMA = pa.schema([("second", pa.int64()), ("layout", pa.int16()), ("line", pa.large_binary())])
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Format of a file's lines: `csv` with the column names of the header, or `json`."""
+    """Format of the lines in an event file: either `csv` with the column names of its header line, or `json`."""
 
     format: str
     columns: tuple[str, ...]
@@ -48,24 +48,25 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Lines of one date in the order of their delivery."""
+    """All lines of one date, in the order of their delivery."""
 
     seconds: Seconds
-    """Epoch second in which each line is to be delivered."""
+    """Time at which each line is to be delivered, in epoch seconds."""
     layouts: npt.NDArray[np.int16]
-    """Number of each line's layout in the feed."""
+    """Index of each line's layout in the feed's list of layouts."""
     lines: pa.LargeBinaryArray
-    """The lines with their line ends."""
+    """The bytes of each line, with the line end."""
 
     def __len__(self) -> int:
         return len(self.seconds)
 
 
 class Feed:
-    """Lines of event files, stored by date in temporary files of a folder."""
+    """All lines of some event files. The feed stores them in a folder, in one temporary file for each date."""
 
     def __init__(self, folder: Path) -> None:
-        # Raise the limit of open files, which often is 1,024, because one file per date stays open.
+        # Raise this process's limit of open files, because the feed keeps one file open for each date. The limit is
+        # often 1,024.
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._folder = folder
@@ -74,16 +75,16 @@ class Feed:
         self.lines = 0
 
     def read(self, files: Sequence[Path]) -> Iterator[Path]:
-        """Read all files and store their lines by date.
+        """Read all event files and store their lines by date.
 
         Args:
             files: Event files.
 
         Yields:
-            Each file, before it is read.
+            The path of each file, before the file is read.
 
         Raises:
-            UsageError: A file cannot be read or has no event times.
+            UsageError: A file cannot be read, or has no column `event_time`.
         """
         for file in files:
             yield file
@@ -95,12 +96,12 @@ class Feed:
             writer.close()
 
     def put_aside(self, lines: pa.LargeBinaryArray, seconds: Seconds, layout: Layout) -> None:
-        """Store lines in the temporary files of their dates.
+        """Store each line in the temporary file for the line's date.
 
         Args:
             lines: Lines with their line ends.
-            seconds: Epoch second in which each line is to be delivered.
-            layout: The lines' layout.
+            seconds: Time at which each line is to be delivered, in epoch seconds.
+            layout: The layout of all these lines.
         """
         number = self._number(layout)
         dates = seconds // _DAY
@@ -116,7 +117,10 @@ class Feed:
         self.lines += len(lines)
 
     def days(self) -> Iterator[Day]:
-        """Sort and yield the lines of each date, oldest date first. Lines of the same second keep their order."""
+        """Sort the lines of each date by time, and yield one date after another, oldest date first.
+
+        Lines of the same second keep the order in which they were read.
+        """
         for date in sorted(self._writers):
             with pa.memory_map(str(self._folder / f"{date}.arrow")) as source:
                 table = pa.ipc.open_stream(source).read_all()
@@ -132,13 +136,13 @@ class Feed:
 
 
 def event_files(sources: Sequence[str]) -> list[Path]:
-    """List the event files: the given files, and the files in the given folders in the order of their names.
+    """List all event files in some files and folders. The files of a folder come in the order of their names.
 
     Args:
         sources: Files and folders.
 
     Returns:
-        The files. Those whose names begin with `_` or `.` are left out.
+        The event files. Files whose names begin with `_` or `.` are left out.
 
     Raises:
         UsageError: There are no event files, or a file has an unknown format.
@@ -158,14 +162,17 @@ def event_files(sources: Sequence[str]) -> list[Path]:
 
 
 def event_seconds(lines: pa.LargeBinaryArray, layout: Layout) -> Seconds:
-    """Find the event time of each line. Time zones are ignored: every time is taken for UTC.
+    """Find the event time of each line.
+
+    All times count as UTC, because time zones in the lines are ignored.
 
     Args:
         lines: Lines of events.
-        layout: The lines' layout.
+        layout: The layout of all these lines.
 
     Returns:
-        Epoch seconds; -1 where a line has no time, or one before the year 2000 or more than a day in the future.
+        The event time of each line in epoch seconds. It is -1 for a line without a valid time. Times before the year
+            2000 and times more than a day in the future are not valid.
     """
     before = layout.columns.index("event_time") if layout.format == "csv" else 0
     field = rf"^\x{{FEFF}}?(?:[^,\n]*,){{{before}}}\s*\"?" if layout.format == "csv" else r"\"event_time\"\s*:\s*\"?"
@@ -173,7 +180,8 @@ def event_seconds(lines: pa.LargeBinaryArray, layout: Layout) -> Seconds:
     times = pc.extract_regex(texts, rf"{field}(?P<time>[0-9][-0-9]*[T ]?[0-9:]*)")
     text = pc.replace_substring(pc.struct_field(times, "time"), "T", " ")
     moment = pc.strptime(pc.utf8_slice_codeunits(text, 0, 19), "%Y-%m-%d %H:%M:%S", "s", error_is_null=True)
-    # Compare the days, because strptime turns 30 February into a day in March.
+    # Compare the day of the month in the text and in the parsed time, because strptime turns 30 February into a day in
+    # March.
     same_day = pc.equal(pc.cast(pc.day(moment), pa.int32()), _digits(pc.utf8_slice_codeunits(text, 8, 10)))
     moment = pc.if_else(same_day, moment, None)
     is_number = pc.fill_null(pc.match_substring_regex(text, "^[0-9]{9,10}$"), False)
@@ -188,7 +196,11 @@ def _digits(text: Any) -> Any:
 
 
 def _filled(seconds: Seconds, last_known: int) -> tuple[Seconds, int]:
-    """Give each line without a time the time of the line before. Return all times, and the last one once more."""
+    """Give each line without an event time the time of the line before it.
+
+    Returns:
+        The times of all lines in epoch seconds, and the time of the last line as a separate number.
+    """
     known = seconds >= 0
     if not known.any():
         return np.full(len(seconds), last_known), last_known
@@ -204,7 +216,10 @@ def _format(path: Path) -> str:
 
 
 def _blocks(path: Path) -> Iterator[tuple[Layout, pa.LargeBinaryArray]]:
-    """Yield the lines of a file with their line ends, some megabytes at a time, without the header of a CSV file."""
+    """Yield the lines of an event file with their line ends, some megabytes at a time.
+
+    The header line of a CSV file is left out.
+    """
     try:
         if _format(path) == "parquet":
             yield from _parquet_blocks(path)
@@ -247,7 +262,7 @@ def _lines(data: bytes) -> pa.LargeBinaryArray:
 
 
 def _parquet_blocks(path: Path) -> Iterator[tuple[Layout, pa.LargeBinaryArray]]:
-    """Yield the rows of a Parquet file as lines of CSV."""
+    """Read a Parquet file of events, and yield its rows as lines of CSV."""
     file = pq.ParquetFile(path)
     names = [name for name in file.schema_arrow.names if name.lower() in FIELDS]
     if "event_time" not in map(str.lower, names):

@@ -1,7 +1,7 @@
-"""Command `replay`: plays event files as a live feed into a folder or Kafka topic, by event time, at a chosen pace.
+"""Command `replay`, which plays event files into a folder or Kafka topic by event time, at a chosen pace.
 
-A file keeps the replay's position, so that a stopped replay can continue. A folder gets every line once, however the
-replay was stopped. A topic gets every line at least once, and ingestion drops the repeats.
+A file keeps the replay's position, so that a stopped replay can continue. A folder gets every line exactly once, even
+if the replay was killed and started again. A topic gets every line at least once, and ingestion drops the repeats.
 """
 
 from __future__ import annotations
@@ -29,35 +29,38 @@ from lambda_spark.settings import KafkaSettings, load_settings
 from lambda_spark.text import strip_control_characters
 
 _PROGRESS_INTERVAL = 2.0
-"""Seconds between two lines of progress."""
+"""Minimum number of seconds between two progress messages of a replay."""
 
 
 @dataclass(slots=True)
 class Position:
-    """Position of a replay: how many lines of the feed are delivered."""
+    """Position of a replay, which says how many lines of the feed are delivered. A file stores the position."""
 
     file: Path
     replay: str
-    """Hash of the names and sizes of the files that are played."""
+    """Hash of the names and sizes of the event files that the replay plays."""
     done: int = 0
-    """Number of lines that are delivered."""
+    """Number of lines that the replay has delivered."""
     planned: int = 0
-    """Value of `done` after the delivery in progress. After a kill, the lines in between may be delivered or not."""
+    """Number of delivered lines after the delivery in progress.
+
+    If the replay is killed, the lines from `done` to `planned` may be delivered or not.
+    """
 
     @classmethod
     def of(cls, file: Path, replay: str, *, restart: bool) -> Position:
-        """Read the position from a file.
+        """Read the position of a replay from a file.
 
         Args:
-            file: File of the position.
-            replay: Hash of the files that are played.
-            restart: Whether to ignore the file and begin at the first line.
+            file: File that stores the position.
+            replay: Hash of the names and sizes of the event files.
+            restart: Whether to ignore the stored position and begin at the first line.
 
         Returns:
-            The position in the file; the begin of the feed if the file does not exist.
+            The stored position, or the begin of the feed if the file does not exist.
 
         Raises:
-            UsageError: The file holds no position, or the position of a replay of other files.
+            UsageError: The file holds no position, or the position of a replay that plays other event files.
         """
         if restart or not file.exists():
             return cls(file, replay)
@@ -77,7 +80,7 @@ class Position:
         return position
 
     def write(self, done: int, planned: int) -> None:
-        """Set the position and write it to the file in one step."""
+        """Set the position, and replace the file that stores the position in one step."""
         self.done, self.planned = done, planned
         draft = self.file.with_name(f"{self.file.name}.{os.getpid()}")
         draft.write_text(json.dumps({"replay": self.replay, "done": done, "planned": planned}))
@@ -86,25 +89,25 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Pace of a replay: either a rate or a speed."""
+    """Pace of a replay, which is either a rate or a speed."""
 
     rate: float | None = None
-    """Lines a second."""
+    """Number of lines that the replay delivers in a second."""
     speed: float | None = None
-    """Speed as a multiple of the speed at which the events happened."""
+    """Speed of the replay, as a multiple of the speed at which the events happened."""
 
     def due(self, day: Day, at: int, lines: int, since_start: float, begin: float) -> int:
-        """Find which lines of a day are due.
+        """Find the lines of a day that are due for delivery.
 
         Args:
             day: Lines of a day.
-            at: Index of the day's first line that is not delivered.
-            lines: Number of lines delivered since the start.
-            since_start: Seconds since the start.
-            begin: Time of the first line played since the start, in epoch seconds.
+            at: Index of the day's first line that is not delivered yet.
+            lines: Number of lines delivered since the start of the replay.
+            since_start: Number of seconds since the start of the replay.
+            begin: Event time of the first line delivered since the start of the replay, in epoch seconds.
 
         Returns:
-            Index after the last line of the day that is due; `at` where none is due.
+            The index after the day's last line that is due, or `at` if no line is due.
         """
         if self.rate is not None:
             return min(len(day), at + max(0, int(self.rate * since_start) - lines))
@@ -121,18 +124,19 @@ def play(
     slice_seconds: float,
     progress: Callable[[int, float], None],
 ) -> int:
-    """Deliver the feed from a position on.
+    """Deliver the lines of a feed to a folder or topic, from a stored position on.
 
     Args:
-        feed: The feed, with all files read.
-        sink: Receives the lines.
+        feed: The feed, after it has read all event files.
+        sink: The folder or topic that receives the lines.
         pace: Pace of the delivery.
-        position: Where to begin. It is written before and after each delivery.
-        slice_seconds: Seconds between two deliveries. Each one covers the lines that are due in these seconds.
-        progress: Receives the number of delivered lines and the time of the last one in epoch seconds.
+        position: Position at which to begin. The replay stores its position before and after each delivery.
+        slice_seconds: Number of seconds between two deliveries. Each delivery has the lines that are due in these
+            seconds.
+        progress: Function that receives the number of delivered lines, and the time of the last line in epoch seconds.
 
     Returns:
-        The number of lines delivered.
+        The number of lines that this call delivered.
     """
     started = time.monotonic()
     first = position.done
@@ -144,7 +148,8 @@ def play(
             begin = float(day.seconds[at]) if begin is None else begin
             now = time.monotonic() - started
             until = pace.due(day, at, position.done - first, now + slice_seconds, begin)
-            # Repeat an interrupted delivery with the same bounds, so that the sink can recognise it.
+            # Repeat an interrupted delivery with the same first and last line. So the sink for folders can recognise
+            # the files that it has already written.
             until = min(position.planned - number, len(day)) if position.planned > number + at else until
             if until > at:
                 position.write(number + at, number + until)
@@ -160,7 +165,7 @@ def play(
 
 
 def _seconds_ahead(pace: Pace, day: Day, at: int, lines: int, begin: float) -> float:
-    """Compute when the next line is due, in seconds after the start."""
+    """Compute when the next line is due, in seconds after the start of the replay."""
     if pace.rate is not None:
         return lines / pace.rate
     assert pace.speed is not None
@@ -169,7 +174,7 @@ def _seconds_ahead(pace: Pace, day: Day, at: int, lines: int, begin: float) -> f
 
 
 def main(options: list[str]) -> int:
-    """Play event files as the options say.
+    """Run the command `replay` with the given options.
 
     Args:
         options: The options of the command line.

@@ -1,4 +1,4 @@
-"""Sinks of a replay, which receive the lines: a folder, or a Kafka topic."""
+"""The sinks of a replay. A sink receives the replayed lines and writes them to a folder or a Kafka topic."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from lambda_spark.replay.feed import Day, Layout
 from lambda_spark.settings import KafkaSettings
 
 _MAX_QUEUED_MESSAGES = 500_000
-"""Largest number of messages that wait in the Kafka client to be sent."""
+"""Largest number of messages that may wait in the Kafka client until they are sent."""
 
 
 class Sink(Protocol):
-    """Receiver of a feed's lines."""
+    """A receiver of replayed lines."""
 
     def deliver(self, day: Day, start: int, end: int, number: int) -> None:
         """Deliver some lines of a day.
 
         Args:
             day: Lines of a day.
-            start: Index of the first line to deliver.
-            end: Index after the last line to deliver.
-            number: Number of the first line in the whole feed, from 0.
+            start: Index in the day of the first line to deliver.
+            end: Index in the day after the last line to deliver.
+            number: Index of the first line to deliver in the whole feed, from 0.
         """
         ...
 
 
 class FolderSink:
-    """Sink that writes lines to files of a folder. Each file gets its final name when it is complete."""
+    """Sink that writes replayed lines to files in a folder. A file gets its final name when it is complete."""
 
     def __init__(self, folder: Path, layouts: Sequence[Layout], name: str) -> None:
         self._folder = folder
@@ -46,7 +46,7 @@ class FolderSink:
         self._name = name
 
     def deliver(self, day: Day, start: int, end: int, number: int) -> None:
-        """Write one file for each layout that the lines have."""
+        """Write one file for each layout (a CSV header, or JSON) among the lines to deliver."""
         present = day.layouts[start:end]
         for layout in np.unique(present).tolist():
             chosen = np.flatnonzero(present == layout)
@@ -54,7 +54,10 @@ class FolderSink:
             self._write(number, layout, lines if len(chosen) == end - start else lines.take(pa.array(chosen)))
 
     def _write(self, number: int, layout: int, lines: pa.LargeBinaryArray) -> None:
-        """Write a file, unless one with the same name exists from a delivery that a kill interrupted."""
+        """Write lines to a file, unless a file with the same name exists.
+
+        Such a file comes from an earlier delivery of the same lines, which was killed before the replay noted its end.
+        """
         first_line = self._layouts[layout].header
         suffix = "csv" if self._layouts[layout].format == "csv" else "jsonl"
         name = f"replay-{self._name}-{number:012}-{layout}.{suffix}"
@@ -69,13 +72,13 @@ class FolderSink:
 
 
 class TopicSink:
-    """Sink that sends JSON messages to a Kafka topic, all messages of a user to one partition.
+    """Sink that sends replayed events as JSON messages to a Kafka topic.
 
-    A line that is no event is sent as it is.
+    All messages of a user go to one partition. A line that is no event is sent unchanged.
 
     Raises:
-        UsageError: The topic does not exist, or librdkafka does not take the client properties.
-        KafkaError: The servers do not answer.
+        UsageError: The topic does not exist, or librdkafka (the Kafka client) does not accept the client properties.
+        KafkaError: The Kafka servers do not answer.
     """
 
     def __init__(self, settings: KafkaSettings, layouts: Sequence[Layout]) -> None:
@@ -86,13 +89,13 @@ class TopicSink:
         options: dict[str, Any] = {
             **_producer_options(settings),
             "bootstrap.servers": settings.bootstrap_servers,
-            # Write a message once, even if it is sent again after a broken connection.
+            # Let Kafka store each message once, even if the client sends it again after a broken connection.
             "enable.idempotence": True,
             "compression.type": "lz4",
             "linger.ms": 20,
             "queue.buffering.max.messages": _MAX_QUEUED_MESSAGES,
             "on_delivery": self._delivered,
-            # Silence librdkafka's own output, because `deliver` reports a failure in one line.
+            # Silence the output of librdkafka (the Kafka client), because `deliver` reports a failure in one line.
             "log_level": 0,
             "error_cb": lambda error: None,
         }
@@ -116,10 +119,10 @@ class TopicSink:
             )
 
     def deliver(self, day: Day, start: int, end: int, number: int) -> None:
-        """Send a message for each line, and wait until Kafka has taken all of them.
+        """Send a Kafka message for each line, and wait until Kafka has accepted all messages.
 
         Raises:
-            KafkaError: Kafka did not take a message.
+            KafkaError: Kafka did not accept a message.
         """
         layouts = day.layouts[start:end].tolist()
         for line, layout in zip(day.lines.slice(start, end - start).to_pylist(), layouts, strict=True):
@@ -140,15 +143,15 @@ class TopicSink:
 
 
 def message(line: bytes, layout: Layout) -> tuple[bytes, bytes | None]:
-    """Make a message from a line.
+    """Make a Kafka message from a line of an event file.
 
     Args:
         line: A line without its line end.
-        layout: The line's layout.
+        layout: The layout of the line (CSV with certain columns, or JSON).
 
     Returns:
-        The value and the key of the message. The value is the event as JSON, and the key is the user's id. For a line
-        that is no event, the value is the unchanged line, and there is no key.
+        The value and the key of the message. The value is the event as JSON, and the key is the user's id. If the line
+            is no event, the value is the unchanged line, and the key is None.
     """
     if layout.format == "json":
         user = re.search(rb'"user_id"\s*:\s*"?(\d+)', line)
@@ -165,9 +168,10 @@ def message(line: bytes, layout: Layout) -> tuple[bytes, bytes | None]:
 
 
 def _producer_options(settings: KafkaSettings) -> dict[str, str]:
-    """Read the Kafka client properties, and translate those that have other names in librdkafka than in Java clients.
+    """Read the file of Kafka client properties, and translate Java clients' names to those of librdkafka.
 
-    These are the SASL user and password, and the file of trusted certificates, which has to be a PEM file.
+    Two kinds of properties have other names in librdkafka. They are the SASL user and password, and the file of trusted
+    certificates. The file of trusted certificates has to be a PEM file.
     """
     if not settings.properties_file:
         return {}

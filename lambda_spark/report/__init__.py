@@ -1,4 +1,4 @@
 """Text that people see on the terminal, and files for programs.
 
-May import: everything but cli and replay. Only cli and jobs import it.
+This package may import everything but cli and replay. Only cli and jobs import this package.
 """

@@ -29,8 +29,8 @@ _IDENTITY = ["method", "protocol", "repeats", "slice", "queries", "targets"]
 def evaluation_tables(rows: pd.DataFrame) -> str:
     """Format the results as tables.
 
-    The first tables compare all methods on all targets, without and with repeats. The last one shows the recommender
-    by slice.
+    The first tables compare all methods on all targets, without and with repeats. The last table shows the recommender
+    on each slice of the targets.
 
     Args:
         rows: The rows that `evaluate` returns.
@@ -62,9 +62,9 @@ def evaluation_lines(rows: pd.DataFrame) -> Iterator[str]:
         rows: The rows that `evaluate` returns.
 
     Yields:
-        One JSON object per method, protocol, treatment of repeats and slice, with the counts and each metric. Its
-        `differences` maps some metrics to [difference from the recommender's value, low, high], where low and high are
-        the ends of the 95 % interval. It is filled only for the other methods, and only on all targets.
+        One JSON object per method, protocol, treatment of repeats and slice, with the counts and each metric. The key
+        `differences` maps some metrics to [difference from the recommender's value, low, high]. Here low and high are
+        the ends of the 95 % interval. `differences` is empty for the recommender itself and for single slices.
     """
     for identity, part in rows.groupby(_IDENTITY, sort=False):
         values = dict(zip(part["metric"], part["value"].round(6), strict=True))
@@ -77,7 +77,7 @@ def evaluation_lines(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def tuned_settings(tuning: Tuning) -> str:
-    """Format the chosen settings as a settings file, each with the evidence for it.
+    """Format the chosen settings as a settings file, with the measured evidence for each value.
 
     Args:
         tuning: The result of the search.

@@ -13,12 +13,12 @@ from lambda_spark.operations.restore import Undo
 from lambda_spark.text import table
 
 _SHOWN = 10
-"""Maximum number of file names that one list prints."""
+"""At most this many file names are printed per list."""
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def maintenance_lines(plan: Plan, *, dry_run: bool) -> list[str]:
-    """Describe what `maintain` did.
+    """Describe what `maintain` did or would do.
 
     Args:
         plan: What was done, or is planned.
@@ -85,7 +85,7 @@ def certificate_lines(certificate: Certificate, *, dry_run: bool) -> list[str]:
 
 
 def undo_lines(undo: Undo) -> list[str]:
-    """Describe what `restore` takes back."""
+    """Describe what `restore` undoes."""
     lines = [f"the lake goes back to {undo.moment:%Y-%m-%d %H:%M:%S} UTC:"]
     for name, (now, then) in undo.versions.items():
         rows_now, rows_then = undo.rows[name]

@@ -1,4 +1,4 @@
-"""The lines of the summary that `run` and its steps print."""
+"""The summary lines that the command `run` and its single jobs print."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lambda_spark.speed.update import SimilarityRun
 
 
 def account_lines(account: Account, what: str = "") -> list[str]:
-    """Describe what became of the lines read, and name the files that need attention.
+    """Describe how many of the lines read became events, repeats or rejects, and name files that need attention.
 
     Args:
-        account: How many lines were read, what became of them, and which files need attention.
-        what: Name of the source, printed first. If empty, the number of new files is printed there.
+        account: The counts of lines, and the files that need attention.
+        what: Name of the source, printed first. If empty, the number of new files is printed instead.
     """
     lines = [
         f"ingest: {what or f'{account.parts} new files'}, {account.lines:,} lines read = {account.events:,} events"
@@ -32,7 +32,7 @@ def account_lines(account: Account, what: str = "") -> list[str]:
 
 
 def trend_line(run: TrendRun) -> str:
-    """Describe how many buckets of the trend tables were recomputed, and why."""
+    """Describe how many time buckets of the trend tables were recomputed, and why."""
     buckets = "all buckets" if run.buckets is None else f"{run.buckets} buckets"
     return f"trends: {buckets} recomputed ({run.reason})"
 

@@ -1,4 +1,4 @@
-"""The result for a person: which demand rises and wanes, and what one user is recommended and why."""
+"""The result as text for a person: which products rise or wane, and what one user is recommended and why."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def user_result(lake: Lake, settings: Settings, user_id: int) -> str:
 
 
 def trend_result(trends: DataFrame, category_trends: DataFrame, settings: TrendSettings) -> str:
-    """Format the trends of the newest complete bucket, or of the newest bucket if none is complete.
+    """Format the trends of the newest complete time bucket, or of the newest bucket if no bucket is complete.
 
     Args:
         trends: Rows of `trends`.
@@ -133,7 +133,7 @@ def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> st
 
 
 def _list_of(lake: Lake, views: Views, settings: RecommendationSettings, user_id: int) -> list[Row]:
-    """Return the user's written list if it is up to date, else compute the list now."""
+    """Return the user's list from `recommendations` if this table is up to date. Otherwise compute the list now."""
     if is_up_to_date(lake, settings):
         written = lake[RECOMMENDATIONS].read().where(F.col("user_id") == user_id).orderBy("rank").collect()
         if written:

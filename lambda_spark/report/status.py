@@ -74,7 +74,7 @@ def prometheus_text(status: Status) -> str:
 
     A gauge without values is left out. Times are epoch seconds.
     """
-    # Import it here, because only a command with --prometheus needs it.
+    # Import the Prometheus client here, because only a command with --prometheus needs it.
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
     registry = CollectorRegistry()
@@ -152,11 +152,11 @@ def prometheus_text(status: Status) -> str:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file atomically, so that a reader finds the old or the new content and never a part of it.
+    """Write a file atomically, so that a reader finds either the whole old or the whole new content.
 
     Args:
         file: The file to write or replace.
-        text: Its new content.
+        text: The file's new content.
 
     Raises:
         OSError: The file cannot be written.
@@ -170,7 +170,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def _utc(moment: datetime) -> datetime:
-    """Return a time with its zone. A time from Spark has none and is UTC."""
+    """Return a time with its time zone. A time from Spark has no zone and is UTC."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -179,7 +179,7 @@ def _time(moment: datetime | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Format seconds like `3 h 5 min`, or as `none` when there are none."""
+    """Format a duration like `3 h 5 min`, or as `none` for 0 seconds."""
     minutes = int(seconds // 60)
     if minutes >= 60:
         return f"{minutes // 60:,} h {minutes % 60} min"

@@ -1,4 +1,5 @@
 """The serving layer, which joins the batch view and the speed view into recommendations.
 
-It reads the tables of the other layers, never their code. May import: storage and the ground modules.
+This package reads the tables of the other layers and never imports their code. It may import only storage and the
+ground modules.
 """

@@ -1,4 +1,4 @@
-"""The tables that serving reads, each pinned at one version."""
+"""The tables that the serving layer reads, each at one fixed version."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ INPUTS = (EVENTS, PRODUCTS, SIMILAR_ITEMS, TRENDS, DEMAND)
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The tables that a run reads, each pinned at one version."""
+    """The tables that one run of the serving job reads, each at one fixed version."""
 
     versions: dict[str, int]
-    """The pinned version of each table, by the table's name."""
+    """The version of each table that is read, by table name."""
     events: DataFrame
     products: DataFrame
     similar_items: DataFrame
     trends: DataFrame
-    """Rows of one time bucket, which begins at `bucket`."""
+    """Rows of `trends` from one time bucket, which begins at the moment `bucket`."""
     demand: DataFrame
-    """Rows of the newest DEMAND_BUCKETS buckets, with `age`: 0 for the newest bucket, 1 for the one before, etc."""
+    """Rows of `demand` from the newest DEMAND_BUCKETS time buckets.
+
+    The column `age` is 0 for the newest bucket, 1 for the bucket before, and so on.
+    """
     bucket_length: str
-    """The setting `trends.bucket`, as it is recorded with the trends, like `10080 minutes`."""
+    """Length of a time bucket, as recorded with the table `trends`, like `10080 minutes`."""
     bucket: Column
-    """First moment of the time bucket that the trends are from."""
+    """First moment of the time bucket that the rows of `trends` are from."""
     when: str
-    """A phrase for that bucket, like `in the week from 2019-11-04`."""
+    """A phrase for the time bucket of the trends, like `in the week from 2019-11-04`."""
     since: str
     """A phrase for the moment from which demand is counted, like `since 2019-09-23`."""
 
@@ -45,17 +48,17 @@ class Views:
 
     @property
     def version_columns(self) -> dict[str, int]:
-        """Return the versions as the columns of `recommendations`, like `events_version`."""
+        """Return the table versions under the column names of `recommendations`, like `events_version`."""
         return {f"{name}_version": self.versions[name] for name in ("events", "products", "similar_items", "trends")}
 
 
 def pin_views(lake: Lake, done: Commit | None = None) -> Views:
-    """Pin the tables of a lake.
+    """Choose the table versions that serving reads, and open the tables at these versions.
 
     Args:
         lake: The lake to read.
-        done: A commit by the job `recommend`. The tables are pinned at the versions that the job read for it. None
-            pins the newest versions.
+        done: A commit by the job `recommend`. The chosen versions are those that the job read for this commit. Without
+            a commit, the newest versions are chosen.
 
     Raises:
         LakeError: A job that must run before `recommend` has not run.
@@ -68,7 +71,7 @@ def pin_views(lake: Lake, done: Commit | None = None) -> Views:
             )
     note = done.note if done is not None else {}
     versions = note.get("versions") or lake.versions(*INPUTS)
-    # Fall back to the table's property, because the metadata of older commits has no bucket length.
+    # Fall back to the table property, because the metadata of older commits lacks the bucket length.
     bucket_length = note.get("bucket") or lake[TRENDS].properties().get("bucket", "")
 
     def read(table: Table) -> DataFrame:
@@ -95,10 +98,11 @@ def newest_views(
     demand: DataFrame,
     bucket_length: str,
 ) -> Views:
-    """Make the views from whole tables, by selecting the time buckets to serve.
+    """Select the time buckets to serve from whole tables.
 
-    `trends` keeps the newest complete bucket, or the newest one if none is complete. `demand` ends at the newest bucket
-    that has trends. Without any trends, the newest bucket of `demand` is used for both.
+    The rows of `trends` are those of the newest complete bucket. If no bucket is complete, they are those of the newest
+    bucket. The rows of `demand` end at the newest bucket that has trends. If there are no trends, the newest bucket of
+    `demand` takes the place of both buckets.
 
     Args:
         versions: The version of each table, by name.
@@ -107,7 +111,7 @@ def newest_views(
         similar_items: All rows of `similar_items`.
         trends: All rows of `trends`.
         demand: All rows of `demand`.
-        bucket_length: The setting `trends.bucket` as it is recorded, like `10080 minutes`; empty without trends.
+        bucket_length: Length of a time bucket, as recorded with `trends`, like `10080 minutes`; empty without trends.
     """
     start, newest = newest_buckets(trends)
     if newest is None:
@@ -117,8 +121,8 @@ def newest_views(
     oldest = None if newest is None else newest - (DEMAND_BUCKETS - 1) * length
     elapsed = F.unix_micros(F.lit(newest).cast("timestamp")) - F.unix_micros("bucket_start")
     age = F.floor(elapsed / F.lit(length // length.resolution)).cast("int")
-    # End demand at the newest bucket of the trends, because the job commits `demand` and `trends` one after the other.
-    # Between the two commits, or after a kill at that point, one table has a bucket that the other lacks.
+    # End demand at the newest bucket of the trends, because the job `trends` commits the tables one by one.
+    # If the job is between the two commits or was killed there, one table has a bucket that the other lacks.
     span = (F.lit(moment).cast("timestamp") for moment in (oldest, newest))
     recent = demand.where(F.col("bucket_start").between(*span))
     return Views(
@@ -136,14 +140,14 @@ def newest_views(
 
 
 def newest_buckets(trends: DataFrame) -> tuple[datetime | None, datetime | None]:
-    """Find the bucket that trends are served from, and the newest bucket.
+    """Find the time bucket whose trends are served, and the newest time bucket.
 
     Args:
         trends: Rows of `trends`.
 
     Returns:
-        The first moments of two buckets, both None without trends: of the newest complete bucket that has trends (or
-        of the newest bucket if none is complete), and of the newest bucket, complete or not.
+        The first moments of two buckets, both None if there are no trends. The first bucket is the newest complete
+        bucket, or the newest bucket if no bucket is complete. The second bucket is the newest bucket, complete or not.
     """
     newest = F.max("bucket_start")
     complete, any_trend = trends.agg(F.max(F.when(F.col("complete"), F.col("bucket_start"))), newest).collect()[0]
@@ -155,7 +159,7 @@ def bucket_words(start: datetime, length: str) -> str:
 
     Args:
         start: The first moment of the bucket.
-        length: The bucket's length as it is recorded with the trends, like `10080 minutes`.
+        length: The bucket's length, as recorded with the table `trends`, like `10080 minutes`.
 
     Returns:
         A phrase like `in the week from 2019-11-04`.

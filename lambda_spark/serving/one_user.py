@@ -1,7 +1,7 @@
-"""The list of one user, made within a short wait, with the rows that the serving job would make for this user.
+"""Makes the recommendations of one user quickly, with the same rows as the serving job would write for this user.
 
-Spark takes seconds to plan the query for all users. Here small queries fetch the rows that the profile needs, and
-Python ranks a few hundred candidates.
+The serving job uses one large query for all users, and Spark takes seconds to plan this query. This module is faster,
+because small queries fetch only the rows that the user's profile needs. Python then ranks a few hundred candidates.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from lambda_spark.settings import RecommendationSettings
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A product that may be in the list."""
+    """A product that may be in the user's list."""
 
     order: tuple[int, int, int]
-    """Sort key, the best first: the tier (see `Tier`), the position of a profile item, and the place within both."""
+    """Sort key, the best first: the tier (see `Tier`), a profile item's position, and the place within both."""
     product_id: int
     score: float | None = None
     because_of: Row | None = None
-    """The profile item that contributes most to the score."""
+    """The product of the user's profile that contributes most to the score."""
 
 
 def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> list[Row]:
-    """Make the list of one user, active or not. A user without interactions gets the products most in demand.
+    """Make the list of one user, even of an inactive one. A user without interactions gets the products most in demand.
 
     Args:
         views: The tables that serving reads.
@@ -59,7 +59,7 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> li
         UsageError: `recommendations.filter` is no condition on products.
     """
     with ThreadPoolExecutor(1) as background:
-        # Run this query beside the others, because a small query is mostly planning, which leaves the cores idle.
+        # Run this query in parallel with the next ones. Small queries mostly plan, which leaves cores idle.
         trending_rows = background.submit(copy_context().run, trending_products(views.trends).collect)
         touched = profiles(views.events.where(F.col("user_id") == user_id), settings).collect()
         items = sorted((row for row in touched if row.position is not None), key=lambda row: int(row.position))
@@ -109,7 +109,7 @@ def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> li
 
 
 def _similar(views: Views, items: list[Row]) -> list[Row]:
-    """Fetch the neighbours of the profile: product_id, similar_product_id, score."""
+    """Fetch the products similar to those of a profile: product_id, similar_product_id, score."""
     is_of_profile = F.col("product_id").isin([item.product_id for item in items])
     neighbours = views.similar_items.where((F.col("relation") == "viewed") & is_of_profile)
     return neighbours.select("product_id", "similar_product_id", "score").collect()
@@ -121,7 +121,7 @@ def _products(views: Views, settings: RecommendationSettings, product_ids: set[i
 
 
 def _product_rows(views: Views, settings: RecommendationSettings) -> DataFrame:
-    """Select product_id, category_code, brand, price, category, and eligible (whether it may be recommended)."""
+    """Select each product's id, category_code, brand, price, category, and eligible (whether lists may hold it)."""
     eligible = F.coalesce(is_eligible(views.products.sparkSession, settings), F.lit(False))
     return views.products.select(
         "product_id", "category_code", "brand", "price", category().alias("category"), eligible.alias("eligible")
@@ -129,7 +129,7 @@ def _product_rows(views: Views, settings: RecommendationSettings) -> DataFrame:
 
 
 def _most_in_demand(views: Views, settings: RecommendationSettings, categories: set[str]) -> dict[int, Row]:
-    """Fetch the products most in demand in the store and in some categories, the largest share first."""
+    """Fetch the products most in demand in the store and in the given categories, the largest share of demand first."""
     shares = in_demand(views.demand)
     eligible = _product_rows(views, settings).where("eligible").join(shares, on="product_id", how="inner")
     near = eligible.where(F.col("category").isin(sorted(categories)))
@@ -138,9 +138,9 @@ def _most_in_demand(views: Views, settings: RecommendationSettings, categories: 
 
 
 def _candidates(items: list[Row], similar: list[Row], settings: RecommendationSettings) -> dict[int, tuple[int, Row]]:
-    """Sum each product's points, and find its top contributor, the profile item that gives most of them.
+    """Sum each product's points, and find the profile item that gives the product most points.
 
-    Of items that give equal points, the latest is the top contributor.
+    Of profile items that give equal points, the latest wins.
     """
     points: Counter[int] = Counter()
     top_contributors: dict[int, tuple[int, Row]] = {}
@@ -152,7 +152,7 @@ def _candidates(items: list[Row], similar: list[Row], settings: RecommendationSe
         for product_id, similarity in itself + neighbours[item.product_id]:
             given = points_of_value(item.weight * similarity)
             points[product_id] += given
-            # Compare points without their last bits, because recommendations.py stores the position in these bits.
+            # Ignore the last bits of points, because recommendations.py stores the position in these bits.
             coarse = given >> POSITION_BITS
             if given > 0 and coarse > top_contributors.get(product_id, (-1, item))[0]:
                 top_contributors[product_id] = (coarse, item)
@@ -162,7 +162,7 @@ def _candidates(items: list[Row], similar: list[Row], settings: RecommendationSe
 def _scored(
     candidates: dict[int, tuple[int, Row]], trending: dict[int, Row], settings: RecommendationSettings
 ) -> list[_Entry]:
-    """Make entries of the candidates, the best score first."""
+    """Turn candidates into list entries, the best score first."""
     growths = {product_id: trending[product_id].growth if product_id in trending else 0.0 for product_id in candidates}
     scores = {
         product_id: score_of(points, growths[product_id], settings.trend_weight)
@@ -176,11 +176,11 @@ def _scored(
 
 
 def _fills(categories: list[str | None], products: list[Row]) -> list[_Entry]:
-    """Make the entries that fill up a short list, the best first. A product keeps only the best of its entries.
+    """Make the entries that fill up a short list, the best first. A product keeps only its best entry.
 
     Args:
-        categories: The category of each profile item, the latest item first; None for an item without one.
-        products: The products most in demand, the largest share first.
+        categories: The category of each profile item, the latest item first; None for an item without a category.
+        products: The products most in demand, the largest share of demand first.
     """
 
     def placed(rows: list[Row], tier: int, position: int = 0) -> Iterator[_Entry]:
@@ -200,7 +200,7 @@ def _fills(categories: list[str | None], products: list[Row]) -> list[_Entry]:
 def _limit_categories(
     entries: list[_Entry], products: dict[int, Row], settings: RecommendationSettings
 ) -> list[_Entry]:
-    """Keep the first `max_per_category` entries of each category, in the same order."""
+    """Keep the first `max_per_category` entries of each category, without changing the order of entries."""
     if not settings.max_per_category:
         return entries
     taken: Counter[str] = Counter()
@@ -214,7 +214,7 @@ def _limit_categories(
 
 
 def _reason(entry: _Entry, product: Row, trend: Row | None, views: Views) -> str:
-    """Say why a product is in the list, in the same words as recommendations.py."""
+    """Say why a product is in the list, in the words that recommendations.py uses too."""
     tier, _, _ = entry.order
     category = product.category_code or reasons.UNNAMED_CATEGORY
     place = reasons.IN_CATEGORY.format(category=category) if tier == Tier.NEAR else ""

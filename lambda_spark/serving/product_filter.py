@@ -16,8 +16,8 @@ from lambda_spark.storage.tables import PRODUCTS
 def predicate(spark: SparkSession, text: str) -> Column:
     """Turn a text like `price > 10 and brand is not null` into a condition.
 
-    The operator writes the filter, so it may be any expression whose result depends on the product alone. If the result
-    depended on anything else, the job `verify` could not recompute the lists.
+    The store's operator writes the text. Any expression is allowed whose result depends on the product alone. If the
+    result depended on anything else, the job `verify` could not recompute the lists.
 
     Args:
         spark: The session that parses the text.
@@ -27,17 +27,17 @@ def predicate(spark: SparkSession, text: str) -> Column:
         A boolean column over `products`.
 
     Raises:
-        UsageError: The text is no condition, names another column, has a subquery or a variable, or depends on the
-            clock, the user or chance.
+        UsageError: The text is no condition, or names a column that `products` lacks. Or it has a subquery or a
+            variable, or depends on the clock, the user or chance.
     """
     if "${" in text:
-        # Spark would replace `${…}` by the value of a variable, for example of an environment variable.
+        # Spark would replace `${…}` by the value of a variable, for example an environment variable.
         raise _refused("it may not refer to a variable (${…})")
     if re.search(r"['\"]\s*(now|today|tomorrow|yesterday)\s*(UTC\s*)?['\"]", text, re.IGNORECASE):
-        # Where a date or a time is needed, Spark would turn such a text into one that depends on the clock.
+        # Spark would turn a text like 'now' into the present time where a date or a time is needed.
         raise _refused("it may not name a moment of the clock; write a date like date '2019-11-01'")
     schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns)
-    # Do not derive this frame from `spark.range`, because the filter could then name its hidden column `id`.
+    # Do not use `spark.range` here, because the filter could then name the hidden column `id` of `spark.range`.
     no_products = spark.createDataFrame([], schema)
     try:
         condition = no_products.where(F.expr(text))._jdf.queryExecution().analyzed().condition()

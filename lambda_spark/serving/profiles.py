@@ -1,4 +1,7 @@
-"""Profiles: each user's latest distinct products, from which the user's list is made. Pure."""
+"""Profiles: each user's latest distinct products, from which the user's list is made.
+
+The functions here get tables as arguments. They neither read nor write the lake.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def interest_level(event_type: Column) -> Column:
         event_type: An event type, like `view`.
 
     Returns:
-        The position of the type in INTERACTION_WORDS, from 1 for the weakest; 0 for a type that is no interaction.
+        The position of the event type in INTERACTION_WORDS: 1 for the weakest interest, 0 for a type not in there.
     """
     level = F.lit(0)
     for number, name in enumerate(INTERACTION_WORDS, 1):
@@ -25,20 +28,20 @@ def interest_level(event_type: Column) -> Column:
 
 
 def profiles(events: DataFrame, settings: RecommendationSettings, *, active_since: Column | None = None) -> DataFrame:
-    """Make each user's profile, and add the products that the user bought but that are not in the profile.
+    """Make each user's profile, and add the bought products that the profile lacks.
 
     Args:
         events: Rows of `events`.
         settings: The length of a profile, and the weights of its items.
-        active_since: A date. Users without an interaction since then get no rows. None keeps all users.
+        active_since: A date. Users without an interaction on or after this date get no rows. None keeps all users.
 
     Returns:
         One row per user and product, partitioned by user.
         user_id;
-        position: place in the profile, 0 for the latest product; null outside the profile;
+        position: the product's place in the profile, 0 for the latest product; null outside the profile;
         product_id;
-        interest_level: the level of the strongest event type that this user and product have;
-        weight: the weight of that type times profile_decay to the power of the position; null outside the profile;
+        interest_level: the strongest interest that the user showed in the product, as `interest_level` ranks it;
+        weight: the event type's weight times profile_decay to the power of the position; null outside the profile;
         bought: whether the user purchased the product.
     """
     touched = (

@@ -1,6 +1,6 @@
-"""The words of the reasons in a list, written once for Spark columns and for Python values.
+"""The texts that tell a user why a product is recommended.
 
-A template is filled with Python values by `str.format`, and with Spark columns by `as_column`.
+Each text is a template. `str.format` fills a template with Python values, and `as_column` fills it with Spark columns.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 INTERACTION_WORDS = {"view": "viewed", "cart": "put into the cart", "purchase": "bought"}
-"""The word for each event type in a reason, from the weakest sign of interest to the strongest."""
+"""The verb that a reason uses for each event type, from the weakest sign of interest to the strongest."""
 
 BECAUSE = "because you {word} {product_id}"
 """Template for a product whose score comes from the user's profile. `word` is one of INTERACTION_WORDS."""
 RISING = "{rising}{place}: {previous} → {current} views {when}"
-"""Template for a product with a rising trend. `rising` is MORE_VIEWS or MORE_SHARE; `place` is IN_CATEGORY or empty."""
+"""Template for a product whose views rise. `rising` is MORE_VIEWS or MORE_SHARE, `place` is IN_CATEGORY or empty."""
 BECAUSE_AND_RISING = "{because}; {rising}"
-"""Template for a scored product with a rising trend, from a filled BECAUSE and a filled RISING."""
+"""Template for a rising product whose score comes from the profile: joins a filled BECAUSE and a filled RISING."""
 IN_DEMAND = "in demand{place}: {events} interactions {since}"
-"""Template for a product that fills up a list. `place` is IN_CATEGORY or empty."""
+"""Template for a product that fills up a short list. `place` is IN_CATEGORY or empty."""
 STILL_INTERESTED = "still interested?"
-"""Reason for a product of the user's own profile."""
+"""Reason for a product that the user's own profile holds."""
 
 MORE_VIEWS = "rising"
-"""Word for a rising trend of a product whose views grew."""
+"""Word for a rising product whose number of views grew."""
 MORE_SHARE = "rising in share"
-"""Word for a rising trend of a product whose views did not grow.
+"""Word for a rising product whose share of all views grew, but not its number of views.
 
 In a shrinking store a product can gain share while it loses views.
 """
 IN_CATEGORY = " in {category}, where you looked"
-"""Template for `place`, used for a product from a category of the user's profile."""
+"""Text for `place` in other templates, where the product fills up the list from a category of the user's profile."""
 UNNAMED_CATEGORY = "the category"
-"""Name of a category whose products have no category code."""
+"""Words for a category without a category code."""
 
 
 def as_column(template: str, **values: Column) -> Column:

@@ -1,8 +1,10 @@
-"""Each user's list with reasons, made from profiles and the catalogue. Pure.
+"""Makes each user's list of recommendations, with reasons, from the user's profile and the catalogue.
 
-Profiles are partitioned by user and everything else is broadcast, so Spark shuffles no rows once the profiles
-are made. Only numbers are aggregated per user and candidate, because Spark aggregates numbers in hash tables. Texts are
-joined to the finished lists, which are short.
+The functions here get tables as arguments. They neither read nor write the lake.
+
+Profiles are partitioned by user, and all other tables are broadcast. So Spark shuffles no rows after the profiles are
+made. Only numbers are aggregated per user and product, because Spark aggregates numbers fast, in hash tables. Texts are
+joined at the end, because the finished lists are short.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from lambda_spark.serving.catalogue import Catalogue
 from lambda_spark.settings import RecommendationSettings
 
 POINTS = 1_000_000_000
-"""Number of points in a score of 1. Scores are summed as whole points, so that the order of summing does not matter."""
+"""A score of 1 is this many points. Scores are summed as whole points, so that the order of summing has no effect."""
 MOST_POINTS = float(1 << 52)
 """Most points that one profile item gives to one product.
 
-This limit is needed because a similarity (a decayed lift) has no upper bound. The sum of 1,024 numbers up to the limit
-fits 64 bits.
+Points need a limit because a similarity (a decayed lift) has no upper bound. With this limit, the sum of the points of
+1,024 profile items fits 64 bits.
 """
 POSITION_BITS = 10
-"""Number of bits for a position in a profile. Points of profile items are compared without this many last bits."""
+"""Number of bits that hold a position in a profile. They replace the last bits of points when points are compared."""
 
 
 class Tier(IntEnum):
@@ -42,17 +44,17 @@ class Tier(IntEnum):
 
 
 _POSITIONS = 1 << POSITION_BITS
-"""Upper bound of the length of a profile. The last position stands for a product outside the profile."""
+"""Upper bound of a profile's length. The position `_POSITIONS - 1` marks a product outside the profile."""
 _INTEREST_LEVELS = 1 << 2
-"""Upper bound of the interest levels, of which there is one per event type."""
+"""Upper bound of an interest level. Each event type has one level."""
 _ENTRY = "struct<order: double, product_id: bigint, tier: int, top_contributor: bigint, own: boolean>"
-"""Type of a product in a list, as `_entry` makes it."""
+"""Spark type of the struct that `_entry` makes for a product in a list."""
 
 _Number = TypeVar("_Number", Column, float)
 
 
 def _unrounded_points(contribution: _Number) -> _Number:
-    """Convert a profile item's contribution to a product's score into points, not yet bounded or rounded.
+    """Convert into points what a profile item contributes to a product's score. The result is not yet rounded.
 
     Args:
         contribution: The weight of the profile item times the similarity, at least 0.
@@ -64,14 +66,14 @@ def _unrounded_points(contribution: _Number) -> _Number:
 
 
 def points_of_column(contribution: Column) -> Column:
-    """Turn contributions into whole points in Spark; see `_unrounded_points`. Null stays null."""
+    """Turn the contributions of profile items to scores into whole points, in Spark. Null stays null."""
     points = _unrounded_points(contribution)
-    # Do not use `round`, which converts through the text of a decimal. Do not use `least`, which ignores nulls.
+    # Do not use `round`, because Spark converts the number to text and back. Do not use `least`, which ignores nulls.
     return F.floor(F.when(points > MOST_POINTS, MOST_POINTS).otherwise(points))
 
 
 def points_of_value(contribution: float) -> int:
-    """Turn a contribution into whole points in Python, to the same number as `points_of_column`."""
+    """Turn a profile item's contribution to a score into whole points, in Python as `points_of_column` in Spark."""
     return math.floor(min(_unrounded_points(contribution), MOST_POINTS))
 
 
@@ -95,8 +97,8 @@ def recommend(
     """Make the lists of some users.
 
     Args:
-        profiles: The profiles of the users, as `profiles.profiles` returns them. A user whose row has nulls has no
-            profile and gets the products most in demand.
+        profiles: The users' profiles, as `profiles.profiles` returns them. A user without a profile has one row of
+            nulls and gets the products most in demand.
         catalogue: The facts about products.
         settings: What may be in a list.
         when: A phrase for the time bucket that the trends are from.
@@ -112,16 +114,16 @@ def recommend(
 
 
 def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Sum the points of each product that a user touched, or that is a neighbour of the user's profile.
+    """Sum the points of each product that a user touched, or that is similar to a product of the user's profile.
 
     Returns:
         user_id, product_id, points;
-        top_contributor: the profile item that gives most points, encoded by `_top_contributor`;
-        packed_flags: one number that encodes the position in the profile, the interest_level, and whether the product
-        is barred (may not be recommended); null where the user did not touch the product.
+        top_contributor: the profile item that gives most points, as the number that `_top_contributor` makes;
+        packed_flags: one number that encodes the product's position in the profile, its interest_level, and whether it
+        may not be recommended; null where the user did not touch the product.
     """
-    # Explode the candidates of profile items only. A bought product outside the profile gives no points to others, but
-    # its row must stay, because the row keeps the product out of the list.
+    # Explode the candidates of profile items only. A bought product outside the profile gives other products no points.
+    # The row of the bought product stays all the same, because the row keeps the product out of the list.
     candidate = F.explode_outer(F.when(F.col("weight").isNotNull(), F.col("candidates")))
     each = profiles.join(F.broadcast(catalogue.neighbours), on="product_id", how="left").select(
         "user_id",
@@ -150,15 +152,15 @@ def _candidates(profiles: DataFrame, catalogue: Catalogue, settings: Recommendat
 
 
 def _top_contributor(points: Column) -> Column:
-    """Encode an item's points and position as one number, which is greatest for the item that gives most points.
+    """Encode a profile item's points and position as one number. The item that gives most points has the greatest.
 
-    The last POSITION_BITS bits hold the position, counted down from _POSITIONS - 1. So the latest of equal items wins.
+    The last POSITION_BITS bits hold `_POSITIONS - 1` minus the position. So of items with equal points the latest wins.
     """
     return points.bitwiseAND(~(_POSITIONS - 1)).bitwiseOR(F.lit(_POSITIONS - 1) - F.col("position"))
 
 
 def _scored(candidates: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Add the column `score` to candidates; it is null where the candidate may not be in the list."""
+    """Add a score to each candidate product. The score is null where the product may not be in the list."""
     score = score_of(F.col("points"), F.coalesce("growth", F.lit(0.0)), settings.trend_weight)
     usable = ~_is_barred() & (F.col("points") > 0)
     scored = candidates.join(F.broadcast(catalogue.growths), on="product_id", how="left").withColumn(
@@ -180,9 +182,9 @@ def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
 
     Returns:
         user_id;
-        scored: the best products as `_entry` makes them, the best first;
-        barred: ids of touched products that may not be recommended;
-        profile: structs position, product_id, interest_level, barred, the latest item first.
+        scored: the best products, as structs that `_entry` makes, the best first;
+        barred: ids of products that the user touched and that may not be recommended;
+        profile: structs of position, product_id, interest_level and barred, the latest product first.
     """
     own = F.col("packed_flags").isNotNull() & F.lit(settings.repeat == "boost")
     entry = _entry(F.lit(int(Tier.SCORED)), F.col("product_id"), F.col("score"), F.col("top_contributor"), own)
@@ -191,8 +193,8 @@ def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
     item = F.struct(
         position.alias("position"), "product_id", interest_level.alias("interest_level"), _is_barred().alias("barred")
     )
-    # Make the structs before they are collected. Spark generates code for this select, but interprets expressions
-    # within collecting functions.
+    # Make the structs in this select, before they are collected. Spark compiles the expressions of a select, but slowly
+    # interprets those inside a collecting function.
     rows = scored.select(
         "user_id",
         F.when(F.col("score").isNotNull(), entry).alias("entry"),
@@ -213,7 +215,7 @@ def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
 
 
 def _entry(tier: Column, product_id: Column, score: Column, top_contributor: Column, own: Column) -> Column:
-    """Make the struct for a product in a list. The best product's struct sorts first."""
+    """Make the struct that stands for a product in a list. The struct of the best product sorts first."""
     return F.struct(
         (-score).alias("order"),
         product_id.alias("product_id"),
@@ -224,15 +226,15 @@ def _entry(tier: Column, product_id: Column, score: Column, top_contributor: Col
 
 
 def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Fill up the short lists, with more products than a list needs.
+    """Fill up short lists. Each gets more products than it needs, and `_ranked` cuts the surplus off.
 
     A user with a short list gets one row per profile item. Each row is joined to the products most in demand in the
     item's category. The rows are then grouped by user again.
 
     Returns:
-        One row per user and product that may be in the user's list: user_id, product_id, place (0 the best), tier,
-        score, because_of and interest_level (of the top contributor), own (whether the product is in the profile and
-        boosted).
+        One row per user and product that may be in the user's list: user_id, product_id, place (0 for the best), tier,
+        score, because_of (the profile item that gives most points), interest_level (of that item), own (whether the
+        profile holds the product and repeats are boosted).
     """
     is_short = F.size("scored") < settings.list_length
     unwanted = F.concat("barred", "scored.product_id")
@@ -276,7 +278,7 @@ def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSett
 
 
 def _fill(ids: Column, tier: Tier, settings: RecommendationSettings) -> Column:
-    """Make entries of products that fill up a list."""
+    """Turn product ids into list entries without a score, to fill up a list."""
     fills = ids if settings.max_per_category else F.slice(ids, 1, settings.list_length)
     null = F.lit(None)
     return F.transform(
@@ -286,7 +288,7 @@ def _fill(ids: Column, tier: Tier, settings: RecommendationSettings) -> Column:
 
 
 def _ranked(filled: DataFrame, catalogue: Catalogue, settings: RecommendationSettings) -> DataFrame:
-    """Keep the `list_length` best products of each user, with their rank."""
+    """Keep the `list_length` best products of each user, and add their ranks."""
     if not settings.max_per_category:
         return filled.withColumn("rank", F.col("place") + 1).where(F.col("rank") <= settings.list_length)
     within = _is_within(settings.max_per_category, F.asc("place"))
@@ -301,13 +303,13 @@ def _with_category_code(rows: DataFrame, catalogue: Catalogue) -> DataFrame:
 
 
 def _is_within(most: int, *order: Column) -> Column:
-    """Whether a product is among the user's first `most` of its category, or has no category."""
+    """Whether a product is among the user's first `most` products of its category, or has no category."""
     in_category = Window.partitionBy("user_id", "category_code").orderBy(*order)
     return F.col("category_code").isNull() | (F.row_number().over(in_category) <= most)
 
 
 def _with_reasons(ranked: DataFrame, when: str, since: str) -> DataFrame:
-    """Select the columns of a list, with the reason in words."""
+    """Select the columns of the recommendations, with the reason in words."""
     tier = F.col("tier")
     is_scored = tier == int(Tier.SCORED)
     is_rising = F.col("direction") == "rising"

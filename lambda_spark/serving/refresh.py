@@ -1,4 +1,4 @@
-"""The serving job: joins the batch view (trends, demand) and the speed view (similar_items) into recommendations."""
+"""The serving job. It joins the batch view (trends, demand) and the speed view (similar_items) into recommendations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RecommendationRun:
 
     versions_read: dict[str, int]
     written: int | None
-    """The version of `recommendations` that was written; None if nothing had changed."""
+    """The version of `recommendations` that the run wrote; None if the lists were up to date."""
 
 
 def update_recommendations(lake: Lake, settings: RecommendationSettings) -> RecommendationRun:
@@ -33,7 +33,7 @@ def update_recommendations(lake: Lake, settings: RecommendationSettings) -> Reco
 
     Args:
         lake: The lake to read and write.
-        settings: Who gets a list, and what may be in it.
+        settings: Which users get a list, and which products may be in a list.
 
     Raises:
         LakeError: A table that serving reads is missing.
@@ -58,7 +58,7 @@ def is_up_to_date(lake: Lake, settings: RecommendationSettings) -> bool:
 
 
 def for_active_users(views: Views, settings: RecommendationSettings) -> DataFrame:
-    """Make the list of every user with an interaction in the last `active_days`.
+    """Make the list of every user with an interaction in the last `active_days` days.
 
     Returns:
         The columns of `recommendations`.
@@ -71,7 +71,7 @@ def lists_for(users: DataFrame, views: Views, settings: RecommendationSettings) 
     """Make the lists of some users.
 
     Args:
-        users: Their profiles, as `profiles` returns them. A user whose row has nulls has no profile.
+        users: The users' profiles, as `profiles` returns them. A user without a profile has one row of nulls.
         views: The tables that serving reads.
         settings: What may be in a list.
 

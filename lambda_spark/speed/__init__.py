@@ -1,4 +1,4 @@
-"""The speed layer: item co-interaction, kept up to date in micro-batches.
+"""The speed layer: counts in micro-batches which products appear in the same basket.
 
-May import: storage and the ground modules.
+Modules of this package may import `lambda_spark.storage` and the modules directly in `lambda_spark`.
 """

@@ -1,4 +1,8 @@
-"""Baskets: the products of one visitor in one session on one UTC date. Pure functions of DataFrames."""
+"""Pure functions that group events into baskets.
+
+A `viewed` basket holds the products of one visitor in one session on one UTC date. A `bought` basket holds the products
+that one visitor bought on one UTC date.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,28 @@ from lambda_spark.event_format import INTERACTIONS
 BASKET = ["user_id", "user_session", "event_date", "relation"]
 """Columns that identify a basket.
 
-Keep `user_id` first: Spark sorts fastest if the first column has the most distinct values.
+`user_id` must stay first, because Spark sorts fastest if the first column has the most distinct values.
 """
 
 EVENT_COLUMNS = ["event_date", "event_time", "event_type", "product_id", "user_id", "user_session"]
-"""Columns of an event from which baskets are made."""
+"""Columns of `events` that are needed to make baskets."""
 
 VIEWED, BOUGHT = "viewed", "bought"
-"""The two values of `relation`."""
+"""The two values of the column `relation`, which says what kind of basket a row belongs to."""
 
 
 def basket_rows(events: DataFrame) -> DataFrame:
-    """Turn each interaction into one row per basket that it belongs to.
+    """Turn each interaction into one row per basket that the interaction belongs to.
 
-    A `viewed` basket holds all interactions of a session. A `bought` basket holds the purchases of a user on one date.
+    A `viewed` basket holds all interactions of a user's session on one date. A `bought` basket holds the purchases of a
+    user on one date. So a purchase belongs to two baskets.
 
     Args:
         events: The columns of EVENT_COLUMNS.
 
     Returns:
         event_date, relation, user_id, user_session, product_id and first_time (the time of the event). user_session is
-        `''` in `bought` baskets and where an event has no session. user_session is never null, because a join on
-        null finds nothing.
+        `''` in `bought` baskets and for events without a session. It is not null, because a join finds no nulls.
     """
     is_purchase = F.col("event_type") == "purchase"
     relations = F.when(is_purchase, F.array(F.lit(VIEWED), F.lit(BOUGHT))).otherwise(F.array(F.lit(VIEWED)))
@@ -53,14 +57,14 @@ def basket_rows(events: DataFrame) -> DataFrame:
 
 
 def basket_items(events: DataFrame) -> DataFrame:
-    """Find the distinct items of each basket.
+    """Find the distinct products of each basket.
 
     Args:
         events: The columns of EVENT_COLUMNS.
 
     Returns:
-        The columns of `basket_rows`, partitioned by date and user. first_time is the time of the item's first
-        event in the basket.
+        One row per basket and product, with the columns of `basket_rows`, partitioned by date and user. first_time is
+        the time of the product's first event in the basket.
     """
     return (
         basket_rows(events)

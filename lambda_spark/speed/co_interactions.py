@@ -1,6 +1,7 @@
-"""Co-interaction counts: what each basket adds to the co-occurrence matrix of items. Pure functions of DataFrames.
+"""Pure functions that count which products (items) appear in the same baskets.
 
-The stream and a full recompute both use these functions.
+Two items of a basket co-interact if they are close together in the basket. The counts form a matrix with one row per
+pair of items. The speed job and a full recomputation both use these functions.
 """
 
 from __future__ import annotations
@@ -11,30 +12,31 @@ from pyspark.sql import functions as F
 from lambda_spark.speed.baskets import BASKET
 
 STRENGTH_UNITS = 60
-"""The strength of a pair of items is counted in units of 1/60.
+"""Number of units in a strength of 1. The strength of a pair of items is stored in units of 1/60.
 
-So a strength of 1/steps is a whole number for 1 to 6 steps, and sums of whole numbers are exact in any order.
+For 1 to 6 steps between two items, their strength of 1/steps is then a whole number of units. Sums of whole numbers are
+exact in any order.
 """
 
 PAIR = ["event_date", "relation", "item_a", "item_b"]
-"""Columns that identify a row of the co-occurrence matrix."""
+"""Columns that identify a pair of items, per date and kind of basket (`relation`)."""
 
 
 def contributions(items: DataFrame, *, window: int) -> DataFrame:
-    """Count the co-interactions of items in some baskets.
+    """Count the pairs of items that co-interact in the given baskets.
 
-    The items of a basket are ordered by first_time, then product_id. Two items co-interact if they lie at most `window`
-    steps apart. Their strength in that basket is 1/steps.
+    The items of a basket are ordered by first_time, then product_id. Two items co-interact if they are at most `window`
+    steps apart in this order. Their strength in the basket is 1/steps.
 
     Args:
-        items: The columns of BASKET, product_id, first_time and `weight`. The weight is 1 for baskets to add, and -1
-            for baskets that have been counted and are to be subtracted.
-        window: The most steps between two items, 1 to 6.
+        items: One row per item of a basket: the columns of BASKET, product_id, first_time and `weight`. The weight is 1
+            to add a basket to the counts, and -1 to subtract a basket that was counted before.
+        window: Largest number of steps between two items that co-interact, 1 to 6.
 
     Returns:
-        event_date, relation, item_a, item_b (at least item_a), baskets and strength (in units of 1/60). The row of
-        item_a = item_b = i counts the baskets of item i, and item_a = item_b = 0 counts all baskets, both with strength
-        0. Rows whose baskets and strength add up to 0 are left out.
+        event_date, relation, item_a, item_b (at least item_a), baskets and strength (in units of 1/60). A row with
+        item_a = item_b = i counts the baskets with item i. A row with item_a = item_b = 0 counts all baskets. Both have
+        strength 0. Rows in which baskets and strength both add up to 0 are left out.
     """
     basket = Window.partitionBy(*BASKET, "weight").orderBy("first_time", "product_id")
     item = F.col("product_id")
@@ -71,11 +73,11 @@ def _count(item_a: Column, item_b: Column, strength: int) -> Column:
 
 
 def all_contributions(items: DataFrame, *, window: int) -> DataFrame:
-    """Count the co-interactions of baskets that have not been counted before.
+    """Count the pairs of items that co-interact in baskets that were not counted before.
 
     Args:
-        items: The columns of BASKET, product_id and first_time.
-        window: The most steps between two items, 1 to 6.
+        items: One row per item of a basket: the columns of BASKET, product_id and first_time.
+        window: Largest number of steps between two items that co-interact, 1 to 6.
 
     Returns:
         The columns of `contributions`.
@@ -84,20 +86,20 @@ def all_contributions(items: DataFrame, *, window: int) -> DataFrame:
 
 
 def withdrawn_contributions(items: DataFrame, *, window: int) -> DataFrame:
-    """Count the co-interactions of baskets that are deleted, with negative signs.
+    """Return negative counts that remove deleted baskets from the table `co_interactions`.
 
     Args:
-        items: The columns of BASKET, product_id and first_time.
-        window: The most steps between two items, 1 to 6.
+        items: One row per item of a deleted basket: the columns of BASKET, product_id and first_time.
+        window: Largest number of steps between two items that co-interact, 1 to 6.
 
     Returns:
-        The columns of `contributions`. Added to the matrix, these rows remove the baskets from it.
+        The columns of `contributions`. Appending these rows to the table removes the baskets from its sums.
     """
     return contributions(items.withColumn("weight", F.lit(-1).cast("bigint")), window=window)
 
 
 def total_counts(counts: DataFrame) -> DataFrame:
-    """Add up the rows of the `co_interactions` table that agree in the columns of PAIR.
+    """Add up the rows of the table `co_interactions` per date, relation and pair of items.
 
     Returns:
         The columns of PAIR, baskets and strength. Rows in which baskets and strength are both 0 are left out.
@@ -110,18 +112,19 @@ def total_counts(counts: DataFrame) -> DataFrame:
 
 
 def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -> DataFrame:
-    """Put the known and the new items of the same baskets side by side.
+    """Compare the stored and the new items of the same baskets.
+
+    If an item of a basket has several rows, its smallest first_time counts.
 
     Args:
-        known: Stored items: the columns of BASKET, product_id and first_time. If an item has several rows, its
-            smallest first_time counts.
-        new: New items, with the same columns and the same rule.
-        by_date: Whether to partition the rows by date only, not by date and user. They can then be written as one file
-            per date without another exchange.
+        known: Stored items: the columns of BASKET, product_id and first_time.
+        new: New items, with the same columns.
+        by_date: Whether to partition the result by date only, instead of by date and user. Spark can then write one
+            file per date without another exchange.
 
     Returns:
-        One row per item: the columns of BASKET, product_id, known_time and new_time. known_time is null where the item
-        is not in `known`, and new_time where it is not in `new`.
+        One row per item of a basket: the columns of BASKET, product_id, known_time and new_time. These are the
+        first_time of the item in `known` and in `new`. Each is null if the item is missing there.
     """
     missing = F.lit(None).cast("timestamp")
     sides = known.select(
@@ -135,11 +138,13 @@ def basket_changes(known: DataFrame, new: DataFrame, *, by_date: bool = False) -
 
 
 def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
-    """Compute how new items change the counts: contributions(known ∪ new) - contributions(known).
+    """Compute how new items of baskets change the counts of co-interacting items.
+
+    The formula is contributions(known ∪ new) - contributions(known).
 
     Args:
         changes: The rows of `basket_changes`.
-        window: The most steps between two items, 1 to 6.
+        window: Largest number of steps between two items that co-interact, 1 to 6.
 
     Returns:
         The columns of `contributions`.
@@ -155,7 +160,7 @@ def changed_contributions(changes: DataFrame, *, window: int) -> DataFrame:
 
 
 def new_items(changes: DataFrame) -> DataFrame:
-    """Keep the items to store: those that are not known, or known only with a later time.
+    """Return the new items that must be stored: items not stored yet, or stored with a later first_time.
 
     Args:
         changes: The rows of `basket_changes`.
@@ -168,7 +173,7 @@ def new_items(changes: DataFrame) -> DataFrame:
 
 
 def known_items(baskets: DataFrame) -> DataFrame:
-    """Reduce the rows of the `baskets` table to one per item, with its smallest first_time.
+    """Reduce the rows of the table `baskets` to one row per basket and item, with the smallest first_time.
 
     Returns:
         The columns of BASKET, product_id and first_time.
@@ -177,7 +182,9 @@ def known_items(baskets: DataFrame) -> DataFrame:
 
 
 def compacted_baskets(baskets: DataFrame) -> DataFrame:
-    """Reduce the rows of the `baskets` table to one per item, with the newest batch_id of its rows.
+    """Reduce the rows of the table `baskets` to one row per basket and item, to make the table smaller.
+
+    Each row keeps the smallest first_time and the newest batch_id of the rows that it replaces.
 
     Returns:
         The columns of the `baskets` table.
@@ -188,10 +195,12 @@ def compacted_baskets(baskets: DataFrame) -> DataFrame:
 
 
 def compacted_counts(counts: DataFrame) -> DataFrame:
-    """Add up the rows of the `co_interactions` table as `total_counts` does, with the newest batch_id of each date.
+    """Add up the rows of the table `co_interactions` like `total_counts`, to make the table smaller.
+
+    Each row gets the newest batch_id of its date.
 
     Returns:
-        The columns of the `co_interactions` table. Rows in which baskets and strength are both 0 are left out.
+        The columns of the table `co_interactions`. Rows in which baskets and strength are both 0 are left out.
     """
     newest = counts.groupBy("event_date").agg(F.max("batch_id").alias("batch_id"))
     return total_counts(counts).join(F.broadcast(newest), on="event_date", how="inner")

@@ -1,4 +1,7 @@
-"""Similarity of products: scores from co-occurrence counts, and the best neighbours of a product. Pure functions."""
+"""Pure functions that score the similarity of products and find the most similar products of each product.
+
+The scores are computed from the counts of baskets in which two products appear close together (co-interact).
+"""
 
 from __future__ import annotations
 
@@ -11,55 +14,58 @@ from lambda_spark.settings import Measure, SimilaritySettings
 from lambda_spark.speed.co_interactions import STRENGTH_UNITS
 
 WEIGHT_ONE = 2**20
-"""Weight of counts of the newest date. Weights are integers, because sums of integers do not depend on the order."""
+"""Weight of the counts of the newest date. Older dates have smaller weights.
+
+Weights are integers, because a sum of integers does not depend on the order of addition.
+"""
 
 
 def date_weight(event_date: Column, newest: date | None, half_life_days: float) -> Column:
-    """Return the weight of a date's counts, which halves with every half-life.
+    """Return the weight of the counts of a date. The weight halves with every half-life.
 
-    The formula is round(2²⁰ · 2^(-age / half_life)), with the age in days before the newest date.
+    The formula is round(2²⁰ · 2^(-age / half_life)). The age is the number of days from the date to the newest date.
 
     Args:
-        event_date: The date.
-        newest: The newest date of all counts; may be None where there are no counts.
-        half_life_days: The half-life in days; 0 gives all dates the same weight.
+        event_date: The date of the counts.
+        newest: The newest date that has counts. None only if no date has counts.
+        half_life_days: The half-life in days. With 0, all dates have the same weight.
 
     Returns:
         An integer from 0 to 2²⁰ (WEIGHT_ONE).
 
     Source:
-        The project's own definition: exponential decay in integers.
+        This project's own definition of exponential decay in integers.
     """
     if half_life_days == 0:
         return F.lit(WEIGHT_ONE).cast("bigint")
     age = F.date_diff(F.lit(newest), event_date)
     weight = F.lit(float(WEIGHT_ONE)) * F.pow(F.lit(2.0), -age / F.lit(float(half_life_days)))
-    # Do not use Spark's `round`, because it converts the number to the text of a decimal, which is slow.
+    # Do not use Spark's `round`. It is slow, because it converts the number to the text of a decimal.
     return F.floor(weight + F.lit(0.5))
 
 
 def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both: Column) -> Column:
     """Return how similar product j is to product i.
 
-    All counts are decayed integers: each date's count is multiplied by the weight of the date. The letters are
-    the arguments, but c is in baskets here:
+    All counts are integers, summed over dates after the count of each date was multiplied by the weight of the date.
+    The formulas use the names of the arguments. In the formulas, c is in whole baskets instead of 1/60:
 
     - confidence: c/n_i, in [0, 1], the share of i's baskets that lead to j.
     - cosine: c/√(n_i·n_j), in [0, 1].
     - jaccard: c/(n_i + n_j - c), in [0, 1].
-    - lift: n·c/(n_i·n_j), at least 0, and 1 at independence.
-    - llr: Dunning's G² of the numbers of baskets, at least 0, and exactly 0 where the pair is not above chance.
+    - lift: n·c/(n_i·n_j), at least 0, and 1 if i and j are independent.
+    - llr: Dunning's G² of the numbers of baskets, at least 0. It is 0 if the pair is no more frequent than by chance.
 
     Args:
-        measure: The name of the formula.
-        c: Strength of the pair, in 1/60 of a basket.
-        n_i: Baskets with i.
-        n_j: Baskets with j.
-        n: All baskets.
-        both: Baskets in which i and j co-interact.
+        measure: Name of the formula, such as `cosine`.
+        c: Strength of the pair, in units of 1/60 of a basket. A basket adds more if i and j are closer together in it.
+        n_i: Number of baskets with i.
+        n_j: Number of baskets with j.
+        n: Number of all baskets.
+        both: Number of baskets in which i and j co-interact.
 
     Returns:
-        The score of the measure.
+        The similarity score.
 
     Source:
         confidence: Agrawal et al., SIGMOD 1993. llr: Dunning, Computational Linguistics 19, 1993.
@@ -77,7 +83,11 @@ def score(measure: Measure, c: Column, n_i: Column, n_j: Column, n: Column, both
 
 
 def _log_likelihood_ratio(both: Column, n_i: Column, n_j: Column, n: Column) -> Column:
-    """Return G² = 2·Σ k·ln(k·total / (row·column)), where k are the baskets with both, only i, only j and neither."""
+    """Return G² = 2·Σ k·ln(k·total / (row·column)), a measure of how much products i and j depend on each other.
+
+    The sum is over four numbers k: the baskets with both products, with only i, with only j, and with neither. The four
+    numbers form a table. `row` and `column` are the sums of a number's row and column.
+    """
     one = F.lit(float(WEIGHT_ONE))
     k11, k12, k21 = both / one, (n_i - both) / one, (n_j - both) / one
     k22 = F.greatest(F.lit(0.0), (n - n_i - n_j + both) / one)
@@ -101,11 +111,11 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
 
     Args:
         co_interactions: Rows of the `co_interactions` table.
-        settings: The measure, the half-life, the smallest number of baskets, and the number of neighbours to keep.
-        newest: The newest date in `co_interactions`; None where it has no rows.
+        settings: The settings of similarity.
+        newest: The newest date in `co_interactions`. None if `co_interactions` has no rows.
 
     Returns:
-        The columns of the `similar_items` table. Every score is above 0, because a pair that scores 0 is no neighbour.
+        The columns of the `similar_items` table. Pairs with score 0 are left out, because they are not similar.
     """
     weight = date_weight(F.col("event_date"), newest, settings.half_life_days)
     totals = (

@@ -1,9 +1,10 @@
 """The speed job: a streaming query over `events` that keeps the tables of the speed layer up to date.
 
-The tables are `baskets`, `co_interactions` and `similar_items`. A micro-batch reads only the dates of its
-events, and only appends. A micro-batch that is run again after a crash reads the same rows as before, because it leaves
-out the rows that it wrote itself. The lake skips appends that were already made. So every event counts once, however
-often the job is killed.
+The tables are `baskets`, `co_interactions` and `similar_items`. A micro-batch reads stored baskets only on the dates of
+its events. It appends rows to `baskets` and `co_interactions`, and changes no stored rows.
+
+Every event counts once, however often the job is killed. A micro-batch that runs again after a crash ignores the rows
+that it wrote before the crash, so it computes the same result. The lake skips appends that were already made.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from lambda_spark.storage.tables import BASKETS, CO_INTERACTIONS, EVENTS, SIMILA
 logger = logging.getLogger(__name__)
 
 _FEW_ITEMS = 50_000
-"""Up to this number, basket items are few enough to broadcast, or to keep in one partition."""
+"""Largest number of basket items that the job broadcasts or keeps in one partition."""
 _BYTES_PER_ITEM = 128
-"""Approximate shuffle bytes per basket item, from which the shuffle partitions of a micro-batch are set."""
+"""Approximate bytes that Spark shuffles per basket item. They decide the number of shuffle partitions."""
 REBUILD = "run `similarity --rebuild`, which counts all events again"
-"""Advice for the end of an error message: how to compute the tables of the speed layer again."""
+"""Advice at the end of error messages. It tells the user how to compute the tables of the speed layer again."""
 
 
 @dataclass(slots=True)
@@ -57,36 +58,37 @@ class SimilarityRun:
 
     micro_batches: int = 0
     seconds: list[float] = field(default_factory=list)
-    """Duration of each micro-batch."""
+    """Duration of each micro-batch in seconds."""
     refreshed: str = ""
-    """Why `similar_items` was renewed; empty where it was not."""
+    """Why the table `similar_items` was computed again. Empty if it was not."""
 
 
 def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str = AVAILABLE_NOW) -> SimilarityRun:
-    """Count all new events, then renew `similar_items` if it was computed from an older version of the counts.
+    """Count the new events, then compute `similar_items` again if its counts or settings have changed.
 
     Args:
         lake: The lake.
         settings: The settings of similarity.
-        trigger: `available-now` to stop after the events that exist now, or an interval to stay up.
+        trigger: `available-now` to stop after the events that exist now, or an interval like `10 seconds` to keep
+            running.
 
     Returns:
-        A summary: the micro-batches, and why `similar_items` was renewed.
+        A summary of the micro-batches, with the reason why `similar_items` was computed again.
 
     Raises:
-        UsageError: The window is not the one that the tables were computed with.
-        CheckpointError: The checkpoint is lost or belongs to other tables, the tables do not belong together, or
-            `events` is older than the version that was counted.
+        UsageError: The setting `similarity.window` differs from the value that the tables were computed with.
+        CheckpointError: The checkpoint is lost or belongs to other tables. Or `baskets` and `co_interactions` were
+            written by different streams. Or `events` is older than the version that this job has counted.
     """
     _create_tables(lake, settings)
     checkpoint = _checked_checkpoint(lake, settings)
     run = SimilarityRun()
-    # If `similar_items` does not exist yet, renew it at the first idle moment, because `recommend` waits for it.
+    # If `similar_items` does not exist yet, compute it when the stream is first idle, because `recommend` needs it.
     refreshed_at = time.monotonic() if lake[SIMILAR_ITEMS].exists() else -math.inf
 
     def process(batch: DataFrame, batch_id: int) -> None:
         started = time.monotonic()
-        # Lock both tables for the whole micro-batch, because the items that it reads must not change until it appends.
+        # Lock both tables for the whole micro-batch. No other job may change them between its reads and its appends.
         with lake.locks.tables(BASKETS.name, CO_INTERACTIONS.name):
             count = process_micro_batch(lake, checkpoint, settings.window, batch, batch_id)
         run.micro_batches += 1
@@ -97,8 +99,8 @@ def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str 
 
     def idle() -> None:
         nonlocal refreshed_at
-        # Do not renew `similar_items` in the middle of an available-now run. The run renews it at its end, and an
-        # earlier renewal would only take cores from the micro-batches.
+        # Do not compute `similar_items` in the middle of an available-now run. Such a run computes the table at its
+        # end, and an earlier computation would only take cores from the micro-batches.
         if stays_up and time.monotonic() - refreshed_at > settings.refresh_interval.total_seconds():
             refreshed_at = time.monotonic()
             refresh_similar_items(lake, settings)
@@ -108,8 +110,8 @@ def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str 
         .stream(max_bytes=size_in_bytes(settings.max_bytes_per_batch, "similarity.max_bytes_per_batch"))
         .select(*EVENT_COLUMNS)
     )
-    # Skip the stream if it has already read all of `events`. After a compaction or a deletion, the stream would
-    # otherwise run a micro-batch without rows, and make commits for it.
+    # Do not start the stream if it has already read all of `events`. After a compaction of `events` or a deletion, it
+    # would otherwise run a micro-batch without rows and commit it.
     if stays_up or not is_at_head(lake, checkpoint, EVENTS):
         run_stream(events, checkpoint, process, trigger=trigger, idle=idle)
     run.refreshed = refresh_similar_items(lake, settings)
@@ -117,11 +119,14 @@ def update_similarity(lake: Lake, settings: SimilaritySettings, *, trigger: str 
 
 
 def _create_tables(lake: Lake, settings: SimilaritySettings) -> None:
-    """Create `co_interactions` and `baskets` with one application id, even if an earlier run was killed in between."""
+    """Create `co_interactions` and `baskets` with the same application id.
+
+    If an earlier run was killed after creating only `co_interactions`, `baskets` gets the id of that table.
+    """
     if lake[CO_INTERACTIONS].exists() and lake[BASKETS].exists():
         return
-    # Wait for a running `forget`, which holds the lock of `events`. `forget` waits for this job only if the tables of
-    # this job exist.
+    # Take the lock of `events` to wait for a running `forget` job, which holds this lock. `forget` waits for this job
+    # only if this job's tables exist.
     with lake.locks.table(EVENTS.name):
         properties = _new_properties(settings)
         is_half_made = lake[CO_INTERACTIONS].exists() and not lake[BASKETS].exists()
@@ -136,14 +141,14 @@ def process_micro_batch(lake: Lake, checkpoint: Checkpoint, window: int, batch: 
     Args:
         lake: The lake.
         checkpoint: The checkpoint of the stream.
-        window: The most steps between two items that co-interact.
+        window: Largest number of steps between two items that co-interact.
         batch: The events of the micro-batch.
         batch_id: The number of the micro-batch.
 
     Returns:
         The number of interactions in the micro-batch.
     """
-    # Use the micro-batch's own session, so that its shuffle partitions fit its size, not that of the whole history.
+    # Use the Spark session of the micro-batch, because its number of shuffle partitions must fit the micro-batch.
     lake = lake.in_session(batch.sparkSession)
     fit_partitions(lake.spark, 0)
     new = basket_rows(batch).persist(StorageLevel.MEMORY_AND_DISK)
@@ -154,8 +159,8 @@ def process_micro_batch(lake: Lake, checkpoint: Checkpoint, window: int, batch: 
     items = {row.event_date: row.items for row in counts_by_date}
     fit_partitions(lake.spark, sum(items.values()) * _BYTES_PER_ITEM)
     by_date = _is_balanced_by_date(items, lake.spark)
-    # Let Delta gather the rows of each date before it writes, if they are spread over many partitions. Each partition
-    # would otherwise become a small file, which makes every later read and commit of the tables slower.
+    # If the rows of a date are spread over many partitions, let Delta gather them before it writes. Otherwise each
+    # partition would become a small file, and small files slow down every later read and commit.
     lake.spark.conf.set("spark.databricks.delta.optimizeWrite.enabled", not by_date)
     changes = basket_changes(_known_items_of(lake, new, items, batch_id), new, by_date=by_date).persist(
         StorageLevel.MEMORY_AND_DISK
@@ -182,17 +187,22 @@ def process_micro_batch(lake: Lake, checkpoint: Checkpoint, window: int, batch: 
 
 
 def _known_items_of(lake: Lake, new: DataFrame, items: Mapping[date, int], batch_id: int) -> DataFrame:
-    """Read the items that were stored before this micro-batch, in the baskets that it touches."""
-    # Read a fixed version, because the append of this micro-batch would otherwise invalidate the cached plan.
+    """Read the stored items of the baskets to which this micro-batch adds items.
+
+    Items that this micro-batch itself stored before a crash are left out.
+    """
+    # Read a fixed version of `baskets`. Otherwise, appending to `baskets` would invalidate the cached DataFrames.
     stored = lake[BASKETS].read(lake[BASKETS].version()).where(F.col("batch_id") != batch_id)
     small_dates = smallest_dates_up_to(items, _FEW_ITEMS)
     is_small = F.col("event_date").isin(small_dates)
-    # Late events are few per date but touch many dates. Broadcast them, so that stored data is not shuffled.
+    # Late events are spread over many dates, with few on each date. Broadcast their baskets, so that Spark does not
+    # shuffle the stored items of these dates.
     baskets_on_small = F.broadcast(new.where(is_small).select(*BASKET))
     known = stored.where(is_small).join(baskets_on_small, on=BASKET, how="left_semi")
     is_large = F.col("event_date").isin(items.keys() - small_dates)
     stored_on_large = stored.where(is_large)
-    # Check for any stored row first. Most dates of a backlog have none, and the check is cheaper than the join.
+    # First check whether any items are stored for the other dates. The check is cheaper than the join, and a backlog of
+    # events rarely has stored items for its dates.
     if len(small_dates) < len(items) and not stored_on_large.isEmpty():
         baskets_on_large = new.where(is_large).select(*BASKET).distinct()
         known = known.union(stored_on_large.join(baskets_on_large, on=BASKET, how="left_semi"))
@@ -200,16 +210,19 @@ def _known_items_of(lake: Lake, new: DataFrame, items: Mapping[date, int], batch
 
 
 def _is_balanced_by_date(items: Mapping[date, int], spark: SparkSession) -> bool:
-    """Whether partitions by date are balanced: no date exceeds both _FEW_ITEMS and half of a core's share."""
+    """Whether Spark can partition the items by date without one date keeping a core busy for too long.
+
+    Each date may have at most _FEW_ITEMS items, or half of the average number of items per core if that is more.
+    """
     share = sum(items.values()) // (2 * spark.sparkContext.defaultParallelism)
     return max(items.values(), default=0) <= max(_FEW_ITEMS, share)
 
 
 def refresh_similar_items(lake: Lake, settings: SimilaritySettings) -> str:
-    """Renew `similar_items` if it was computed from other counts or with other settings.
+    """Compute `similar_items` again if its stored rows come from other counts or other settings.
 
     Returns:
-        The reason, or an empty text where nothing was renewed.
+        The reason for computing the table again, or an empty text if it was not computed.
     """
     with lake.locks.reader(), lake.locks.table(SIMILAR_ITEMS.name):
         return _refresh_similar_items(lake, settings)
@@ -260,7 +273,7 @@ def _checked_checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:
 
 
 def check_halves(lake: Lake, application: str) -> None:
-    """Check that `baskets` and `co_interactions` were written by the same stream.
+    """Check that the same stream has written `baskets` and `co_interactions`.
 
     Args:
         lake: The lake.
@@ -278,7 +291,8 @@ def check_halves(lake: Lake, application: str) -> None:
 def start_over(lake: Lake, settings: SimilaritySettings) -> None:
     """Delete all rows of `baskets` and `co_interactions`, and give both a new application id.
 
-    If this is interrupted between the two tables, their ids differ, and the next run refuses them.
+    If this function is interrupted between the two tables, their ids differ. The next run of the job then stops with an
+    error.
     """
     _create_tables(lake, settings)
     properties = _new_properties(settings)

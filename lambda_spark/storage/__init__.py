@@ -1,4 +1,4 @@
-"""How and where the lake's tables are kept: Delta tables, their logs, locks, checkpoints and streams.
+"""Storage of the lake: its Delta tables, their logs, and the locks, checkpoints and streams of the jobs.
 
-May import: the ground modules.
+Of the rest of the project, modules of this package may import only the modules directly in `lambda_spark`.
 """

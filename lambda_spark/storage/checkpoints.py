@@ -1,7 +1,7 @@
-"""The checkpoints of streams.
+"""Finds and checks the checkpoint of a stream, which is the folder where Spark keeps the stream's progress.
 
-Each stream has an application id, which is recorded as a property of the tables that the stream writes and is the name
-of its checkpoint's folder. So a checkpoint cannot be used with the tables of another stream.
+Each stream has a random application id. The tables that the stream writes have this id as a property, and the folder of
+the checkpoint has this id as its name. So a stream cannot use the checkpoint of another stream by mistake.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import Table
 
 APPLICATION = "application"
-"""Table property with the application id of the stream that writes the table."""
+"""Name of the table property that holds the application id of the stream that writes the table."""
 PLANNED_AT = "planned_at"
-"""Entry of a commit's note: when Spark planned the micro-batch. Another checkpoint would have another time."""
+"""Name of the entry in a commit's metadata with the time at which Spark planned the micro-batch.
+
+If the checkpoint has another time for the same micro-batch, it is not the checkpoint that the table was written with.
+"""
 PLANNED = "offsets"
-"""Folder in a checkpoint to which Spark writes a micro-batch's end offset before the micro-batch begins."""
+"""Subfolder of a checkpoint. Spark writes the end offset of each micro-batch here before the micro-batch begins."""
 FILES = "sources/0"
-"""Folder in a checkpoint in which a stream that reads files lists the files that it has found."""
+"""Subfolder of a checkpoint. A stream that reads files lists here which files it has found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,38 +38,39 @@ class Checkpoint:
     job: str
     """Name of the stream."""
     application: str
-    """Application id, which each commit of the stream has in its note."""
+    """Application id of the stream. The stream stores this id in the metadata of each of its commits."""
     location: str
-    """Folder of the checkpoint, a path or a URI."""
+    """Folder of the checkpoint, as a path or a URI."""
 
 
 def new_application() -> str:
-    """Make a new application id."""
+    """Make a random application id for a new stream."""
     return uuid.uuid4().hex
 
 
 def open_checkpoint(
     lake: Lake, job: str, table: Table, *, advice: str, key: str = APPLICATION, parts: Sequence[str] = (PLANNED,)
 ) -> Checkpoint:
-    """Open the checkpoint of the stream that writes a table.
+    """Find the checkpoint of the stream that writes a table, and check that the two belong together.
 
     Args:
-        lake: The lake of the table.
+        lake: The lake that holds the table.
         job: Name of the stream.
         table: The table.
-        advice: What to do about a lost or foreign checkpoint, for the error message.
+        advice: Text for the error message that says what to do about a lost or foreign checkpoint.
         key: The table property that holds the stream's application id.
         parts: The subfolders that a complete checkpoint has.
 
     Raises:
-        CheckpointError: The checkpoint is lost, or its micro-batches are not those that wrote the table. A stream that
-            continued would count events twice.
+        CheckpointError: The checkpoint is lost, or the table was written with another checkpoint. If the stream
+            continued, it would count events twice.
     """
     application = lake[table].properties()[key]
     checkpoint = Checkpoint(job, application, lake.checkpoint(job, application))
     written = lake[table].last_commit(application=application)
     if written is None and not lake[table].has_log_since(-1):
-        # Accept the checkpoint: the stream was idle for so long that its commits are no longer in the table's log.
+        # Accept the checkpoint without a check. The stream was idle for so long that Delta has deleted the stream's
+        # commits from the table's log.
         return checkpoint
     planned, finished = (_micro_batches(lake, checkpoint, part) for part in (PLANNED, "commits"))
     batch_id = -1 if written is None else int(written.note["batch_id"])
@@ -85,10 +89,10 @@ def open_checkpoint(
 
 
 def is_at_head(lake: Lake, checkpoint: Checkpoint, source: Table) -> bool:
-    """Whether a stream has processed every row that was appended to its source.
+    """Whether a stream has processed every row that was appended to its source table.
 
-    This holds when all planned micro-batches are finished and no later version of the source appended rows. The stream
-    then never again reads the files that the source has now.
+    The stream has done so when all planned micro-batches are finished and no later version of the source appended rows.
+    From then on, the stream never again reads the current files of the source.
     """
     planned = _micro_batches(lake, checkpoint, PLANNED)
     if not planned:
@@ -103,30 +107,32 @@ def is_at_head(lake: Lake, checkpoint: Checkpoint, source: Table) -> bool:
 
 
 def source_offset(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, Any]:
-    """Return the source offset at which a micro-batch ends.
+    """Return the offset in the stream's source at which a micro-batch ends.
 
-    Spark stores this offset before the micro-batch begins, so a repeated micro-batch ends at the same offset.
+    Spark stores this offset before the micro-batch begins. So a micro-batch that Spark repeats after a failure ends at
+    the same offset.
     """
     return _planned(lake, checkpoint, batch_id)[1]
 
 
 def batch_time(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> datetime:
-    """Return when a micro-batch was planned (UTC). A repeated micro-batch has the same time."""
+    """Return the time (UTC) at which Spark planned a micro-batch. A repeated micro-batch keeps this time."""
     milliseconds = _planned(lake, checkpoint, batch_id)[0]["batchTimestampMs"]
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def files_planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str, datetime]:
-    """List the files of a micro-batch, as Spark's file source recorded them in the checkpoint.
+    """List the files that a micro-batch reads, from the records of Spark's file source in the checkpoint.
 
     Returns:
-        The time of each file's last change (UTC), by the file's URI.
+        A dictionary from the URI of each file to the time (UTC) at which the file last changed.
     """
     before = source_offset(lake, checkpoint, batch_id - 1)["logOffset"] if batch_id else -1
     files = {}
     for number in range(before + 1, source_offset(lake, checkpoint, batch_id)["logOffset"] + 1):
         log = f"{_folder(checkpoint)}/{FILES}/{number}"
-        # Every few micro-batches Spark writes a file NUMBER.compact instead, with the entries of all earlier files too.
+        # Every few micro-batches, Spark names the list of files NUMBER.compact instead of NUMBER. This list also
+        # repeats the entries of all earlier lists.
         text = lake.files.read_text(log if lake.files.exists(log) else f"{log}.compact")
         for entry in map(json.loads, text.splitlines()[1:]):
             if entry["batchId"] == number:
@@ -135,29 +141,30 @@ def files_planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> dict[str
 
 
 def _planned(lake: Lake, checkpoint: Checkpoint, batch_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read what Spark planned for a micro-batch: its metadata, and the end offset of its only source."""
+    """Read the metadata of a micro-batch, and the end offset of its only source, as Spark planned them."""
     _, metadata, offset = lake.files.read_text(f"{_folder(checkpoint)}/{PLANNED}/{batch_id}").splitlines()
     return json.loads(metadata), json.loads(offset)
 
 
 def _micro_batches(lake: Lake, checkpoint: Checkpoint, part: str) -> list[int]:
-    """Return the numbers of the micro-batches that have a file in a subfolder of the checkpoint."""
+    """Return the numbers of the micro-batches for which a subfolder of the checkpoint has a file."""
     return [int(name) for name in lake.files.list(f"{_folder(checkpoint)}/{part}") if name.isdigit()]
 
 
 def _folder(checkpoint: Checkpoint) -> str:
-    """Return the checkpoint's folder, relative to the lake."""
+    """Return the path of the checkpoint's folder, relative to the lake's folder."""
     return f"_checkpoints/{checkpoint.job}/{checkpoint.application}"
 
 
 def covered_version(note: dict[str, Any]) -> int | None:
-    """Find the newest version of `events` whose rows a commit has processed completely.
+    """Find the newest version of `events` whose rows a job had processed completely when it made a commit.
 
     Args:
-        note: The JSON object that the job stored in the commit.
+        note: The JSON object that the job stored in the metadata of this commit.
 
     Returns:
-        The version; None where the commit's micro-batch read only some of the files of its last version.
+        The version of `events`. None if the micro-batch of the commit read only some files of the last version that
+            it read.
     """
     if "events_version" in note:
         return int(note["events_version"])

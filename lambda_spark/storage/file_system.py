@@ -17,25 +17,25 @@ from lambda_spark.errors import LakeError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Length of a file and the time of its last change."""
+    """Facts about one file: its length, and the time of its last change."""
 
     bytes: int
     modified_at: datetime
-    """When the file was last written (UTC)."""
+    """Time (UTC) at which the file was last written."""
 
 
 class FileSystem:
-    """The files below one root folder.
+    """Access to the files below one root folder.
 
-    Methods take paths relative to the root. The attribute `root` is an absolute path on a local file system, else a
-    URI.
+    All methods take paths relative to the root folder. The attribute `root` is the folder's absolute path on a local
+    file system. On any other file system, `root` is the folder's URI.
 
     Args:
         spark: The session whose Hadoop configuration applies.
-        root: A path or a URI.
+        root: The root folder, as a path or a URI.
 
     Raises:
-        UsageError: Hadoop does not know the file system, or cannot reach it.
+        UsageError: Hadoop does not know the file system of the root folder, or cannot reach this file system.
     """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
@@ -68,10 +68,10 @@ class FileSystem:
         return self.exists(relative) and bool(self.hadoop.getFileStatus(self.path(relative)).isDirectory())
 
     def list(self, relative: str = "") -> list[str]:
-        """Return the sorted names of the files and folders directly in a folder; empty without the folder."""
+        """Return the sorted names of the files and folders directly in a folder. Empty if there is no such folder."""
         if self.is_local:
-            # List with Python: Hadoop's listing needs several calls from Python to Java for every name, and a table's
-            # log has thousands of files.
+            # List local folders with Python, because a table's log has thousands of files. Hadoop's listing needs
+            # several calls from Python to Java for every file.
             folder = Path(self.root, relative)
             return sorted(os.listdir(folder)) if folder.is_dir() else []
         if not self.exists(relative):
@@ -83,8 +83,13 @@ class FileSystem:
         return int(self.hadoop.getFileStatus(self.path(relative)).getLen())
 
     def walk(self, relative: str) -> dict[str, File]:
-        """Return every file in a folder and its subfolders, by its path relative to the folder."""
-        # List folder by folder: Hadoop's recursive listing starts a process for each local file to get its owner.
+        """Find all files in a folder and its subfolders.
+
+        Returns:
+            A dictionary from the path of each file, relative to the folder, to the file's length and time.
+        """
+        # List one folder at a time. Hadoop's recursive listing is slow, because it starts a process for each local file
+        # to find the file's owner.
         files: dict[str, File] = {}
         for status in self.hadoop.listStatus(self.path(relative)):
             name = status.getPath().getName()
@@ -104,7 +109,9 @@ class FileSystem:
             stream.close()
 
     def rename(self, relative: str, new: str) -> None:
-        """Rename a folder. Local file systems and HDFS do this in one step. Object stores copy file by file.
+        """Rename a folder.
+
+        Local file systems and HDFS rename a folder in one step. Object stores copy the folder file by file.
 
         Raises:
             LakeError: The file system did not rename the folder.
@@ -113,7 +120,7 @@ class FileSystem:
             raise LakeError(f"{self.root}/{relative} could not be renamed to {new}; is the folder writable?")
 
     def delete(self, relative: str = "") -> None:
-        """Delete a file, or a folder with its content. Nothing happens where neither exists."""
+        """Delete a file, or a folder with its content. A path that does not exist is no error."""
         self.hadoop.delete(self.path(relative), True)
 
 

@@ -1,4 +1,4 @@
-"""The lake: the Delta tables under one folder, their checkpoints and locks."""
+"""The lake: the Delta tables in one folder, with the streams' checkpoints and the jobs' locks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from lambda_spark.storage.table_handle import TableHandle
 from lambda_spark.storage.tables import EVENTS, TABLES, Table
 
 RETENTION_CUTOFF = "cut"
-"""Property of `events` with the retention cutoff. Events before this date have expired and are rejected."""
+"""Name of the property of table `events` that holds the retention cutoff, a date.
+
+Events before the retention cutoff have expired, so ingestion rejects them.
+"""
 
 
 class Lake:
-    """The Delta tables under one folder. `lake[EVENTS]` is the handle of a table."""
+    """The Delta tables in one folder. For example, `lake[EVENTS]` returns the handle of the table `events`."""
 
     def __init__(self, spark: SparkSession, path: str) -> None:
         self.spark = spark
         self.files = FileSystem(spark, path)
         self.path = self.files.root
         if "`" in self.path:
-            # Delta's table builder puts the path between two backticks, so a backtick in the path would end the path.
+            # Refuse a backtick, because Delta's table builder puts the path between two backticks. A backtick inside
+            # the path would end the path too early.
             raise UsageError(f"{self.path}: a lake's path may not have a backtick in it; name another --lake")
         self.locks = Locks(spark, self.path)
 
@@ -37,12 +41,13 @@ class Lake:
 
         Args:
             spark: The session that reads and writes the lake.
-            path: Folder of the lake, local or a URI.
-            create: Whether to accept a folder that holds no lake yet.
+            path: Folder of the lake, as a local path or a URI.
+            create: Whether to accept an empty or missing folder, in which a new lake can begin.
 
         Raises:
-            UsageError: The folder holds something else, or no lake.
-            LakeError: The table `events` is gone, a table's log lost a commit, or the lake is from version 0.1.
+            UsageError: The folder holds other files and no lake. Or the folder holds no lake yet, and `create` is
+                false.
+            LakeError: The table `events` is missing, a table's log has lost a commit, or the lake is from version 0.1.
         """
         lake = cls(spark, path)
         if not lake[EVENTS].exists():
@@ -78,45 +83,49 @@ class Lake:
         return bool(table.former_name) and self.files.exists(f"{table.former_name}/_delta_log")
 
     def in_session(self, spark: SparkSession) -> Lake:
-        """Return the same lake, with the same locks, for use with another Spark session."""
+        """Return an object for the same lake, with the same locks, that uses another Spark session."""
         other = copy(self)
         other.spark = spark
         return other
 
     def checkpoint(self, job: str, application: str) -> str:
-        """Return the folder of a stream's checkpoint. Its name is the application id of the stream."""
+        """Return the path of a stream's checkpoint. The folder's name is the application id of the stream."""
         return f"{self.path}/_checkpoints/{job}/{application}"
 
     def create(self, *tables: Table, properties: Mapping[str, str] | None = None) -> None:
-        """Create the tables that are missing, without rows, and record properties with each new table."""
+        """Create those of the given tables that do not exist yet. New tables have no rows, but the given properties."""
         for table in tables:
             self[table].create(properties)
 
     def versions(self, *tables: Table) -> dict[str, int]:
-        """Return the newest version of each table. A reader calls this once, and then reads only these versions."""
+        """Return the newest version of each given table.
+
+        A job that reads several tables calls this method once and then reads only these versions. So writes by other
+        jobs do not change what the job sees.
+        """
         return {table.name: self[table].version() for table in tables}
 
     def written_since(self, before: Mapping[str, int]) -> dict[str, int]:
-        """Return the newest version of each table that has changed since the versions `before`."""
+        """Return the newest version of each table that is new or has another version than in `before`."""
         now = self.versions(*self.present())
         return {name: version for name, version in now.items() if before.get(name) != version}
 
     def retention_cutoff(self) -> date | None:
-        """Return the date before which events have expired; None where no event has expired yet."""
+        """Return the date before which events have expired. None if no event has expired yet."""
         return retention_cutoff_in(self[EVENTS].properties()) if self[EVENTS].exists() else None
 
     def register_views(self) -> list[str]:
-        """Register the newest version of each table as a temporary view; return the names."""
+        """Register the newest version of each table as a temporary view in Spark, and return the views' names."""
         for table in self.present():
             handle = self[table]
             handle.read(handle.version()).createOrReplaceTempView(table.name)
         return [table.name for table in self.present()]
 
     def present(self) -> list[Table]:
-        """Return the tables that exist."""
+        """Return the declared tables that exist in this lake."""
         return [table for table in TABLES.values() if self[table].exists()]
 
 
 def retention_cutoff_in(properties: Mapping[str, str]) -> date | None:
-    """Return the retention cutoff that is recorded among the properties of `events`."""
+    """Return the retention cutoff from the properties of the table `events`. None if they have no cutoff."""
     return date.fromisoformat(properties[RETENTION_CUTOFF]) if RETENTION_CUTOFF in properties else None

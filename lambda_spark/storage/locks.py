@@ -1,12 +1,13 @@
 """Locks of a lake: one process per kind of job, one writer per table, and no vacuum while anybody reads.
 
-They are file locks of the JVM that writes the tables, so the operating system frees them however that JVM ends. They
-work on a local file system only. On any other file system, start all jobs of a lake from one scheduler.
+The JVM that writes the tables holds these locks as file locks. So the operating system frees the locks when this JVM
+ends, even after a crash. The locks work on a local file system only. On any other file system, start all jobs of a lake
+from one scheduler.
 
-To avoid deadlocks, take several locks in this order: the tables that ingestion writes, the readers' lock, all other
-tables. Within each group, take tables in the order of `tables.py`. There is one exception: a vacuum takes the readers'
-lock before all table locks. So it waits only a few seconds for a table, then lets readers in and tries again
-(`quiesce.at_rest_unread`).
+Code that needs several locks must take them in one order, so that no deadlock arises. First come the tables that
+ingestion writes, then the readers' lock, then all other tables. Within each group, tables follow the order of
+`tables.py`. Only a vacuum breaks this order, because it takes the readers' lock before all table locks. So a vacuum
+waits only a few seconds for a table, then lets readers in and tries again (`quiesce.at_rest_unread`).
 """
 
 from __future__ import annotations
@@ -30,35 +31,41 @@ from lambda_spark.errors import JobRunningError
 logger = logging.getLogger(__name__)
 
 _ANNOUNCE_AFTER_SECONDS = 3.0
-"""A wait longer than this is logged, with the reason for the wait."""
+"""Number of seconds that a process waits for a lock before it logs why it waits."""
 _WHOLE_FILE = 2**63 - 1
 _RETRY_SECONDS = 0.1
-"""Time between two attempts to get a lock.
+"""Number of seconds between two attempts to get a lock.
 
-Do not wait inside Java. Such a wait cannot be interrupted, and the kernel, which knows processes but no threads, can
-mistake it for a deadlock: when two processes waited for each other in different threads, the kernel made one wait fail.
+Python repeats the attempts, because a wait inside Java has two faults. First, such a wait cannot be interrupted.
+Second, the kernel can mistake such a wait for a deadlock, because it knows processes but no threads. In one case, two
+processes waited for each other in different threads, and the kernel made one of the waits fail.
 """
 
-# Open a lock file once per process and never close it: by POSIX, closing one channel frees all the file's locks.
+# Open each lock file once per process and never close it. By POSIX, closing one channel of a file frees all locks that
+# the process holds on this file.
 _channels: dict[str, Any] = {}
 _threads: dict[str, threading.RLock] = {}
 _registry = threading.Lock()
 
-# The locks that the current context holds. A thread that runs with a copy of this context holds the same locks.
+# The paths of the locks that the current context holds. A thread with a copy of this context holds the same locks.
 _held: ContextVar[frozenset[str]] = ContextVar("_held", default=frozenset())
 
 _readers: dict[str, tuple[int, Any]] = {}
-"""By path of the lock file: how many readers of this process share the lock, and the lock. Guarded by `_registry`."""
+"""Dictionary from the path of a readers' lock to the number of readers in this process, and the lock that they share.
+
+Code may use this dictionary only while it holds `_registry`.
+"""
 
 
 class Locks:
     """The locks of one lake.
 
-    The locks do nothing where the lake is not on a local file system, or this process may not write to its folder.
+    The locks do nothing if the lake is not on a local file system. They also do nothing if this process may not write
+    to the lake's folder.
 
     Args:
         spark: The session whose JVM holds the locks.
-        root: The lake's folder, a path or a URI.
+        root: The lake's folder, as a path or a URI.
     """
 
     def __init__(self, spark: SparkSession, root: str) -> None:
@@ -68,11 +75,11 @@ class Locks:
 
     @contextmanager
     def job(self, name: str, *, wait: bool = False) -> Iterator[None]:
-        """Hold the lock of a job kind while the job runs.
+        """Hold the lock for one kind of job while the `with` body runs, so that no second such job starts.
 
         Args:
-            name: The job kind.
-            wait: Whether to wait for a process that holds the lock.
+            name: The kind of job, like `ingest`.
+            wait: Whether to wait until another process gives the lock back.
 
         Raises:
             JobRunningError: Another process holds the lock, and `wait` is false.
@@ -99,14 +106,14 @@ class Locks:
 
     @contextmanager
     def tables(self, *names: str, within: float | None = None) -> Iterator[None]:
-        """Hold the locks of some tables for one micro-batch or transaction. Other writers wait.
+        """Hold the write locks of some tables for one micro-batch or transaction, while other writers wait.
 
         Args:
             names: Names of tables, in the order of `tables.py`.
             within: Maximum seconds to wait for each lock; None waits without limit.
 
         Raises:
-            JobRunningError: One of the locks was not free in time.
+            JobRunningError: One of the locks was still not free after `within` seconds.
         """
         with ExitStack() as stack:
             for name in names:
@@ -115,16 +122,16 @@ class Locks:
 
     @contextmanager
     def table(self, name: str, *, within: float | None = None) -> Iterator[None]:
-        """Hold the lock of a table for one transaction. Other writers wait.
+        """Hold the write lock of one table for a transaction, while other writers wait.
 
-        A caller whose context already holds the lock does not wait.
+        A caller that already holds this lock gets it again without a wait.
 
         Args:
             name: Name of the table.
             within: Maximum seconds to wait for the lock; None waits without limit.
 
         Raises:
-            JobRunningError: The lock was not free in time.
+            JobRunningError: The lock was still not free after `within` seconds.
         """
         if self._folder is None:
             yield
@@ -150,7 +157,7 @@ class Locks:
 
     @contextmanager
     def reader(self) -> Iterator[None]:
-        """Share the readers' lock, so that no vacuum deletes files of the lake while the body runs."""
+        """Share the readers' lock, so that no vacuum deletes files of the lake while the `with` body runs."""
         if self._folder is None:
             yield
             return
@@ -173,7 +180,7 @@ class Locks:
 
     @contextmanager
     def no_readers(self) -> Iterator[None]:
-        """Hold the readers' lock alone: wait until nobody reads, then keep readers out."""
+        """Wait until nobody reads the lake, then keep all readers out while the `with` body runs."""
         if self._folder is None:
             yield
             return
@@ -207,7 +214,7 @@ class Locks:
 
     @contextmanager
     def _announced(self, text: str) -> Iterator[None]:
-        """Log a text if the body of the `with` statement takes longer than a few seconds."""
+        """Log a text if the `with` body takes longer than a few seconds."""
         timer = threading.Timer(_ANNOUNCE_AFTER_SECONDS, logger.info, [text])
         timer.daemon = True
         timer.start()
@@ -238,7 +245,7 @@ def _thread_holding(lock: threading.RLock, name: str, within: float | None) -> I
 
 
 def _when_free(attempt: Callable[[], Any], within: float | None = None) -> Any:
-    """Repeat an attempt until it returns a lock. Return None when no attempt has within `within` seconds."""
+    """Call `attempt` until it returns a lock. Return None if it returns no lock within `within` seconds."""
     end = None if within is None else time.monotonic() + within
     while (lock := attempt()) is None and (end is None or time.monotonic() < end):
         time.sleep(_RETRY_SECONDS)
@@ -246,7 +253,7 @@ def _when_free(attempt: Callable[[], Any], within: float | None = None) -> Any:
 
 
 def _or_none(attempt: Callable[[], Any]) -> Any:
-    """Return a lock, or None where another process or another thread of this process holds it."""
+    """Return the lock that `attempt` gets. None if another process or another thread holds this lock."""
     try:
         return attempt()
     except Exception as error:
@@ -256,7 +263,7 @@ def _or_none(attempt: Callable[[], Any]) -> Any:
 
 
 def _describe(holder: Path) -> str:
-    """Describe the process that holds a job's lock, from the JSON file beside the lock file."""
+    """Describe the process that holds the lock of a job, as the JSON file beside the lock file records it."""
     try:
         entry = json.loads(holder.read_text())
         return f"process {entry['pid']}, since {entry['since']}"

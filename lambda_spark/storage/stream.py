@@ -1,4 +1,4 @@
-"""Runs a streaming query until it has read all rows of its source, or until it is stopped."""
+"""Runs a Spark streaming query until the query has read all rows of its source, or until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ def run_stream(
     trigger: str,
     idle: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a streaming query.
+    """Run a Spark streaming query and process its micro-batches one by one.
 
     Args:
         rows: The streaming DataFrame that the query reads.
         checkpoint: The stream's checkpoint.
-        process: Called with each micro-batch and its number.
-        trigger: `available-now` ends the query when it has read all that the source holds. With an interval like
+        process: Function that gets each micro-batch and the micro-batch's number.
+        trigger: With `available-now`, the query ends when it has read all rows of the source. With an interval like
             `10 seconds`, the query runs until the process ends.
-        idle: Called about once a second while the query runs.
+        idle: Function that is called about once a second while the query runs.
 
     Raises:
-        Exception: The error that `process` raised, instead of the long text into which Spark turns that error.
+        Exception: The error that `process` raised. Spark's own version of this error is dropped, because it is a long
+            text.
     """
     failures: list[Exception] = []
 

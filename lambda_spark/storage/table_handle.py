@@ -1,8 +1,8 @@
-"""One Delta table of a lake. All jobs read and write Delta tables through this module.
+"""Handle of one Delta table of a lake. All jobs read and write Delta tables through this module.
 
-Each commit has a note, a JSON object in the commit's metadata. The note says which input the commit has processed:
-versions read, micro-batch, source offset. Delta writes the note in the same transaction as the rows. The settings that
-a table was computed with are stored as table properties.
+Each commit has a note, which is a JSON object in the commit's metadata. The note says which input the job had
+processed: the versions that it read, its micro-batch and its offset in the source. Delta writes the note and the rows
+in one transaction. Table properties record the settings with which a job computed the table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _DEFAULT_RETENTION_HOURS = 168
 _DEFAULT_LOG_RETENTION_HOURS = 720
 _VACUUM = {
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",
-    # Maximum number of tasks in which Spark lists folders. The default of 10,000 takes minutes on a few cores.
+    # Maximum number of tasks in which Spark lists a table's folders. With the default of 10,000 tasks, listing takes
+    # minutes on a few cores.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
 
@@ -44,14 +45,14 @@ Note = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A version of a table, and the note that a job stored in the commit of this version."""
+    """A version of a table, and the note (a JSON object) that a job stored in the commit of this version."""
 
     version: int
     note: Note
 
 
 class TableHandle:
-    """Reads and writes one table of a lake. `lake[EVENTS]` makes the handle of `events`."""
+    """Reads and writes one table of a lake. For example, `lake[EVENTS]` returns the handle of the table `events`."""
 
     def __init__(self, spark: SparkSession, files: FileSystem, locks: Locks, table: Table) -> None:
         self._spark = spark
@@ -64,11 +65,14 @@ class TableHandle:
     # --- State -------------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        """Whether the table has a commit. A job killed while it creates a table leaves a log without commits."""
+        """Whether the table exists, which means that its log has a commit.
+
+        A log without commits is no table. A job leaves such a log when it is killed while it creates the table.
+        """
         return bool(self._commit_numbers())
 
     def version(self) -> int:
-        """Return the newest version.
+        """Return the number of the table's newest version.
 
         Raises:
             LakeError: The table does not exist.
@@ -79,7 +83,7 @@ class TableHandle:
         return commits[-1]
 
     def size(self) -> int:
-        """Return the total size of the table's data files in bytes, from the table's log; 0 where there is no table."""
+        """Return the total size of the table's data files in bytes, from the table's log. 0 if there is no table."""
         commits = self._commit_numbers()
         return delta_log.table_bytes(self._files, self.name, commits[-1]) if commits else 0
 
@@ -92,22 +96,22 @@ class TableHandle:
         return delta_log.latest_version_with_same_rows(self._files, self.name, version)
 
     def has_log_since(self, version: int) -> bool:
-        """Whether the log still has every commit after a version. Delta deletes log files after a month."""
+        """Whether the log still has every commit after a version. Delta deletes old log files after a month."""
         return self._commit_numbers()[0] <= version + 1
 
     def note_of(self, version: int) -> Note | None:
-        """Return the note that a job stored in the commit of a version, or None."""
+        """Return the note (a JSON object) that a job stored in a version's commit. None if it stored none."""
         return delta_log.commit_note(self._files, self.name, version)
 
     def last_commit(self, *, before: int | None = None, **wanted: Any) -> Commit | None:
-        """Find the newest commit whose note has the wanted entries.
+        """Find the newest commit whose note (a JSON object in its metadata) has the wanted entries.
 
         Args:
-            before: Consider only commits older than this version; None considers all.
+            before: Only commits older than this version count. None means that all commits count.
             wanted: Entries that the note must have.
 
         Returns:
-            The commit, or None where no commit that is still in the log fits.
+            The commit. None if the log has no commit with these entries.
         """
         for version in reversed(self._commit_numbers()):
             if before is not None and version >= before:
@@ -118,7 +122,7 @@ class TableHandle:
         return None
 
     def properties(self) -> dict[str, str]:
-        """Return the properties that jobs recorded: settings of the computation, application id of the stream."""
+        """Return the properties that jobs recorded with the table, like settings or a stream's application id."""
         recorded = {
             key.removeprefix(PROPERTY_PREFIX): value
             for key, value in self._all_properties().items()
@@ -127,12 +131,12 @@ class TableHandle:
         return renamed_settings(self.table.settings_section, recorded)
 
     def has_settings(self, settings: Mapping[str, str]) -> bool:
-        """Whether the table was computed with these settings."""
+        """Whether a job computed the table with these settings."""
         properties = self.properties()
         return all(properties.get(key) == text for key, text in settings.items())
 
     def data_files(self, version: int) -> list[str]:
-        """List the data files of exactly this version, as paths relative to the table's folder."""
+        """List the data files of one version of the table, as paths relative to the table's folder."""
         rows = self._spark.read.format("delta").option("versionAsOf", version).load(self.location)
         return sorted(unquote(uri).partition(f"{self.location}/")[2] for uri in rows.inputFiles())
 
@@ -142,8 +146,9 @@ class TableHandle:
         """Read the table's rows in its declared columns.
 
         Args:
-            version: The version to read; None reads the newest. The rows are read from the newest version with the same
-                rows, because compaction moves rows to other files and a vacuum then deletes the old files.
+            version: The version to read, or None for the newest. If a later version has the same rows, that version is
+                read instead. The files of the older one may be gone, because compaction moves rows to other files and
+                a vacuum then deletes the old files.
         """
         reader = self._spark.read.format("delta")
         if version is not None:
@@ -151,10 +156,10 @@ class TableHandle:
         return reader.load(self.location).select(*self.table.column_names)
 
     def changes(self, after: int, until: int) -> DataFrame:
-        """Read the rows that changed after one version and up to another.
+        """Read the rows that changed in the versions after `after`, up to and with `until`.
 
         Returns:
-            The table's columns with Delta's `_change_type` and `_commit_version`.
+            The table's columns, and Delta's columns `_change_type` and `_commit_version`.
         """
         return (
             self._spark.read.format("delta")
@@ -165,10 +170,10 @@ class TableHandle:
         )
 
     def stream(self, *, max_bytes: int) -> DataFrame:
-        """Read the appended rows as a stream, from the table's first row on.
+        """Read the table as a stream, from its first row on. Commits that change or delete rows are skipped.
 
         Args:
-            max_bytes: Maximum size of the files in one micro-batch, in bytes.
+            max_bytes: Maximum size of the files that one micro-batch reads, in bytes.
         """
         return (
             self._spark.readStream.format("delta")
@@ -180,7 +185,7 @@ class TableHandle:
     # --- Writing, each in one commit ---------------------------------------------------------------------------------
 
     def create(self, properties: Mapping[str, str] | None = None) -> None:
-        """Create the table without rows, and record properties with it. An existing table stays as it is."""
+        """Create the table without rows, and record properties with it. A table that exists is not changed."""
         if self.exists():
             return
         builder = DeltaTable.createIfNotExists(self._spark).location(self.location).comment(self.table.comment)
@@ -190,25 +195,26 @@ class TableHandle:
             builder = builder.property(key, value)
         with self._lock():
             if not self.exists():
-                # A killed job may have left a log without a commit, which Delta would take for a table.
+                # Delete a log without commits, which a killed job may have left. Delta would take it for a table.
                 self._files.delete(f"{self.name}/_delta_log")
             builder.partitionedBy(*self.table.partition_by).execute()
 
     def append(self, rows: DataFrame, *, note: Note) -> None:
-        """Append rows."""
+        """Append rows to the table in one commit, with a note about the input."""
         writer = rows.select(*self.table.column_names).write.format("delta").mode("append")
         with self._lock():
             writer.option("userMetadata", json.dumps(note)).save(self.location)
 
     def append_batch(self, rows: DataFrame, *, application: str, batch_id: int, note: Note) -> int | None:
-        """Append the rows of one micro-batch, unless this application has already written the micro-batch.
+        """Append the rows of one micro-batch, unless the same stream has already written this micro-batch.
 
-        The notes of the commits tell which micro-batches are written. Delta's transaction ids could tell the same, but
-        to look one up, Delta aggregates the table's whole log at every append (measured: 0.4 s without, 1.4 s with
-        transaction ids).
+        The notes in the commits' metadata tell which micro-batches are written. Delta's transaction ids could tell the
+        same, but they are slow. To look up an id, Delta aggregates the table's whole log at every append. An append
+        took 0.4 s without transaction ids and 1.4 s with them.
 
         Returns:
-            The number of rows; None where the batch had been written before, or the commit records no number of rows.
+            The number of rows written. None if the micro-batch had been written before, or if the commit does not
+                record the number.
         """
         with self._lock():
             done = self.last_commit(application=application)
@@ -221,7 +227,7 @@ class TableHandle:
             return delta_log.rows_written(self._files, self.name, self.version())
 
     def replace(self, rows: DataFrame, *, settings: Mapping[str, str], note: Note) -> None:
-        """Replace all rows and the recorded settings."""
+        """Replace all rows of the table, and the settings that are recorded with the table."""
         commented = [
             F.col(column.name).cast(column.type).alias(column.name, metadata={"comment": column.comment})
             for column in self.table.columns
@@ -236,14 +242,14 @@ class TableHandle:
             writer.createOrReplace()
 
     def replace_where(self, rows: DataFrame, condition: Column, *, note: Note) -> None:
-        """Replace the rows that fulfil a condition. All new rows must fulfil the condition too."""
+        """Replace the rows that fulfil a condition with new rows. The new rows must fulfil the condition too."""
         writer = rows.select(*self.table.column_names).writeTo(f"delta.`{self.location}`")
         with self._lock():
             writer.option("userMetadata", json.dumps(note)).overwrite(condition)
             self._note_unless_noted(note)
 
     def overwrite(self, rows: DataFrame, *, note: Note) -> None:
-        """Replace all rows, and keep the table's properties."""
+        """Replace all rows of the table, and keep the table's properties."""
         writer = rows.select(*self.table.column_names).write.format("delta").mode("overwrite")
         with self._lock():
             writer.option("userMetadata", json.dumps(note)).save(self.location)
@@ -258,13 +264,14 @@ class TableHandle:
         same_rows: bool = False,
         once: tuple[str, int] | None = None,
     ) -> None:
-        """Replace all rows of some dates.
+        """Replace all rows whose event date is among the given dates.
 
         Args:
             rows: The new rows of these dates.
-            dates: Values of `event_date`.
-            note: The note of the commit.
-            same_rows: Whether the new rows mean the same as the old rows; if so, streams skip the commit.
+            dates: Values of the column `event_date`.
+            note: JSON object to store in the metadata of the commit.
+            same_rows: Whether the new rows mean the same as the old rows. If so, streams that read the table skip the
+                commit.
             once: An application id and a number. Delta makes at most one commit for each such pair.
         """
         writer = rows.select(*self.table.column_names).write.format("delta").mode("overwrite")
@@ -277,7 +284,7 @@ class TableHandle:
             writer.option("userMetadata", json.dumps(note)).save(self.location)
 
     def truncate(self, properties: Mapping[str, str]) -> None:
-        """Delete all rows, and replace the recorded properties."""
+        """Delete all rows of the table, and replace the properties that jobs recorded with the table."""
         self.replace(self.read().limit(0), settings=properties, note={})
 
     def delete(self, condition: Column, *, note: Note) -> None:
@@ -286,7 +293,10 @@ class TableHandle:
             DeltaTable.forPath(self._spark, self.location).delete(condition)
 
     def delete_keys(self, keys: DataFrame, *, note: Note) -> None:
-        """Delete the rows whose key is in `keys`, a DataFrame with one column. Delta's log does not get the keys."""
+        """Delete the rows whose key is in `keys`, a DataFrame with one column.
+
+        Delta's log does not record the keys, because they come from a DataFrame and not from a condition.
+        """
         (name,) = keys.columns
         target = DeltaTable.forPath(self._spark, self.location).alias("target")
         merge = target.merge(keys.distinct().alias("gone"), f"target.{name} = gone.{name}").whenMatchedDelete()
@@ -294,7 +304,7 @@ class TableHandle:
             merge.execute()
 
     def compact(self, dates: Iterable[date] | None, *, note: Note) -> None:
-        """Merge small files into large files, for all dates (None) or for some. No row changes."""
+        """Merge the table's small files into large files, without a change of rows. None means all dates."""
         optimize = DeltaTable.forPath(self._spark, self.location).optimize()
         if dates is not None:
             optimize = optimize.where(f"event_date in ({_literals(dates)})")
@@ -302,9 +312,9 @@ class TableHandle:
             optimize.executeCompaction()
 
     def vacuum(self, retention: timedelta) -> None:
-        """Delete the files that no version within the retention period needs."""
+        """Delete the table's files that no version within the retention period needs."""
         hours = math.ceil(retention / timedelta(hours=1))
-        # Delta takes a retention of 0 as an argument, and reads any other retention from the table's properties.
+        # Pass only a retention of 0 hours as an argument. Delta reads any other retention from the table's properties.
         intervals = {_RETENTION: hours, _LOG_RETENTION: max(hours, _DEFAULT_LOG_RETENTION_HOURS)}
         defaults = {_RETENTION: _DEFAULT_RETENTION_HOURS, _LOG_RETENTION: _DEFAULT_LOG_RETENTION_HOURS}
         properties = self._all_properties()
@@ -316,7 +326,7 @@ class TableHandle:
             vacuumed.vacuum() if hours else vacuumed.vacuum(0)
 
     def restore(self, version: int, *, note: Note) -> None:
-        """Bring back the rows and properties of a version. The notes of all later commits stay in the log."""
+        """Bring back the rows and properties of an earlier version. All later commits stay in the log."""
         with self._lock(), self._noted(note):
             DeltaTable.forPath(self._spark, self.location).restoreToVersion(version)
 
@@ -326,11 +336,11 @@ class TableHandle:
             self._set_properties(_prefixed(properties))
 
     def note(self, note: Note) -> None:
-        """Make a commit that changes no row and only stores a note."""
+        """Make a commit that changes no row and only stores a note (a JSON object) in its metadata."""
         rows = self.read().limit(0)
         with self._lock():
             writer = rows.write.format("delta").mode("append").option("userMetadata", json.dumps(note))
-            # Delta skips a commit without any action, and a transaction's number counts as an action.
+            # Set a transaction number, because Delta skips a commit without any action. The number counts as an action.
             writer = writer.option("txnAppId", f"{PROPERTY_PREFIX}note").option("txnVersion", self.version() + 1)
             writer.save(self.location)
 
@@ -343,10 +353,12 @@ class TableHandle:
         return self._locks.table(self.name)
 
     def _note_unless_noted(self, note: Note) -> bool:
-        """Make a commit with only the note where Delta made no commit, because no rows were added or removed.
+        """Store the note in a commit of its own if the write before made no commit.
+
+        Delta makes no commit for a write that adds and removes no rows.
 
         Returns:
-            Whether Delta had made no commit, so that the note got its own.
+            Whether the note got a commit of its own.
         """
         if self.note_of(self.version()) == note:
             return False
@@ -355,7 +367,10 @@ class TableHandle:
 
     @contextmanager
     def _noted(self, note: Note) -> Iterator[None]:
-        """Set the note in the session's configuration, for operations of Delta that accept no writer options."""
+        """Pass the note to Delta by the Spark configuration while the `with` body runs.
+
+        Some of Delta's operations need this, because they accept no writer options.
+        """
         with self._configured({"spark.databricks.delta.commitInfo.userMetadata": json.dumps(note)}):
             yield
 
@@ -371,10 +386,11 @@ class TableHandle:
                 self._spark.conf.unset(key) if former is None else self._spark.conf.set(key, former)
 
     def _all_properties(self) -> dict[str, str]:
-        """Return all table properties, those that jobs recorded and those of Delta."""
+        """Return all properties of the table, both those that jobs recorded and Delta's own."""
         properties = delta_log.table_properties(self._files, self.name, self.version())
         if properties is None:
-            # SHOW TBLPROPERTIES redacts values that look like a secret, for example a topic with `token` in its name.
+            # Avoid SHOW TBLPROPERTIES, because Spark hides values in its answer that look like a secret. One example is
+            # a topic with `token` in its name.
             [detail] = DeltaTable.forPath(self._spark, self.location).detail().select("properties").collect()
             properties = dict(detail.properties)
         return properties

@@ -1,6 +1,6 @@
-"""Declares the lake's tables once: their names, columns and comments.
+"""Declares all tables of the lake in one place, with their names, columns and comments.
 
-The comments are written into Delta, where `describe table` shows them to analysts.
+Jobs write the comments into the Delta tables, where `describe table` shows them to analysts.
 """
 
 from __future__ import annotations

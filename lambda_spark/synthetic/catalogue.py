@@ -1,4 +1,4 @@
-"""The store's catalogue: categories, families of products that are viewed together, products, and their demand."""
+"""Makes up the store's catalogue: categories, families of products that are viewed together, and all products."""
 
 from __future__ import annotations
 
@@ -35,28 +35,38 @@ CATEGORIES: dict[str, int] = {
     "electronics.video.projector": 360, "apparel.underwear": 15, "appliances.personal.massager": 60,
     "country_yard.lawn_mower": 210, "sport.snowboard": 250, "medicine.tools.tonometer": 40,
 }  # fmt: skip
-"""Category codes with a typical price, from the most to the least visited category."""
+"""Typical price of a product by category code. The codes go from the most to the least visited category."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """All products, ordered by category and family, so that each category and each family is a range of indices."""
+    """All products of the store, in arrays with one entry per product or per category.
+
+    The products are ordered by category and family. So each category and each family is a range of product indices.
+    """
 
     product_id: Ints
     category: Ints
-    """Index of the product's category."""
+    """Index of each product's category."""
     category_range: Ints
-    """Two rows with a column per product: first index of its category, and the index after the category's last."""
+    """Range of products in each product's category, in two rows with a column for each product.
+
+    The first row holds the index of the category's first product. The second row holds the index after the category's
+    last product.
+    """
     family_range: Ints
-    """The same two rows for the product's family: about eight products that are viewed together."""
+    """Range of products in each product's family, in two rows like those of `category_range`.
+
+    A family is about eight products that are viewed together.
+    """
     weight: Floats
-    """Share of each product in the store's demand, without planted trends; the shares add up to 1."""
+    """Share of each product in the store's demand without planted trends. The shares add up to 1."""
     usual: Floats
-    """Share of each category in the store's demand, without planted trends; the shares add up to 1."""
+    """Share of each category in the store's demand without planted trends. The shares add up to 1."""
     brand: Ints
-    """Index of each product's brand in `brands`; -1 for a product without a brand."""
+    """Index of each product's brand in the list `brands`. -1 stands for a product without a brand."""
     cents: Ints
-    """Regular price of each product in cents; 0 for a product without a price."""
+    """Regular price of each product in cents. 0 stands for a product without a price."""
     arrives: Ints
     """Index of the first day on which each product is on sale."""
     leaves: Ints
@@ -67,13 +77,14 @@ class Catalogue:
 
 
 def ranges(key: Ints) -> Ints:
-    """Find the range of indices of each element's group, in an array with equal elements next to one another.
+    """Find where the group of each array element begins and ends.
 
     Args:
-        key: Each element's group. Equal keys are next to one another.
+        key: The group of each element. The elements of a group stand next to one another.
 
     Returns:
-        Two rows: for each element, the first index of its group and the index after the group's last.
+        Two rows with a column for each element. The first row holds the index of the first element in the same group.
+            The second row holds the index after the last element in the same group.
     """
     _, begin, group, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     return np.stack([begin[group], (begin + size)[group]])
@@ -98,7 +109,8 @@ def catalogue(settings: StoreSettings) -> Catalogue:
     category = np.repeat(np.arange(n_categories), sizes)
     category_range = ranges(category)
     position = np.arange(n) - category_range[0]
-    # Give every family both popular and rare products: family f gets the ranks f, f + families, f + 2 * families, ...
+    # Give every family both popular and rare products. A product's rank is its place in its category by popularity.
+    # Family number f gets the products with the ranks f, f + families, f + 2 * families and so on.
     families = np.maximum(sizes // 8, 1)[category]
     order = np.lexsort((position, position % families, category))
     rank = position[order]
@@ -107,15 +119,16 @@ def catalogue(settings: StoreSettings) -> Catalogue:
     usual = demand / demand.sum()
     weight *= (usual / np.bincount(category, weight))[category]
 
-    # Choose ids about as large as those of REES46. Each category has its own block of product ids. Popular products get
-    # random places in the block.
+    # Choose ids that are about as large as the ids in the REES46 data. Each category has its own block of product ids.
+    # Each product gets a random place in the block, whether it is popular or not.
     block = max(100_000, 2 * int(sizes.max()))
     spread = np.lexsort((rng.random(n), category)) - category_range[0]
     step = np.maximum(1, np.minimum(40, block // sizes))[category]
     product_id = 1_000_000 + rng.permutation(n_categories)[category] * block + spread * step + rng.integers(0, step)
     category_id = 2_053_013_552_000_000_000 + np.cumsum(rng.integers(10**6, 6 * 10**7, n_categories))
 
-    # Leave categories with about a third of the demand without a code. Categories share codes when codes run out.
+    # Leave some categories without a category code. They have about a third of the demand. If there are more categories
+    # than codes, several categories share a code.
     codes = list(CATEGORIES)
     coded = [None if index % 5 in (2, 4) else index for index in range(n_categories)]
     numbers = {index: number for number, index in enumerate(index for index in coded if index is not None)}

@@ -1,4 +1,4 @@
-"""Delivery of the store's events as tables: most events in time, a few at least a week late, and a few twice."""
+"""Delivers the made-up store's events as tables: most in time, a few at least a week late, and a few twice."""
 
 from __future__ import annotations
 
@@ -27,22 +27,26 @@ SCHEMA = pa.schema(
         ("user_session", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
-"""Columns of the REES46 data, in the same order. Strings are dictionary-encoded in memory but plain in files."""
+"""Columns of the event tables, in the order of the REES46 data.
+
+Strings are dictionary-encoded in memory, but plain strings in files.
+"""
 LATE_DAYS = (7, 10)
 """Smallest and largest delay of a late event, in days.
 
-A delay of 7 days or more puts the event into a later file, whether a file holds a day or a week.
+A delay of at least 7 days moves an event to a later file in any case, because a file holds at most a week of events.
 """
 
 
 def generate(settings: StoreSettings) -> Iterator[pa.Table]:
-    """Make the store's events in the order of their delivery.
+    """Make the events of the made-up store in the order of their delivery.
 
     Args:
         settings: Settings of the store.
 
     Yields:
-        A table for each chunk (see `chunks`), with the columns of SCHEMA and the rows in order of arrival.
+        A table for each chunk, which is a day or a part of a day. It has the columns of SCHEMA, and its rows are in the
+            order of arrival.
     """
     plan = chunks(settings)
     goods = catalogue(settings)
@@ -61,7 +65,12 @@ def generate(settings: StoreSettings) -> Iterator[pa.Table]:
 def _deliver(
     chunk: Chunk, made: Events, postponed: dict[int, list[Events]], midnight: int, settings: StoreSettings
 ) -> Events:
-    """Return the events that arrive with the chunk, and add later ones to `postponed` under their day of arrival."""
+    """Split the events of a chunk (a day or part of a day) into those that arrive now and those that arrive later.
+
+    Returns:
+        The events that arrive with this chunk, including those that earlier chunks had postponed to this day. Events
+            that arrive later go to `postponed`, under the index of their day of arrival.
+    """
     rng = settings.random(Stream.DELIVERY, chunk.index)
     chance, delay = rng.random(len(made)), rng.integers(LATE_DAYS[0], LATE_DAYS[1] + 1, len(made))
     due = chunk.day + delay
@@ -74,7 +83,7 @@ def _deliver(
     for day in range(chunk.day + LATE_DAYS[0], min(chunk.day + LATE_DAYS[1] + 1, settings.days)):
         postponed[day].append(made.take(np.flatnonzero((is_late | again_later) & (due == day))))
     prompt = np.flatnonzero(~is_late)
-    # Deliver all events that were postponed to this day with the first chunk of the day, at random times of the day.
+    # Deliver all events that were postponed to this day with the day's first chunk. Mix them in at random times.
     overdue = joined([made.take(prompt[:0]), *postponed.pop(chunk.day, [])])
     repeated = made.take(np.flatnonzero(again_now))
     in_order = made.take(prompt)
@@ -84,7 +93,7 @@ def _deliver(
 
 
 def _as_table(events: Events, goods: Catalogue, everyone: Visitors, settings: StoreSettings) -> pa.Table:
-    """Make a table of events, with ids and names in place of the indices."""
+    """Make a table of events. Ids and names replace the indices of products, brands, categories and users."""
     category = goods.category[events.product]
     codes, code_of = _dictionary(goods.category_code)
     brand = goods.brand[events.product].astype(np.int32)
@@ -107,7 +116,7 @@ def _as_table(events: Events, goods: Catalogue, everyone: Visitors, settings: St
 
 
 def _dictionary(words: Sequence[str | None]) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """Return the distinct words, and the index of each given word among them; -1 for None."""
+    """Return the sorted distinct words, and for each given word its index among them. None has the index -1."""
     distinct = sorted({word for word in words if word is not None})
     place = {word: number for number, word in enumerate(distinct)}
     return distinct, np.array([-1 if word is None else place[word] for word in words], np.int32)
@@ -116,22 +125,23 @@ def _dictionary(words: Sequence[str | None]) -> tuple[list[str], npt.NDArray[np.
 def session_names(session: Ints, seed: int) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
     """Make a UUID for each session, and choose the sessions that lose theirs.
 
-    One session in a thousand loses its UUID, because this happens in the real store now and then. Both the UUID and the
-    loss are computed from the session's number, so that they are the same in every file in which its events arrive.
+    One session in a thousand loses its UUID, because the real store sometimes loses a session's UUID too. Both the UUID
+    and the loss depend only on the session's number and the store's seed. So all events of a session agree, even if the
+    events arrive in different files.
 
     Args:
         session: Numbers of the sessions.
         seed: Seed of the store.
 
     Returns:
-        The UUIDs, and whether each session lost its UUID.
+        The UUID of each session, and for each session whether the UUID is lost.
     """
     halves = np.stack([_scramble(session, 2 * seed), _scramble(session, 2 * seed + 1)], axis=1)
     digits = np.frombuffer(halves.astype(">u8").tobytes().hex().encode(), np.uint8).reshape(-1, 32)
     text = np.full((len(session), 36), ord("-"), np.uint8)
     for begin, end, dashes in ((0, 8, 0), (8, 12, 1), (12, 16, 2), (16, 20, 3), (20, 32, 4)):
         text[:, begin + dashes : end + dashes] = digits[:, begin:end]
-    text[:, 14] = ord("4")  # the version of a UUID; the next line sets the variant
+    text[:, 14] = ord("4")  # version digit of the UUID; the next line sets the variant digit
     text[:, 19] = np.frombuffer(b"89ab", np.uint8)[(halves[:, 1] >> np.uint64(62)).astype(np.int64)]
     offsets = np.arange(len(session) + 1, dtype=np.int32) * 36
     whole = pa.StringArray.from_buffers(len(session), pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))
@@ -139,7 +149,9 @@ def session_names(session: Ints, seed: int) -> tuple[pa.Array, npt.NDArray[np.bo
 
 
 def _scramble(number: Ints, seed: int) -> npt.NDArray[np.uint64]:
-    """Scramble numbers by SplitMix64, a bijection of 64 bits that looks random.
+    """Scramble numbers with SplitMix64, which maps each 64-bit number to another one that looks random.
+
+    No two numbers get the same result.
 
     Source:
         Steele, Lea and Flood, 2014.

@@ -4,7 +4,7 @@ This command makes the store in `data/` again, byte for byte:
 
     ./spark-submit.sh generate --events 28000 --seed 7 --out data/store --format csv.gz --force
 
-This one makes a store for a benchmark:
+This command makes a larger store for a benchmark:
 
     ./spark-submit.sh generate --events 5e6 --seed 1 --out big/store --format parquet
 
@@ -48,30 +48,30 @@ Format = Literal["csv", "csv.gz", "parquet"]
 Bytes = npt.NDArray[np.uint8]
 
 EVENTS_BY_WEEK = 250_000
-"""Largest number of events a week with which each file holds a week. With more events, each file holds a day."""
+"""Largest average number of events a week for which each file holds a week. Above it, each file holds a day."""
 FILE_SCHEMA = pa.schema([(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in SCHEMA])
-"""Schema of a Parquet file: SCHEMA with plain strings in place of dictionary-encoded ones."""
+"""Columns of a Parquet file. They are those of SCHEMA, but with plain strings instead of dictionary-encoded ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSummary:
-    """Counts of a store's files and lines."""
+    """Counts of the files and lines that the generator has written for a store."""
 
     files: int
     lines: int
-    """Events, repeats and broken lines, without headers."""
+    """Number of lines in all files: events, repeats and broken lines, without header lines."""
     events: int
-    """Distinct valid events."""
+    """Number of distinct valid events."""
     repeats: int
-    """Exact copies of an event, in the same file or a later one."""
+    """Number of lines that are exact copies of an event, in the same file or a later file."""
     broken: int
-    """Lines that cannot be read, all different."""
+    """Number of broken lines, which cannot be read as events. No two of them are the same."""
     late: int
-    """Events and repeats in a later file than the file of their own date."""
+    """Number of events and repeats that arrive in a later file than the file of their own date."""
 
 
 class StoreExistsError(Exception):
-    """A folder or file to write already exists."""
+    """Error for a store's output folder that is not empty, or an output file that already exists."""
 
 
 # --- Broken lines -----------------------------------------------------------------------------------------------------
@@ -94,21 +94,21 @@ BROKEN: dict[str, Callable[[list[bytes]], bytes]] = {
     "no_user": _with(7, b""),
     "no_utf8": _with(5, b"caf\xe9"),
 }
-"""Ways to break a line, by name: each function makes a broken line from the fields of a valid line."""
+"""Ways to break a line, by name. Each way is a function that makes a broken line from the fields of a valid line."""
 
 
 # --- Lines ------------------------------------------------------------------------------------------------------------
 
 
 def csv_lines(rows: pa.RecordBatch) -> pa.Array:
-    """Format rows as lines of CSV.
+    """Format event rows as lines of CSV.
 
     Args:
         rows: Rows with the columns of SCHEMA.
 
     Returns:
-        Lines with their line ends. Times look like `2019-10-01 00:00:00 UTC`, prices have two decimals, and nothing is
-        quoted.
+        The lines, each with its line end. Times look like `2019-10-01 00:00:00 UTC`, prices have two decimals, and no
+            field has quotation marks.
     """
     second = rows["event_time"].cast(pa.int64()).to_numpy() // 1_000_000
     cents = np.rint(rows["price"].to_numpy() * 100).astype(np.int64)
@@ -134,7 +134,8 @@ def _words(column: pa.DictionaryArray) -> pa.Array:
 def _time_text(second: Ints) -> pa.Array:
     """Format times as in REES46, like `2019-10-01 00:00:00 UTC`.
 
-    Each distinct date and each of the 86,400 times of day is formatted once, and then looked up for every row.
+    For speed, each distinct date and each of the 86,400 times of day is formatted only once. Each row then looks up its
+    date and its time of day.
     """
     day, of_day = np.divmod(second, 86_400)
     days, which = np.unique(day, return_inverse=True)
@@ -146,13 +147,13 @@ def _time_text(second: Ints) -> pa.Array:
 
 @cache
 def _clock() -> Bytes:
-    """Return the texts of the 86,400 times of day, as a row of bytes each."""
+    """Return the 86,400 times of day as texts, like `13:05:00 UTC`. The array has a row of bytes for each text."""
     two = [f"{number:02}" for number in range(60)]
     return _rows([f"{hour}:{minute}:{second} UTC" for hour in two[:24] for minute in two for second in two])
 
 
 def _rows(texts: list[str]) -> Bytes:
-    """Turn texts of the same length into an array with a row of bytes for each text."""
+    """Turn texts of equal length into an array that has a row of bytes for each text."""
     return np.frombuffer("".join(texts).encode(), np.uint8).reshape(len(texts), -1)
 
 
@@ -162,13 +163,16 @@ def _price_text(cents: Ints) -> pa.Array:
 
 
 def _csv_parts(table: pa.Table, broken: range, rng: np.random.Generator) -> Iterator[bytes | memoryview]:
-    """Yield a chunk's lines as bytes, with a broken line for each number in `broken` at random places between them."""
+    """Yield the CSV lines of a table of events as bytes, and mix in broken lines at random places.
+
+    Each number in `broken` adds one broken line. The number decides in which way the line is broken.
+    """
     (rows,) = table.to_batches()
     lines = csv_lines(rows)
     _, offsets, data = lines.buffers()
     ends, body = np.frombuffer(offsets, np.int32)[1 : len(lines) + 1], memoryview(data)[: data.size]
     ways, written = list(BROKEN.values()), 0
-    # Make each broken line from a different valid line, because `broken` counts broken lines that are all different.
+    # Make each broken line from a different valid line, because no two broken lines may be the same.
     places = np.sort(rng.permutation(len(lines))[: len(broken)]).tolist()
     for number, row in zip(broken, places, strict=True):
         way = ways[number % len(ways)]
@@ -182,7 +186,7 @@ def _csv_parts(table: pa.Table, broken: range, rng: np.random.Generator) -> Iter
 
 
 def file_name(day: date, settings: StoreSettings, form: Format) -> str:
-    """Name the file of a day's events.
+    """Return the name of the file that holds a day's events.
 
     Args:
         day: The day.
@@ -190,8 +194,8 @@ def file_name(day: date, settings: StoreSettings, form: Format) -> str:
         form: Format of the files.
 
     Returns:
-        The name of a file for this day alone or, in a store with at most EVENTS_BY_WEEK events a week, of a file for
-        the ISO week of the day, which is a 7-day bucket.
+        The file's name. In a store with at most EVENTS_BY_WEEK events a week, the file holds the whole ISO week of the
+            day. In a larger store, the file holds this day alone.
     """
     by_week = settings.events * 7 <= EVENTS_BY_WEEK * settings.days
     return f"events-{day:%G-W%V}.{form}" if by_week else f"events-{day}.{form}"
@@ -208,16 +212,16 @@ def write_store(
 ) -> StoreSummary:
     """Write a store's event files into a folder, and its planted trends and pairs into a file beside the folder.
 
-    A file gets its name when it is complete. Until then its name begins with an underscore.
+    While a file is being written, its name begins with an underscore. The complete file gets its final name.
 
     Args:
         settings: Settings of the store.
-        folder: Folder for the files.
-        form: Format of the files.
-        plants_file: File for the planted trends and pairs; by default `planted_truth.json` beside the folder.
-        force: Whether to write even if the folder is not empty or `plants_file` exists. Only files with the names of
-            the new files are replaced.
-        progress: Receives a line of progress after each chunk.
+        folder: Folder for the event files.
+        form: Format of the event files.
+        plants_file: File for the planted trends and pairs. By default, `planted_truth.json` beside the folder.
+        force: Whether to write even if the folder is not empty or `plants_file` exists. New files replace old files of
+            the same name. All other files stay.
+        progress: Function that receives a line of progress after each chunk (a day or part of a day).
 
     Returns:
         The counts of files and lines.
@@ -266,12 +270,15 @@ def write_store(
 
 
 Write = Callable[[pa.Table, range, np.random.Generator], None]
-"""Function that writes one chunk of the store: a table of events, then one malformed line per number in a range."""
+"""Function that writes a table of events, and mixes in a broken line for each number of a range.
+
+Its third argument is the source of random numbers.
+"""
 
 
 @contextmanager
 def _writer(path: Path, form: Format) -> Iterator[Write]:
-    """Open a file and yield a function that appends one chunk to the file at each call."""
+    """Open an event file, and yield a function that appends a table of events to the file at each call."""
     with ExitStack() as stack:
         if form == "parquet":
             parquet = stack.enter_context(pq.ParquetWriter(path, FILE_SCHEMA, compression="snappy"))
@@ -279,7 +286,7 @@ def _writer(path: Path, form: Format) -> Iterator[Write]:
             return
         sink: BinaryIO = stack.enter_context(path.open("wb"))
         if form == "csv.gz":
-            # Put neither a file name nor a time into the gzip header, so that the same lines give the same bytes.
+            # Leave the file name and the time out of the gzip header, so that the same lines give the same bytes.
             packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=sink, mtime=0)
             sink = cast(BinaryIO, stack.enter_context(packed))
         sink.write(",".join(SCHEMA.names).encode() + b"\n")
@@ -288,7 +295,7 @@ def _writer(path: Path, form: Format) -> Iterator[Write]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, and rename the file to `path` when it is complete."""
+    """Yield a temporary path to write to, and rename the file to `path` when the file is complete."""
     unfinished = path.with_name("_" + path.name)
     try:
         yield unfinished
@@ -298,9 +305,9 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the tables, and make each table in a second thread while the caller writes the table before.
+    """Yield tables, while a second thread already makes the next table.
 
-    Making a table takes about as long as writing it, so that two cores are busy.
+    Making a table takes about as long as writing a table. So the two threads keep two cores busy.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
         upcoming = pool.submit(next, tables, None)
@@ -313,15 +320,16 @@ def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def planted_truth(settings: StoreSettings) -> dict[str, Any]:
-    """Describe the planted trends and planted pairs by the ids and names that stand in the events.
+    """Describe the planted trends and planted pairs with the product ids, category codes and brands of the events.
 
     Args:
         settings: Settings of the store.
 
     Returns:
-        Lists of the trends of products, categories and brands, each with the Monday on which it begins, and a list of
-        the pairs, each with its relation. The `strength` of a trend is the factor by which demand changes: above 1 for
-        rising, below 1 for waning, 0 for vanished products, and None for new products, which had no demand before.
+        A dictionary with a list each of product trends, category trends, brand trends and pairs. Each trend has the
+            Monday on which the trend begins, and each pair has its relation. The `strength` of a trend is the factor by
+            which demand changes. The factor is above 1 for rising, below 1 for waning, and 0 for vanished products. It
+            is None for new products, which had no demand before.
     """
     goods = catalogue(settings)
     planted = plants(settings, goods)
@@ -361,13 +369,13 @@ def planted_truth(settings: StoreSettings) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make a store as the command line says, and print the store's counts in one line.
+    """Write a made-up store as the command line says, and print the store's counts in one line.
 
     Args:
-        argv: Arguments of the command; by default those of the process.
+        argv: Arguments of the command. By default, those of the process.
 
     Returns:
-        The exit code: 0 when the store is written, 2 for wrong use.
+        The exit code, which is 0 when the store is written, and 2 when the arguments are wrong.
     """
     default = StoreSettings()
     about = (__doc__ or "").partition("\n")[0]
@@ -420,7 +428,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _whole(text: str) -> int:
-    """Read a whole number, also in a form like 5e6."""
+    """Read a whole number from the command line. Forms like 5e6 are accepted too."""
     try:
         number = float(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """Settings of the made-up store, and the chunks of time (days or parts of a day) in which its events are made.
 
-Each chunk has its own random numbers, seeded by (seed, stream, chunk). The sessions of a chunk are therefore the same
-whatever was made before them. The division into chunks depends on the settings alone.
+Each chunk has its own random numbers. Their seed consists of the store's seed, the purpose of the numbers and the
+chunk's index. So the sessions of a chunk do not depend on the chunks before. The settings alone decide the chunks.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 WEEKDAYS = (0.97, 0.96, 0.97, 0.99, 1.05, 1.06, 1.02)
-"""Relative traffic from Monday to Sunday."""
+"""Relative traffic of the store on each weekday, from Monday to Sunday."""
 
 SALE = 3.0
-"""Traffic on the day of a sale, as a multiple of the same day's traffic without a sale."""
+"""Factor by which a sale multiplies the store's traffic on the day of the sale."""
 CHUNK_EVENTS = 400_000
-"""Largest number of events in a chunk. A day with more events is divided into several chunks, to limit memory."""
+"""Largest number of events in a chunk. A day with more events is split into several chunks, to limit memory use."""
 ONE_OFFS = 0.6
-"""Share of the users who have only one visit."""
+"""Share of the store's users who visit only once."""
 
 
 class Stream(IntEnum):
-    """Purposes of random numbers. Each purpose has its own stream, which draws for other purposes do not change."""
+    """Purposes for which random numbers are drawn.
+
+    Each purpose has its own random numbers. So a change in how many numbers one purpose draws does not affect the
+    others.
+    """
 
     CATALOGUE, VISITORS, PLANTS, PRICES, EVENTS, DELIVERY, BROKEN = range(7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
-    """Settings of a store. The same settings give the same store."""
+    """Settings of the made-up store. The same settings always give the same store."""
 
     events: int = 28_000
     """Exact number of distinct valid events. Repeats and broken lines come on top of this number."""
@@ -46,28 +50,34 @@ class StoreSettings:
     start: date = date(2019, 9, 30)
     """The first day. It is a Monday, because 7-day buckets begin on Mondays."""
     users: int | None = None
-    """Number of users. The default is in proportion to the events: 197 thousand users appear in 5 million events."""
+    """Number of users. The default is in proportion to the events, and 5 million events have 197 thousand users."""
     products: int | None = None
-    """Number of products. The default is 52 thousand for 5 million events and grows more slowly than the events."""
+    """Number of products. By default, 5 million events have 52 thousand products.
+
+    The default number of products grows more slowly than the number of events.
+    """
     weekly_growth: float = 0.02
-    """Growth of traffic from one week to the next; 0.02 is two percent."""
+    """Relative growth of the store's traffic from one week to the next. For example, 0.02 is two percent."""
     sale_day: int | None = None
-    """Index of the day of a sale; None without a sale."""
+    """Index of the day on which the store has a sale. None if there is no sale."""
     late_share: float = 0.004
     """Share of events that are delivered at least a week late.
 
-    Events of the last days cannot be late, because no later file follows.
+    Events of the store's last days are never late, because no later file follows.
     """
     repeat_share: float = 0.006
-    """Share of events that are delivered twice. Half of the repeats come at once, half at least a week later."""
+    """Share of events that are delivered twice.
+
+    Half of the copies come within 90 seconds. The other half come at least a week later.
+    """
     broken_share: float = 0.001
-    """Number of lines that cannot be read, as a share of the events. Only CSV files have broken lines."""
+    """Number of unreadable lines that are added to CSV files, as a share of the number of events."""
 
     def __post_init__(self) -> None:
-        """Refuse settings from which no store can be made.
+        """Check that a store can be made from these settings.
 
         Raises:
-            ValueError: A setting is out of range. The message names the range.
+            ValueError: A setting is out of its range. The message names the range.
         """
         least = {"events": 1000, "seed": 0, "days": 21, "users": 20, "products": 200, "sale_day": 0}
         for name, minimum in least.items():
@@ -98,30 +108,33 @@ class StoreSettings:
 
     @property
     def user_count(self) -> int:
-        """Number of users: the setting `users`, or else a number in proportion to the events."""
+        """Number of users, from the setting `users` or else in proportion to the number of events."""
         return self.users if self.users is not None else max(20, round(self.events * 0.0406))
 
     @property
     def product_count(self) -> int:
-        """Number of products: the setting `products`, or else eight times as many for ten times the events."""
+        """Number of products, from the setting `products` or else from the number of events.
+
+        A store with ten times the events has eight times the products.
+        """
         return self.products if self.products is not None else max(200, round(52_000 * (self.events / 5e6) ** 0.9))
 
     @property
     def last_complete_week(self) -> int:
-        """Index of the last week of which the store has all seven days."""
+        """Index of the last week for which the store has events on all seven days."""
         return self.days // 7 - 1
 
     def day(self, index: int) -> date:
-        """Return the date of a day by its index."""
+        """Return the date of the day with the given index. The store's first day has the index 0."""
         return self.start + timedelta(days=index)
 
     def random(self, stream: Stream, chunk: int = 0) -> np.random.Generator:
-        """Return the random number generator for one purpose in one chunk."""
+        """Return the random number generator for one purpose in one chunk (a day or part of a day)."""
         return np.random.default_rng([self.seed, stream, chunk])
 
 
 def shares(total: int, weights: npt.NDArray[np.floating]) -> Ints:
-    """Split a whole number in proportion to weights.
+    """Split a whole number into whole numbers that are in proportion to weights.
 
     Args:
         total: The number to split.
@@ -137,19 +150,19 @@ def shares(total: int, weights: npt.NDArray[np.floating]) -> Ints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A day or a part of a day whose sessions are made together."""
+    """A day, or a part of a very busy day, for which the generator makes all sessions at once."""
 
     index: int
     day: int
     stretch: tuple[float, float]
-    """Begin and end of the chunk, as shares of the day's traffic. The whole day is (0, 1)."""
+    """Begin and end of the chunk, as shares of the day's traffic. A chunk of a whole day has (0, 1)."""
     events: int
     one_offs: tuple[int, int]
-    """Index range of the users whose only visit is in this chunk."""
+    """Indices of the users who visit the store only once, in this chunk: the first, and the one after the last."""
 
 
 def chunks(settings: StoreSettings) -> list[Chunk]:
-    """Divide the days of the store into chunks, in order of time. The chunks depend on the settings alone."""
+    """Divide the days of the store into chunks (days or parts of a day), in the order of time."""
     day = np.arange(settings.days)
     traffic = np.array(WEEKDAYS)[day % 7] * (1 + settings.weekly_growth) ** (day / 7)
     by_day = shares(settings.events, traffic * np.where(day == settings.sale_day, SALE, 1.0))

@@ -1,4 +1,7 @@
-"""Planted trends and planted pairs of the made-up store: what the computed trends and similarities should find."""
+"""Chooses the planted trends and planted pairs of the made-up store.
+
+The jobs that compute trends and similar products should find them again.
+"""
 
 from __future__ import annotations
 
@@ -17,41 +20,42 @@ What = Literal["rising", "waning", "new", "vanished"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedTrend:
-    """Planned change of the demand for some products, from the Monday of one week on."""
+    """A planned change of the demand for some products of the made-up store, which begins on a Monday."""
 
     of: Of
     key: int | str
-    """Product id, category code or brand of the products with the trend."""
+    """The product id, category code or brand whose products have the trend."""
     what: What
     week: int
     """Index of the week in which the trend begins."""
     strength: float | None
-    """Factor by which demand changes; None for new products, which have no demand before."""
+    """Factor by which demand changes. None for new products, which have no demand before the trend."""
     members: Ints
-    """Indices of the products whose demand changes."""
+    """Indices in the catalogue of the products whose demand changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedPair:
-    """Two products, given by their indices, that are often viewed or also bought together."""
+    """Two products, given by their indices, that visitors often view together. Some pairs are also bought together."""
 
     a: int
     b: int
     bought: bool
-    """Whether the two are bought together as well as viewed together."""
+    """Whether visitors often buy the two products together, and do not only view them together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plants:
-    """All planted trends and planted pairs. No product takes part in two of them."""
+    """All planted trends and planted pairs of a store. Each product takes part in at most one of them."""
 
     trends: list[PlantedTrend]
     pairs: list[PlantedPair]
 
 
-# Each planted trend has its kind, the factor by which demand changes, and the number of weeks from its begin to the
-# last complete week. The first trend goes to the most demanded product, and so on. Waning trends come first, because
-# they need demand to lose, and because small counts vary much by chance.
+# Each entry describes one planted trend by three values. They are its kind, the factor by which demand changes, and how
+# many weeks before the last complete week it begins. The first entry goes to the chosen product with the most demand,
+# the second entry to the next product, and so on. Waning trends come first, because they need demand to lose. Also,
+# small counts vary much by chance, which would hide a waning trend.
 PRODUCT_PLANTS: tuple[tuple[What, float | None, int], ...] = (
     ("waning", 0.15, 0), ("vanished", 0.0, 0), ("waning", 0.1, 1), ("waning", 0.1, 0), ("vanished", 0.0, 2),
     ("waning", 0.05, 2), ("new", None, 0), ("new", None, 1), ("rising", 4.0, 0), ("rising", 5.0, 2),
@@ -67,7 +71,8 @@ VIEWED_PAIRS, BOUGHT_PAIRS = 6, 5
 def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
     """Choose the planted trends and planted pairs.
 
-    The chosen products have enough demand to show their trend or pair. No product takes part in two of them.
+    The chosen products have enough demand for their trend or pair to be visible. Each product takes part in at most one
+    trend or pair.
 
     Args:
         settings: Settings of the store.
@@ -81,14 +86,14 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
     trends: list[PlantedTrend] = []
 
     def plant(of: Of, key: int | str, what: What, strength: float | None, back: int, members: Ints) -> None:
-        # Begin no trend in the first week, which has no week before it to compare with. Without this limit, a store of
-        # three weeks would have trends in its first week.
+        # Begin no trend in the store's first week, because no earlier week exists to compare with. Without this limit,
+        # a store of three weeks would have trends in its first week.
         week = max(1, settings.last_complete_week - back)
         trends.append(PlantedTrend(of=of, key=key, what=what, week=week, strength=strength, members=members))
         free[members] = False
 
-    # Plant trends in categories by their code, which several categories may share. Leave out the first two
-    # codes, which are those of the most visited categories.
+    # Plant category trends by category code, because several categories may share a code. Leave out the first two
+    # codes, which belong to the most visited categories.
     of_code = defaultdict(list)
     for index, code in enumerate(goods.category_code):
         if code is not None:
@@ -97,16 +102,16 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
     for (what, factor, back), code in zip(CATEGORY_PLANTS, codes, strict=False):
         plant("category", code, what, factor, back, np.flatnonzero(np.isin(goods.category, of_code[code])))
 
-    # Plant trends in the most demanded brands, without the first one. Leave out brands with more than a tenth of their
-    # demand in products that are not free: products with a trend, or not on sale on all days.
+    # Plant brand trends in the brands with the most demand, except the first. A product is free if it has no trend yet
+    # and is on sale on all days. Leave out brands with more than a tenth of their demand in products that are not free.
     demand = np.bincount(goods.brand + 1, goods.weight, len(goods.brands) + 1)[1:]
     is_affected = np.bincount(goods.brand + 1, goods.weight * ~free, len(goods.brands) + 1)[1:] > 0.1 * demand
     strongest = np.argsort(np.where(is_affected, 0, -demand), kind="stable")[1:].tolist()
     for (what, factor, back), brand in zip(BRAND_PLANTS, strongest, strict=False):
         plant("brand", goods.brands[brand], what, factor, back, np.flatnonzero((goods.brand == brand) & free))
 
-    # Plant trends in the most demanded free products, without the first three. Then plant pairs of the free products
-    # that come next by demand.
+    # Plant product trends in the free products with the most demand, except the first three. Then plant pairs among the
+    # free products that come next by demand.
     ranked = np.flatnonzero(free)[np.argsort(-goods.weight[free], kind="stable")][3:]
     changing = _some(ranked, len(PRODUCT_PLANTS), max(5, len(ranked) // 200), rng)
     for (what, strength, back), product in zip(PRODUCT_PLANTS, changing.tolist(), strict=True):
@@ -121,14 +126,14 @@ def plants(settings: StoreSettings, goods: Catalogue) -> Plants:
 
 
 def _some(ranked: Ints, count: int, spare: int, rng: np.random.Generator) -> Ints:
-    """Choose `count` of the first `count + spare` ranked products at random, and keep their order."""
+    """Choose `count` products at random from the first `count + spare` of a ranking, and keep the ranking's order."""
     return ranked[np.sort(rng.permutation(count + spare)[:count])]
 
 
 def weights_on(day: int, goods: Catalogue, planted: Plants) -> Floats:
-    """Compute the demand for every product on one day.
+    """Compute the demand for every product of the store on one day.
 
-    A product has demand only while it is on sale. Planted trends multiply the demand by their factors.
+    A product has demand only while it is on sale. Planted trends multiply the demand for their products by a factor.
 
     Args:
         day: Index of the day.

@@ -1,4 +1,4 @@
-"""Sessions of the store: visitors come, look around, and sometimes buy.
+"""Makes the sessions of the store, in which visitors come, look around, and sometimes buy.
 
     weights of the day ─► visitors of the day ─► sessions ─► products, event types, times
 
@@ -27,26 +27,29 @@ HOURS = (
     67, 90, 190, 320, 450, 500, 545, 535, 555, 560, 550, 520,
     520, 600, 650, 655, 660, 640, 500, 350, 235, 125, 85, 60,
 )  # fmt: skip
-"""Relative traffic by hour of the day (UTC): a peak in the morning, one in the early evening, and a quiet night."""
+"""Relative traffic of the store in each hour of the day (UTC), with peaks in the morning and the early evening."""
 MAX_LENGTH, MAX_GAP = 120, 600
-"""Largest number of events of a session, and of seconds between two events of a session.
+"""Largest number of events in a session, and largest number of seconds between two events of a session.
 
-The product of the two numbers is less than a day, so that every session fits into one day.
+The two numbers multiplied give less than the seconds of a day. So every session fits into one day.
 """
 FAVOURITES = (0.6, 0.25)
-"""Shares of a regular user's sessions in the first and second favourite category. The rest begin in any category."""
-STAY = 0.32
-"""Chance that the next event is about the same product, as after a reload."""
-FAMILY = 0.6
-"""Chance that the next product comes from the same family. Otherwise the product comes from the whole category."""
-DRIFT = 0.15
-"""Chance that a session moves on to a product of any category, if the session is long enough."""
-FOLLOW = 0.5
-"""Chance that a product of a planted pair is followed by its partner."""
-BUY_BOTH = 0.8
-"""Chance that a session buys both products of a pair that is bought together.
+"""Shares of a regular user's sessions that begin in the user's first and second favourite category.
 
-This applies to sessions of at least four events that begin with one of the two products.
+The user's other sessions begin in any category.
+"""
+STAY = 0.32
+"""Chance that the next event of a session is about the same product, as after a reload of the page."""
+FAMILY = 0.6
+"""Chance that the next product of a session comes from the same family. Otherwise it comes from the whole category."""
+DRIFT = 0.15
+"""Chance that a session moves on to a product of any category. A session may end before it moves on."""
+FOLLOW = 0.5
+"""Chance that a session goes from one product of a planted pair directly to the other product of the pair."""
+BUY_BOTH = 0.8
+"""Chance that a session buys both products of a planted pair that is bought together.
+
+Only sessions of at least four events that begin with one of the two products can do so.
 """
 
 FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
@@ -55,30 +58,33 @@ FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.0090, (PURCHASE,)),
     (0.0050, (CART, REMOVE)),
 )
-"""Each row: a probability, and the event types that follow an event with this probability, for the same product."""
+"""Event types that can follow an event for the same product, in each row after the probability that they follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Events as columns of numbers. Texts are added on delivery only, because they need by far the most memory."""
+    """Events as columns of numbers, without texts.
+
+    Texts need by far the most memory. So only the delivery of the events adds them.
+    """
 
     second: Ints
-    """Seconds since 1970."""
+    """Time of each event, in seconds since 1970."""
     kind: npt.NDArray[np.int8]
-    """Index of the event type in EVENT_TYPES."""
+    """Index of each event's type in EVENT_TYPES."""
     product: Ints
-    """Index of the product in the catalogue."""
+    """Index of each event's product in the catalogue."""
     cents: Ints
     user: Ints
-    """Index of the user in `Visitors`."""
+    """Index of each event's user in `Visitors`."""
     session: Ints
-    """Number of the session, unique in the store."""
+    """Number of each event's session. No two sessions of the store have the same number."""
 
     def __len__(self) -> int:
         return len(self.second)
 
     def take(self, index: Ints) -> Events:
-        """Return the rows with these indices, in this order."""
+        """Return the events with the given indices, in the order of the indices."""
         return Events(
             second=self.second[index], kind=self.kind[index], product=self.product[index], cents=self.cents[index],
             user=self.user[index], session=self.session[index],
@@ -101,22 +107,29 @@ def joined(parts: Sequence[Events]) -> Events:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitors:
-    """All users by index: first regulars, who can come often, then users with one visit, by time of the visit."""
+    """All users of the store.
+
+    The first indices belong to the regulars, who can come often. Users with only one visit follow, in the order of
+    their visits.
+    """
 
     user_id: Ints
-    """Ids of all users."""
+    """Id of each user."""
     activity: Floats
-    """Relative frequency of each regular's visits, with a long tail."""
+    """Relative frequency of each regular user's visits. A few regulars come far more often than most."""
     favourites: Ints
-    """Two rows: each regular's first and second favourite category."""
+    """Favourite categories of each regular user: the first favourites in one row, the second favourites in another."""
     joins: Ints
-    """Index of each regular's first day. Half of the regulars begin on day 0, as if they knew the store before."""
+    """Index of the day from which each regular user comes to the store.
+
+    Half of the regulars come from day 0 on, as if they knew the store before.
+    """
     leaves: Ints
-    """Index of the day from which each regular no longer comes."""
+    """Index of the day from which each regular user no longer comes to the store."""
 
 
 def visitors(settings: StoreSettings, goods: Catalogue, plan: Sequence[Chunk]) -> Visitors:
-    """Make up the users. Users who come later have higher ids, because stores number accounts in order."""
+    """Make up the users of the store. Users who come later have higher ids, because stores number accounts in order."""
     rng = settings.random(Stream.VISITORS)
     users = settings.user_count
     regulars = users - int(ONE_OFFS * users)
@@ -139,32 +152,32 @@ def visitors(settings: StoreSettings, goods: Catalogue, plan: Sequence[Chunk]) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """Demand, visitors and prices of one day."""
+    """Demand, visitors and prices of the store on one day."""
 
     begin: int
-    """Midnight, in seconds since 1970."""
+    """Midnight (UTC) at the begin of the day, in seconds since 1970."""
     mass: Floats
-    """Cumulative weights of the products, beginning with 0."""
+    """Cumulative weights of the products, from 0 on. A product's weight is the day's demand for the product."""
     appeal: Floats
-    """The day's demand for each category as a multiple of its usual demand."""
+    """Demand for each category on this day, as a multiple of the category's usual demand."""
     regulars: Floats
-    """Cumulative weights of the regulars. Each regular is drawn in proportion to his or her weight."""
+    """Cumulative weights of the regular users. The chance that a regular visits is in proportion to the weight."""
     cents: Ints
-    """The day's price of each product, in cents."""
+    """Price of each product on this day, in cents."""
 
 
 def day_of(index: int, settings: StoreSettings, goods: Catalogue, planted: Plants, everyone: Visitors) -> Day:
     """Compute the demand, the visitors and the prices of one day.
 
-    Regulars come more often while their favourite categories are in demand. A change of a category's weight therefore
-    changes the demand of regulars as much as that of other visitors.
+    Regular users come more often while their favourite categories are in demand. So when the demand for a category
+    changes, regulars and other visitors change their demand by the same factor.
     """
     weight = weights_on(index, goods, planted)
     usual = goods.usual
     appeal = np.bincount(goods.category, weight) / usual
     here = (everyone.joins <= index) & (index < everyone.leaves)
     wish = _wishes(everyone.favourites, appeal, usual).sum(axis=0)
-    # Reduce the price of one product in twenty by ten or twenty percent, for the whole week.
+    # Reduce the prices of one product in twenty by ten or twenty percent. The reduced price is valid for a whole week.
     rng = settings.random(Stream.PRICES, index // 7)
     off = np.where(rng.random(len(weight)) < 0.05, rng.integers(1, 3, len(weight)) * 10, 0)
     midnight = datetime.combine(settings.day(index), datetime.min.time(), UTC)
@@ -178,7 +191,11 @@ def day_of(index: int, settings: StoreSettings, goods: Catalogue, planted: Plant
 
 
 def _wishes(favourites: Ints, appeal: Floats, usual: Floats) -> Floats:
-    """Compute three rows: each regular's demand for the first favourite, the second favourite, and any category."""
+    """Compute each regular user's demand for the first favourite category, the second favourite, and any category.
+
+    Returns:
+        Three rows, with a column for each regular user.
+    """
     first, second = FAVOURITES
     anything = np.full(favourites.shape[1], (1 - first - second) * float(appeal @ usual))
     return np.stack([first * appeal[favourites[0]], second * appeal[favourites[1]], anything])
@@ -188,13 +205,13 @@ def draw(mass: Floats, begin: Ints, end: Ints, chance: Floats) -> Ints:
     """Draw one product from each range of products, in proportion to the weights.
 
     Args:
-        mass: Cumulative weights of the products, beginning with 0.
-        begin: Index of the first product of each range.
-        end: Index after the last product of each range.
-        chance: Random numbers, uniform in [0, 1).
+        mass: Cumulative weights of the products, from 0 on.
+        begin: Index of the first product in each range.
+        end: Index after the last product in each range.
+        chance: A random number for each range, uniform in [0, 1).
 
     Returns:
-        Index of the drawn product for each range.
+        The index of the drawn product for each range.
     """
     low = mass[begin]
     drawn: Ints = np.searchsorted(mass, low + chance * (mass[end] - low), side="right") - 1
@@ -202,11 +219,12 @@ def draw(mass: Floats, begin: Ints, end: Ints, chance: Floats) -> Ints:
 
 
 def session_lengths(events: int, rng: np.random.Generator) -> Ints:
-    """Draw lengths of sessions that add up to a number of events.
+    """Draw the number of events of each session, until all sessions together have the given number of events.
 
-    Half of the sessions have one or two events, and one in a hundred has more than twenty.
+    Half of the sessions have one or two events. One session in a hundred has more than twenty events.
     """
-    # Draw a third as many sessions as events, because the mean length is 3.8, and 60 more for days with few events.
+    # Draw one session for every three events, which is enough because a session has 3.8 events on average. Draw 60 more
+    # sessions for safety on days with few events.
     lengths = np.ceil(2.0 * np.exp(rng.standard_normal(events // 3 + 60))).astype(np.int64)
     lengths = np.minimum(lengths, MAX_LENGTH)
     ends = np.cumsum(lengths)
@@ -219,18 +237,20 @@ def session_lengths(events: int, rng: np.random.Generator) -> Ints:
 def sessions(
     chunk: Chunk, day: Day, goods: Catalogue, planted: Plants, everyone: Visitors, rng: np.random.Generator
 ) -> Events:
-    """Make all events of the sessions that begin in the chunk, session by session."""
+    """Make the events of all sessions that begin in a chunk (a day or part of a day), session by session."""
     length = session_lengths(chunk.events, rng)
     n, first = len(length), np.cumsum(length) - length
     session = np.repeat(np.arange(n), length)
     step = np.arange(chunk.events) - first[session]
 
     user, category = _who_and_where(chunk, day, goods, everyone, n, rng)
-    # Find the range of products of each category. The last range is the whole store, so that index -1 means anywhere.
+    # Find the range of products in each category. A last range covers all products, so that category -1 stands for the
+    # whole store.
     bounds = np.searchsorted(goods.category, np.arange(len(goods.category_id) + 1))
     begins, ends = np.append(bounds[:-1], 0), np.append(bounds[1:], bounds[-1])
 
-    # Give each session a theme, which is a product that decides the category and family. Some get a second one.
+    # Give each session a theme, which is a product whose category and family the session browses. Some sessions move on
+    # to a second theme.
     anchor = draw(day.mass, begins[category], ends[category], rng.random(n))
     anywhere = draw(day.mass, np.full(n, begins[-1]), np.full(n, ends[-1]), rng.random(n))
     turn = np.where(rng.random(n) < DRIFT, 1 + (rng.random(n) * (length + 1)).astype(np.int64), MAX_LENGTH)
@@ -255,7 +275,10 @@ def sessions(
 def _who_and_where(
     chunk: Chunk, day: Day, goods: Catalogue, everyone: Visitors, n: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
-    """Draw user and category of each session, with one-visit users first. Category -1 stands for the whole store."""
+    """Draw the user of each session and the category in which the session begins.
+
+    Users with only one visit come first in the result. Category -1 stands for the whole store.
+    """
     new = np.arange(*chunk.one_offs)[:n]
     regular = np.searchsorted(day.regulars[:-1], rng.random(n - len(new)) * day.regulars[-1], side="right")
     favourites = everyone.favourites[:, regular]
@@ -266,14 +289,14 @@ def _who_and_where(
 
 
 def _funnel(step: Ints, length: Ints, rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Draw each event's type, and whether a new product is drawn for the event."""
+    """Draw the type of each event, and whether the event moves on to a new product."""
     n = len(step)
     kind = np.zeros(n, np.int8)
     moves = rng.random(n) >= STAY
     chance = rng.random(n)
     rates = np.cumsum([rate for rate, _ in FUNNEL])
     at = np.flatnonzero(chance < rates[-1])
-    at = at[np.diff(at, prepend=-3) > 2]  # begin no row of FUNNEL while another row is under way
+    at = at[np.diff(at, prepend=-3) > 2]  # let the event types of one row of FUNNEL end before another row begins
     path = np.searchsorted(rates, chance[at], side="right")
     for number, (_, kinds) in enumerate(FUNNEL):
         for offset, following in enumerate(kinds, start=1):
@@ -293,7 +316,10 @@ def _browse(
     begins: npt.NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Ints:
-    """Draw the product of each event: first the theme's product, then others of its family or category."""
+    """Draw the product of each event in all sessions.
+
+    A session begins with the product that is its theme. Then other products of the same family or category follow.
+    """
     at = np.flatnonzero(moves | begins)
     starts = begins[at]
     shown = theme[at]
@@ -305,14 +331,15 @@ def _browse(
     partner = _partners(planted.pairs, len(goods.weight))
     follows = np.flatnonzero(partner[shown[:-1]] >= 0) + 1
     follows = follows[~starts[follows] & (rng.random(len(follows)) < FOLLOW)]
-    # Replace no two products in a row, because the product before the second one is itself replaced by a partner.
+    # Replace no two products in a row by their partners. The second partner would belong to a product that is itself
+    # replaced.
     follows = follows[np.diff(follows, prepend=-2) > 1]
     shown[follows] = partner[shown[follows - 1]]
     return np.repeat(shown, np.diff(at, append=len(theme)))
 
 
 def _partners(pairs: Sequence[PlantedPair], products: int) -> Ints:
-    """Find the index of each product's partner in `pairs`; -1 for a product without a partner."""
+    """Find the index of each product's partner in the planted pairs. A product without a partner gets -1."""
     partner = np.full(products, -1)
     for pair in pairs:
         partner[[pair.a, pair.b]] = pair.b, pair.a
@@ -328,7 +355,10 @@ def _buy_pairs(
     kind: npt.NDArray[np.int8],
     rng: np.random.Generator,
 ) -> None:
-    """Let sessions that begin with a product of a pair bought together view both products, and then buy both."""
+    """Let sessions view and then buy both products of a planted pair that is bought together.
+
+    This can happen in sessions that begin with one of the two products and have at least four events.
+    """
     chosen = np.flatnonzero((partner[anchor] >= 0) & (length >= 4))
     chosen = chosen[rng.random(len(chosen)) < BUY_BOTH]
     begin, a, b = first[chosen], anchor[chosen], partner[anchor[chosen]]
@@ -340,14 +370,14 @@ def _buy_pairs(
 def _times(chunk: Chunk, length: Ints, first: Ints, session: Ints, rng: np.random.Generator) -> Ints:
     """Draw the time of each event, in seconds since midnight.
 
-    Sessions begin in proportion to the traffic of the hours. About half a minute goes by between two events.
+    More sessions begin in hours with more traffic. About half a minute goes by between two events of a session.
     """
     low, high = chunk.stretch
     traffic = np.concatenate([[0.0], np.cumsum(HOURS)]) / sum(HOURS)
     begin = np.interp(low + (high - low) * rng.random(len(length)), traffic, np.arange(25) * 3600.0).astype(np.int64)
     gaps = np.clip(30 * np.exp(0.95 * rng.standard_normal(len(session), np.float32)), 1, MAX_GAP).astype(np.int64)
     elapsed = np.cumsum(gaps)
-    # Begin a session earlier if it would go past midnight, so that all its events are on the same day.
+    # Let a session begin earlier if it would last past midnight. So all events of the session are on the same day.
     duration = elapsed[first + length - 1] - elapsed[first]
     begin = np.minimum(begin, 86_399 - duration)
     seconds: Ints = (begin - elapsed[first])[session] + elapsed

@@ -1,4 +1,4 @@
-"""Tests of the batch layer on small examples. Expected z and growth are computed by hand or in plain Python."""
+"""Tests of trend detection on small examples, with expected figures computed by hand or in plain Python."""
 
 import math
 from datetime import date, datetime, timedelta
@@ -118,7 +118,10 @@ def test_z_is_0_where_a_total_is_0(spark, total, previous_total):
 
 
 def exact_tail(current, n, p):
-    """Return the binomial (n, p) probability of `current` events or more, or of `current` or fewer if not above n·p."""
+    """Return the exact binomial (n, p) probability of a count as extreme as `current`.
+
+    If `current` is above the mean n·p, this is the chance of `current` or more events, else of `current` or fewer.
+    """
     counts = range(current, n + 1) if current > n * p else range(current + 1)
     return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
 
@@ -142,7 +145,8 @@ def test_p_is_near_the_exact_binomial_tail_for_few_and_uneven_counts(spark, curr
 
 
 def test_an_overdispersion_of_4_halves_the_root_of_the_deviance(spark):
-    # By hand: for the counts 90.5 and 29.5, with 60 expected of each, the root of the deviance is 5.70.
+    # Expected z-score by hand: the counts are 90.5 and 29.5, and 60 is expected for each. The root of the deviance is
+    # 5.70.
     independent, overdispersed = (
         spark.range(1)
         .select(*(p_value(*(F.lit(n) for n in (91, 29, 1, 1, dispersion))) for dispersion in (1.0, 4.0)))
@@ -167,7 +171,7 @@ def test_the_normal_tail_is_right_to_a_third_of_a_percent(spark, x):
 
 
 def test_overdispersion_follows_the_median_of_z_squared_and_the_fourth_root_of_demand(spark):
-    # The median of χ² with 1 degree of freedom is 0.4549.
+    # The number 0.4549 is the median of the χ² distribution with 1 degree of freedom.
     cases = [(10, 11, 4.0), (5, 11, 4.0), (160, 11, 4.0), (160, 9, 4.0), (10, 11, 0.3), (160, 11, 0.3)]
     frame = spark.createDataFrame(cases, "size long, tested long, median_z2 double")
     factor = overdispersion(F.col("size"), F.col("tested"), F.col("median_z2"), F.lit(10.0))
@@ -192,8 +196,8 @@ def test_peers_summarize_the_tested_keys_of_each_bucket_and_signal(spark):
 
 
 def test_q_values_follow_the_step_up_procedure_in_each_direction_separately(spark):
-    # Five keys are tested, and three of them rise. Their p-values times 5, divided by their ranks 1 to 3, are 0.05,
-    # 0.10 and 0.0667. The q-value of the second is that of the third, because it is smaller.
+    # Five products are tested, and three of them rise. A p-value times 5, divided by its rank, gives 0.05, 0.10 and
+    # 0.0667 for ranks 1 to 3. Rank 2 gets the q-value of rank 3, because that value is smaller.
     rows = [(1, 4.0, 0.01), (2, 3.0, 0.04), (3, 3.0, 0.04), (4, -2.0, 0.02), (5, -0.1, 0.45), (6, 1.0, None)]
     frame = spark.createDataFrame(rows, "key int, z_score double, p_value double").select(
         F.lit(NOV_11).alias("bucket_start"),
@@ -210,8 +214,8 @@ def test_q_values_follow_the_step_up_procedure_in_each_direction_separately(spar
 
 
 def test_only_a_product_beyond_the_usual_fluctuation_is_a_trend(spark):
-    # Forty products go from 13 to 27 or from 27 to 13, each with |z| above 2. So counts usually vary that much
-    # in this store. One product goes from 20 to 400.
+    # Forty products go from 13 to 27 or from 27 to 13, each with |z| above 2. So a change of that
+    # size is normal in this store. Only the product that goes from 20 to 400 events is a trend.
     demand = [(NOV_04, 78, 5000), (NOV_11, 78, 5000), (NOV_04, 77, 20), (NOV_11, 77, 400)]
     for key in range(40):
         demand += [(NOV_04, key, 13 + 14 * (key % 2)), (NOV_11, key, 27 - 14 * (key % 2))]
@@ -277,7 +281,7 @@ def test_attributes_of_a_trend_are_the_newest_of_its_two_buckets(spark):
 
 
 def test_attributes_of_a_trend_are_the_same_for_all_signals_of_a_product(spark):
-    """The cart event of the first bucket gives a row in the second bucket, with the attributes of the second's view."""
+    """A product has a cart event in week 1 and a view in week 2. Both signals show the attributes of the view."""
     events = spark.createDataFrame(
         [(NOV_04, "cart", 7, "old.code", "acme", 1), (NOV_11, "view", 7, "new.code", "bolt", 1)], EVENTS
     )

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 OURS = "lambda-spark"
 THIS = "this"
-"""The Python environment of the tests. It has DuckDB too, so that the tests need no second environment."""
+"""The name of the Python environment of the tests. It includes DuckDB, so the tests need no second environment."""
 SIDES = {
     "ours": None,
     "duckdb": THIS,
@@ -37,17 +37,17 @@ SIDES = {
     "replay": "spark-peers",
     "sar": "spark-peers",
 }
-"""The Python environment of each measured side. None stands for this project's own code."""
+"""The Python environment in which each measured engine runs. None stands for this project's own code."""
 SAME_WORK = ("similarity", "neighbours")
-"""Two names for the same work, the computation of similar products. The definitions of similarity may differ."""
+"""Two names of measured work that both compute similar products. The definitions of similarity may differ."""
 HISTORY = (1, 10, 100)
 """Lengths of history, in days, after which `growth` measures micro-batches."""
 MICRO_BATCHES = 10
 MASTERS = ("local[1]", "local[2]", "spark")
-"""Masters to compare: one core, two cores, and a standalone cluster with two workers of one core each."""
+"""Spark masters that `cores` compares: one core, two cores, and a standalone cluster of two one-core workers."""
 
 Results = tuple[list[Figures], list[Figures], str]
-"""The result of a benchmark: the printed lines, a row for each side and work, and the rows as Markdown."""
+"""The result of a benchmark: the printed lines, a row for each engine and work, and the rows as Markdown."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -186,7 +186,7 @@ def python_for(environment: str) -> Path:
 
 
 def make_store(folder: Path, events: int, *forms: str) -> None:
-    # Make no repeated events, because only this project would remove them.
+    # Make no repeated events, because this project removes repeats and the other engines do not.
     store = StoreSettings(events=events, seed=1, repeat_share=0.0)
     for form in forms:
         say(f"making a store of {events:,} events ({form})")
@@ -205,7 +205,7 @@ def draw(out: Path) -> None:
 
 
 def lines_of(command: Sequence[object]) -> list[Figures]:
-    """Run a command and return the lines of JSON that it printed, and one more line if the command failed."""
+    """Run a command and return its printed lines of JSON, with one more line if the command failed."""
     environment = {**os.environ}
     if str(command[0]) != sys.executable:
         # Unset the paths of this project's Spark, because the other environments have a Spark of their own.
@@ -220,7 +220,7 @@ def lines_of(command: Sequence[object]) -> list[Figures]:
 
 
 def differing_sums(figures: Sequence[Figures]) -> list[str]:
-    """Return a message for each table whose sums differ between this project and another side that prints sums."""
+    """Return a message for each table whose sums differ between this project and another engine that prints sums."""
     ours = {line["table"]: line["sums"] for line in figures if "sums" in line and line["who"] == OURS}
     return [
         f"{line['who']} and {OURS} have different rows in {line['table']}: "

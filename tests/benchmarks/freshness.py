@@ -4,7 +4,7 @@
 
 A store's events are replayed into a real broker while `ingest` and `similarity` run as processes. Every few seconds a
 new user views one product. The clock stops when that user's list names this product as a reason. The test computes the
-list in an open session, as `recommend --user` does. The test prints one JSON object.
+list in an open Spark session, as `recommend --user` does. The test prints one JSON object.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_freshness(spark, broker, tmp_path):
             time.sleep(dice.uniform(2, 6))
             user, product = NEWCOMER + number, dice.choice(popular).product_id
             event = {
-                # Date the event just after the store's last day, because at today's date all its counts are decayed.
+                # Date the event just after the store's last day. With today's date, all the store's counts would decay.
                 "event_time": f"{datetime(2019, 11, 4) + timedelta(minutes=number):%Y-%m-%d %H:%M:%S} UTC",
                 "event_type": "view",
                 "product_id": product,

@@ -1,10 +1,11 @@
-"""A benchmark of what a micro-batch costs after a history of some days, at a constant number of events per day.
+"""A benchmark that shows whether micro-batches become slower as the history of a lake grows.
 
     python -m tests.benchmarks.growth FOLDER EVENTS_A_DAY DAYS MICRO_BATCHES
 
-A lake ingests DAYS days. Then MICRO_BATCHES files of the next day arrive, and each file is one micro-batch, as in jobs
-that run all day. A file has 10,000 events, or an equal share of the day if the day has too few. The command prints one
-line of JSON for each micro-batch of ingestion and of the speed layer, and one for each table renewed after them.
+A lake first ingests DAYS days with EVENTS_A_DAY events each. Then MICRO_BATCHES files of the next day arrive, and each
+file becomes one micro-batch, as in jobs that run all day. A file has 10,000 events. If the day has too few events, each
+file gets an equal share of them. The command prints one line of JSON for each micro-batch of ingestion and of the speed
+layer. It prints one more line for each table that is renewed afterwards.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        # Ask Spark for the number of read files outside the measured time, because each query makes the answer slower.
+        # Count the files that Spark has read before the clock starts, because this count takes longer after each query.
         files = files_read(self._spark)
         self._last = (*self._readings(), files)
 
@@ -131,7 +132,7 @@ def main(folder: Path, events_a_day: int, days: int, deliveries: int) -> None:
 
 
 def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
-    """Write each day but the last as a file into the folder `history`, and return the events of the last day."""
+    """Write one file per day, except the last day, into the folder `history`, and return the last day's events."""
     all_days = max(FEWEST_DAYS, days + 1)
     store = StoreSettings(events=events_a_day * all_days, days=all_days, seed=1, weekly_growth=0.0, late_share=0.0)
     write_store(store, folder / "store", "parquet", plants_file=folder / "planted_truth.json")
@@ -147,7 +148,7 @@ def write_days(folder: Path, events_a_day: int, days: int) -> pa.Table:
 
 
 class _EachMicroBatch(logging.Handler):
-    """A log handler that calls a function after each micro-batch, at the line that the job logs then."""
+    """A log handler that calls a function when a job logs the end of a micro-batch."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         super().__init__(logging.INFO)

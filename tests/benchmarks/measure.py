@@ -19,7 +19,7 @@ def cpu_seconds_of(*processes: int | str) -> float:
     """Return the CPU seconds that the given processes have used so far, with all their threads."""
     ticks = 0
     for process in processes:
-        # Split after the last parenthesis. The process's name ends there and may contain spaces.
+        # Split the line after its last parenthesis, because the process's name stands before it and may contain spaces.
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -42,11 +42,11 @@ def measured(
     """Do a piece of work and print its figures as one line of JSON.
 
     Args:
-        who: The side that does the work.
+        who: The name of the engine that does the work.
         work: The name of the work.
-        call: The work itself.
-        cpu: Returns the CPU seconds used so far.
-        more: Further entries for the line.
+        call: The function that does the work.
+        cpu: A function that returns the CPU seconds used so far.
+        more: Further entries for the JSON line.
 
     Returns:
         The result of `call`.

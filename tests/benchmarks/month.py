@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.month FOLDER EVENTS
 
-Two hard cases are added to the store. A crawler views products one after the other in a single session, one view for
-every 60 events of the store. A bestseller is viewed in every third session. The command prints one line of JSON for
-each job, one with the largest peak memory of a job, and one for each table with its number of files and bytes.
+Two hard cases are added to the store. A crawler views products one after the other in a single session. It makes one
+view for every 60 events of the store. A bestseller is viewed in every third session. The command prints one line of
+JSON for each job, and one line for each table with its number of files and bytes. One more line has the largest peak
+memory of a job.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main(folder: Path, events: int) -> None:
         source = [folder / "csv"] if job == "ingest" else []
         command = [PROJECT / "spark-submit.sh", job, *source, "--lake", folder / "lake"]
         run = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
-        # Report no events for `recommend`, because events per second mean nothing for a job that makes lists for users.
+        # Report no events for `recommend`, because this job makes lists per user and does not process events.
         measured(WHO, job, run, cpu_of_children, **({} if job == "recommend" else {"events": lines}))
     print(json.dumps({"who": WHO, "work": "all", "peak_bytes": peak_of_children()}))
     for log in sorted((folder / "lake").glob("*/_delta_log")):

@@ -1,10 +1,10 @@
-"""The benchmark's measurement of this project: each layer's job in one open session, on a store's CSV files.
+"""A benchmark of this project's own jobs, run in one open Spark session on a store's CSV files.
 
     python -m tests.benchmarks.ours STORE_CSV FOLDER EVENTS RUNS [MASTER]
 
-The command prints one line of JSON for each measured piece of work. It also prints sums of the tables' rows, and other
-engines with the same definitions must have equal sums. Every user of the store gets a list, as with the other engines.
-For comparison with ingestion, the command measures how long Spark takes to copy the same lines unchanged.
+The command prints one line of JSON for each measured job. It also prints sums of the tables' rows. Other engines with
+the same definitions must print equal sums. Every user of the store gets a list, as with the other engines. For
+comparison with ingestion, the command measures how long Spark takes to copy the same lines unchanged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WHO = "lambda-spark"
 ALL_DAYS = 3650
 """A value of `active_days` that is longer than the store's history, so that every user counts as active."""
 SMALL_EXECUTORS = {"spark.executor.memory": "2g"}
-"""Memory of a cluster's executors. A local master has no executors and ignores this setting."""
+"""Memory of each executor of a cluster. Spark ignores this setting with a local master."""
 LINES = (
     "event_time string, event_type string, product_id bigint, category_id bigint, category_code string, brand string, "
     "price double, user_id bigint, user_session string"
@@ -105,7 +105,7 @@ def main(store: Path, folder: Path, events: int, runs: int, master: str = "") ->
 
 
 def copy(spark: SparkSession, store: Path, target: Path) -> None:
-    """Read the lines and write them to Delta without any validation, for a comparison with ingestion."""
+    """Copy the CSV lines to a Delta table without validation. Ingestion is compared with the time of this copy."""
     spark.read.csv(str(store), schema=LINES, header=True).write.format("delta").save(str(target))
 
 

@@ -1,9 +1,9 @@
-"""Made-up stores in which every trend is known, for measuring how well methods find trends.
+"""Makes up stores in which every trend is known, to measure how well methods find trends.
 
-The store generator makes the events with sessions and regular visitors, so counts vary as much as in its other stores.
-A store grows. Its demand varies by weekday, it has a sale day, products that arrive or leave, and an unfinished last
-week. Trends of known strength begin on every Monday but the first. A trend is true if the weights from which the events
-are drawn change.
+The project's store generator makes the events, with sessions and regular visitors. So the counts vary as much as in its
+other stores. Each store grows, and its demand varies by weekday. It has a sale day, products that arrive or leave, and
+an unfinished last week. Trends of known strength begin on every Monday but the first. The generator draws the events by
+weights. A trend counts as true if these weights change.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from lambda_spark.synthetic.sessions import VIEW, day_of, sessions, visitors
 Number = TypeVar("Number", np.int64, np.float64)
 
 TrendKind = tuple[What, float | None, int]
-"""An entry of the generator's lists of trends: the kind, the factor on demand, and weeks (ignored in this module)."""
+"""A trend in the generator's lists: its kind, the factor on demand, and weeks (ignored in this module)."""
 RISING = ("rising", "new")
 PRODUCTS_PER_WEEK = 10
-"""How many products begin to rise on each Monday. As many begin to wane."""
+"""How many products begin to rise on each Monday. The same number begins to wane."""
 STEADY_FACTOR = 1.1
-"""A key is steady if its weight rose or fell by at most this factor. Most products do not change at all."""
+"""A key counts as steady if its weight rose or fell by at most this factor. Most weights do not change at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +46,13 @@ class PlantedDemand:
 
     first_day: np.datetime64
     traffic: Ints
-    """All views of the store by day."""
+    """The number of views in the whole store on each day."""
     views: dict[Of, Ints]
     """Views by type of key, then by day and key. Products without a brand count in `traffic` but under no brand."""
     weights: dict[Of, Floats]
     """The weights from which views are drawn, by day and key.
 
-    They do not depend on the traffic. The weight of a key stays constant while nothing happens to the key."""
+    The weights do not depend on the traffic. The weight of a key changes only when something happens to the key."""
     planted: dict[Of, list[tuple[int, int, int]]]
     """The trends built into the store: the week in which each begins, the key, and 1 for rising or -1 for waning."""
 
@@ -68,7 +68,7 @@ def trend_store(seed: int) -> StoreSettings:
 
 
 def planted_demand(settings: StoreSettings) -> PlantedDemand:
-    """Generate the store's events and count its views."""
+    """Generate a store's events, count its views, and record its true trends."""
     goods = catalogue(settings)
     plants = plant_trends(settings, goods)
     plan = chunks(settings)
@@ -102,8 +102,8 @@ def plant_trends(settings: StoreSettings, goods: Catalogue) -> Plants:
     """Choose trends that begin on every Monday but the first, as strong as those in the generator's other stores.
 
     On each of these Mondays PRODUCTS_PER_WEEK popular products begin to rise and as many begin to wane. In even weeks
-    one category also begins to rise and another begins to wane. In odd weeks two brands do so. No product takes part in
-    two trends. The keys are numbers.
+    one category also begins to rise and another begins to wane. In odd weeks one brand begins to rise and another
+    begins to wane. No product takes part in two trends. The keys are numbers.
     """
     rng = settings.random(Stream.PLANTS)
     weeks = range(1, -(-settings.days // 7))
@@ -163,7 +163,7 @@ def true_changes(demand: PlantedDemand, key_type: Of, before: Iterable[int], now
 
 
 def _sum_by_group(days: npt.NDArray[Number], group: Ints) -> npt.NDArray[Number]:
-    """Sum the columns of a matrix by group. Columns of the group -1 are left out."""
+    """Add up the columns of a matrix that belong to the same group, and ignore the columns of group -1."""
     members = np.flatnonzero(group >= 0)
     order = members[np.argsort(group[members], kind="stable")]
     present, begins = np.unique(group[order], return_index=True)

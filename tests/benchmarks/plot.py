@@ -1,8 +1,9 @@
-"""A script that draws the benchmark `growth`: seconds, CPU seconds and MB read per micro-batch by days of history.
+"""A script that draws the figures of the benchmark `growth` against the length of a lake's history in days.
 
     python plot.py GROWTH_JSON PICTURE
 
-The script runs in a Python environment of its own, which has matplotlib.
+The figures are seconds, CPU seconds and MB read per micro-batch. The script runs in a Python environment of its own,
+which has matplotlib.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main(results: Path, picture: Path) -> None:
             for day in days if is_batch else ():
                 axis.plot([day] * len(by_days[day]), by_days[day], ".", alpha=0.3, color=drawn.get_color())
         # Use logarithmic axes, because they show constant and growing costs together. A cost that grows with the
-        # history is a straight line on them.
+        # history is a straight line on these axes.
         axis.set(xscale="log", yscale="log", xlabel="days of history", title=title)
         axis.set_xticks(days, [str(day) for day in days])
         axis.yaxis.set_major_formatter("{x:g}")

@@ -8,16 +8,16 @@ from statistics import median
 from typing import Any
 
 Figures = dict[str, Any]
-"""One printed line of a measured engine, in one of three forms.
+"""A line of JSON printed by a measured engine, in one of three forms.
 
-- A measured piece of work: who, work, seconds and cpu_seconds, and optionally events, bytes_read and files_read.
-- The peak memory: who, work `all` and peak_bytes.
-- The measured packages: who and versions.
+- A measured piece of work has who, work, seconds and cpu_seconds, and optionally events, bytes_read and files_read.
+- The peak memory has who, work `all` and peak_bytes.
+- The versions of the measured packages have who and versions.
 """
 
 
 def summary(figures: Iterable[Figures]) -> list[Figures]:
-    """Summarise the runs of each `who` and `work`.
+    """Summarise the repeated runs of each engine (`who`) and piece of work (`work`).
 
     Returns:
         One row per `who` and `work`: the number of runs, the median, least and most seconds, the median CPU
@@ -52,15 +52,15 @@ def summary(figures: Iterable[Figures]) -> list[Figures]:
 
 
 def with_ratios(rows: Sequence[Figures], base: str, *, of_base: bool, same_work: Sequence[str] = ()) -> list[Figures]:
-    """Add a `ratio` to each row: the row's median time compared with the median time of a base.
+    """Add to each row a `ratio` of its median time and the median time of a base engine.
 
     Both times are for the same work.
 
     Args:
         rows: The result of `summary`.
-        base: The `who` of the rows to compare with.
+        base: The `who` of the base engine.
         of_base: Whether the ratio is the base's time divided by the row's time. Otherwise it is the inverse.
-        same_work: Names of work that count as the same work. The base has figures for one of these names.
+        same_work: Names that stand for the same work. The base engine has figures for one of these names.
 
     Returns:
         The rows with `ratio`. The ratio is None if the base has no time for the work.
@@ -78,7 +78,7 @@ def with_ratios(rows: Sequence[Figures], base: str, *, of_base: bool, same_work:
 
 
 def markdown(rows: Sequence[Figures], ratio: str = "") -> str:
-    """Return the rows as a Markdown table, without its empty columns.
+    """Return the rows as a Markdown table, and leave out columns that are empty in all rows.
 
     Args:
         rows: The result of `summary` or `with_ratios`.

@@ -1,4 +1,4 @@
-"""Single-machine engines (DuckDB, Polars, implicit) measured on the same work, from a store's Parquet files.
+"""A benchmark of DuckDB, Polars and implicit on the work of this project's jobs, from a store's Parquet files.
 
     python single_machine.py WHO STORE_PARQUET RUNS [WORK…]
 

@@ -1,4 +1,4 @@
-"""Other Spark recommenders (RePlay, SARplus) measured on the same work, from a store's Parquet files.
+"""A benchmark of the Spark recommenders RePlay and SARplus on this project's work, from a store's Parquet files.
 
     python spark_peers.py WHO STORE_PARQUET FOLDER RUNS
 
@@ -43,10 +43,10 @@ def open_session(folder: Path) -> SparkSession:
 
 
 def last_items(spark: SparkSession, store: str) -> DataFrame:
-    """Return the last distinct products of each user.
+    """Return the most recent distinct products of each user.
 
     Returns:
-        user_idx and item_idx, both numbered from 0; timestamp, in seconds; relevance, always 1.
+        The columns user_idx and item_idx, numbered from 0, timestamp in seconds, and relevance, always 1.
     """
     latest_first = Window.partitionBy("user_id").orderBy(F.desc("timestamp"), "product_id")
     touched = (
@@ -66,7 +66,7 @@ def last_items(spark: SparkSession, store: str) -> DataFrame:
 
 
 def keep_only(spark: SparkSession, items: DataFrame) -> None:
-    """Keep only the items in Spark's cache, because the next run has the same plans and would reuse cached results."""
+    """Clear Spark's cache except for the items. Otherwise the next run would reuse results cached by this run."""
     spark.catalog.clearCache()
     items.cache().count()
 

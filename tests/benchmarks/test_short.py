@@ -1,4 +1,4 @@
-"""Tests of the benchmark: a short run, whose results are checked but not its times, and the report."""
+"""Tests of the benchmark report and of a short benchmark run. Times are not checked, only results."""
 
 import json
 import subprocess

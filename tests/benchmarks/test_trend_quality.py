@@ -1,6 +1,7 @@
-"""Tests that the batch layer finds the trends built into three stores, and that the study's figures are right.
+"""Tests that the batch layer finds the trends built into three stores, and of the study that measures this.
 
-The formulas of the other methods are tested too. `./spark-submit.sh benchmark trends` measures more stores.
+The study also measures other methods of finding trends, and their formulas are tested too. The command
+`./spark-submit.sh benchmark trends` measures more stores.
 """
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_the_batch_layer_finds_planted_trends_with_few_false_ones_and_beats_all_
     assert ours.precision >= 95
     assert ours.recall >= recall
     assert all(ours.precision > (other.precision or 0) for other in by_method.values())
-    # The z-score alone finds as many trends, but a third to two thirds of the trends it reports are false.
+    # A threshold on the z-score alone finds as many true trends. But a third to two thirds of its reports are false.
     assert by_method["z of the share alone"].false_discovery_rate > 25
     assert all(ours.recall >= other.recall for name, other in by_method.items() if name != "z of the share alone")
 
@@ -82,7 +83,7 @@ def test_a_shifted_grid_begins_with_a_shorter_bucket():
 
 
 def tiny(weights, planted):
-    """Return the demand of a store with three products and seven views a day. `weights` holds a row per day."""
+    """Return the demand of a store with three products and seven views a day. `weights` has one row for each day."""
     weights = np.array(weights, float)
     return PlantedDemand(
         first_day=np.datetime64("2019-09-30"),

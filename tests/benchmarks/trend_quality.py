@@ -6,8 +6,8 @@
                                └─► the other formulas (numpy)      ─┴─► lists per bucket and direction ─► figures
 
 A key is a product, category or brand. A list holds the keys that a method calls rising (or waning), the strongest
-first. The list of a method that only ranks keys ends after TOP keys. One Spark job compares all stores. The job treats
-each store as a signal of its own, because `trends` computes each signal separately.
+first. A method that only ranks keys lists the first TOP keys. One Spark job computes the trends of all stores. The job
+treats each store as a signal of its own, because the function `trends` computes each signal separately.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BATCH_LAYER = "batch layer"
 
 
 class ListId(NamedTuple):
-    """The identity of a list: the store, the type of key, the grid of buckets, the bucket and the direction."""
+    """The identity of a list of keys: the store, the type of key, the grid of buckets, the bucket and the direction."""
 
     seed: int
     key_type: Of
@@ -63,9 +63,9 @@ Lists = dict[ListId, list[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """The figures of one method for one type of key and one direction.
+    """Figures that say how well one method finds trends, for one type of key and one direction.
 
-    A key is true when it really changed in the list's direction. A figure is None where the method listed no key.
+    A key is true when it really changed in the list's direction. A figure is None if the method listed no key.
     """
 
     key_type: Of
@@ -74,23 +74,23 @@ class Quality:
     precision: float | None
     """Percent of true keys among the first 20 keys of each list, over all lists."""
     recall: float
-    """Percent of the planted trends that are among the first 20 keys of the list for the bucket in which they begin."""
+    """Percent of planted trends that are in the top 20 of the list for the bucket in which the trend begins."""
     false_discovery_rate: float
-    """Percent of a list's keys that are not true, averaged over lists. An empty list counts as 0.
+    """Percent of keys in a list that are not true, averaged over all lists. An empty list counts as 0.
 
     Source:
         False discovery rate, Benjamini and Hochberg, 1995.
     """
     false_of_all: float | None
-    """Percent of the keys of all lists together that are not true."""
+    """Percent of keys that are not true, counted over the keys of all lists together."""
     listed: float
     """Mean number of keys in a list."""
     delay: float | None
-    """Bucket in which a planted trend enters the top 20, averaged over all grids. The trend begins in bucket 1."""
+    """Average bucket in which a planted trend enters the top 20, over all grids. Bucket 1 is where the trend begins."""
     overlap: float | None
     """Percent of a list's first 20 keys that stay among the first 20 when the grid is shifted by 1 to 6 days.
 
-    The length of the longer of the two lists counts as 100 %."""
+    If the two lists differ in length, the longer one counts as 100 %."""
 
 
 # --- Other methods ----------------------------------------------------------------------------------------------------
@@ -105,14 +105,14 @@ class Counts(NamedTuple):
 
 
 Score = Callable[[Counts], tuple[Floats, Floats | None]]
-"""A method of finding trends: it returns each key's score and the smallest absolute score that counts as a trend.
+"""A method that returns a score for each key and the smallest absolute score that counts as a trend.
 
-The score is positive for a rising key and negative for a waning one. A method that only ranks keys returns None for
-the smallest score."""
+The score is positive for a rising key and negative for a waning one. A method that only ranks keys returns None in
+place of the smallest score."""
 
 
 def growth(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return (c - p) / (c + p + 1), from current views c and previous views p. The original project ranks by it."""
+    """Return (c - p) / (c + p + 1), from current views c and previous views p. The original project ranks by this."""
     c, p, _ = counts
     return (c - p) / (c + p + 1), None
 
@@ -127,7 +127,7 @@ def difference(counts: Counts) -> tuple[Floats, Floats | None]:
 
 
 def difference_of_differences(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return (c - p) - (p - b): the latest change in views minus the change before it.
+    """Return (c - p) - (p - b), the latest change in views minus the previous change.
 
     c, p and b are the views in the current, the previous and the earliest of three equal parts of a period.
 
@@ -139,9 +139,9 @@ def difference_of_differences(counts: Counts) -> tuple[Floats, Floats | None]:
 
 
 def decayed_popularity(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return c + p/2 + b/4, from current views c, previous views p and earlier views b. It cannot show waning.
+    """Return c + p/2 + b/4, a score that cannot show waning, from current views c, previous p and earlier b.
 
-    This is popularity with a half-life of one bucket."""
+    This score is popularity with a half-life of one bucket."""
     c, p, b = counts
     return c + p / 2 + b / 4, None
 
@@ -150,7 +150,7 @@ def poisson_interval(counts: Counts) -> tuple[Floats, Floats | None]:
     """Return (c - p) / (2.576·√p), from current views c and previous views p, where p is at least 1.
 
     A key is a trend if its absolute score is at least 1. Then c lies outside the 99 % interval of a Poisson variable
-    with mean p, in its normal approximation.
+    with mean p, computed with the normal approximation.
 
     Source:
         Point-by-point Poisson, Hendrickson, Kolb, Lehman and Montague, Trend Detection in Social Data, Twitter 2015.
@@ -161,9 +161,10 @@ def poisson_interval(counts: Counts) -> tuple[Floats, Floats | None]:
 
 
 def share_z(counts: Counts) -> tuple[Floats, Floats | None]:
-    """Return the z-score of a key's share; a key is a trend if |z| is at least 3 and its views change by at least 10.
+    """Return the z-score of the change in a key's share of all views.
 
-    `batch.trends.z_score` has the formula. This method has no bound on the false discovery rate.
+    A key is a trend if |z| is at least 3 and its views change by at least 10. The formula is in `batch.trends.z_score`.
+    This method does not limit the false discovery rate.
     """
     c, p, _ = counts
     n, share = c + p, c.sum() / (c.sum() + p.sum())
@@ -182,7 +183,7 @@ METHODS: dict[str, Score] = {
 
 
 def lists_by_score(demand: PlantedDemand, seed: int, shifts: Iterable[int], score: Score) -> Lists:
-    """Return the lists of the method `score` for one store."""
+    """Return the lists of trending keys that the method `score` makes for one store."""
     lists: Lists = {}
     for key_type in get_args(Of):
         for shift in shifts:
@@ -207,7 +208,7 @@ def lists_by_score(demand: PlantedDemand, seed: int, shifts: Iterable[int], scor
 def lists_of_batch_layer(
     spark: SparkSession, demands: Mapping[int, PlantedDemand], shifts: Iterable[int], settings: TrendSettings
 ) -> Lists:
-    """Return the lists of `batch.trends.trends` for all stores."""
+    """Return the lists of trending keys that `batch.trends.trends` makes for all stores."""
     lists: Lists = {}
     for shift in shifts:
         shifted = replace(settings, origin=settings.origin + timedelta(days=shift))
@@ -286,7 +287,7 @@ def _micros(day: np.datetime64) -> int:
 
 
 def bucket_days(days: int, shift: int) -> list[range]:
-    """Return the day indices of each bucket of a grid that is shifted by `shift` days.
+    """Return the indices of the days in each bucket, when all buckets are shifted by `shift` days.
 
     The first bucket of a shifted grid is shorter, because it begins before the store's first day.
     """
@@ -297,7 +298,7 @@ def bucket_days(days: int, shift: int) -> list[range]:
 def trend_quality(
     spark: SparkSession, seeds: Sequence[int], settings: TrendSettings, shifts: Sequence[int] = range(WEEK)
 ) -> list[Quality]:
-    """Return the figures of all methods over one store per seed.
+    """Make one store for each seed and return the figures of all methods over these stores.
 
     Args:
         spark: The session.
@@ -349,7 +350,7 @@ def quality(
     demands: Mapping[int, PlantedDemand],
     shifts: Sequence[int],
 ) -> Quality:
-    """Return the figures of one method's lists.
+    """Return figures that say how well one method's lists match the true changes.
 
     Args:
         method: The name of the method.
@@ -399,7 +400,7 @@ def _planted_keys(demand: PlantedDemand, list_id: ListId) -> set[int]:
 
 
 def _delay(lists: Lists, seed: int, key_type: Of, shift: int, week: int, key: int, direction: int) -> int | None:
-    """Return the bucket in which a planted trend is first among the TOP keys of a list.
+    """Return the number of the bucket in which a planted trend is first among the TOP keys of a list.
 
     Returns:
         1 for the bucket in which the trend begins, 2 for the bucket after it, None for neither.
@@ -414,15 +415,17 @@ def _delay(lists: Lists, seed: int, key_type: Of, shift: int, week: int, key: in
 def _overlaps(
     lists: Lists, list_ids: Sequence[ListId], shifts: Sequence[int], demands: Mapping[int, PlantedDemand]
 ) -> Iterator[float]:
-    """Yield the share of TOP keys that two lists have in common, for each complete bucket and each shift of the grid.
+    """Yield how much a list and the list of a shifted bucket have in common, as a share of TOP keys.
 
-    Each list is compared with the list of the shifted bucket that has the most days in common.
+    There is one share for each complete bucket and each shift of the grid. Each list is compared with the list of the
+    shifted bucket that shares the most days with the list's own bucket.
     """
     for list_id in list_ids:
         days = demands[list_id.seed].days
         first = set(lists.get(list_id, [])[:TOP])
         for shift in shifts:
-            # Two shifted buckets overlap this bucket. The later one overlaps more for shifts of up to 3 days.
+            # Two shifted buckets overlap the unshifted bucket. For shifts of up to 3 days, the later
+            # bucket overlaps more.
             bucket = list_id.bucket + (shift <= WEEK // 2)
             is_complete = max(WEEK * (list_id.bucket + 1), WEEK * bucket + shift) <= days
             other = set(lists.get(list_id._replace(shift=shift, bucket=bucket), [])[:TOP])

@@ -1,4 +1,4 @@
-"""`lookup` reads a list without Spark, as `recommend` wrote it."""
+"""Tests of the command `lookup`, which reads a stored list of recommendations without Spark."""
 
 import json
 from pathlib import Path

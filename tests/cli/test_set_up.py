@@ -1,4 +1,4 @@
-"""The start of a job: its packages, its jars, its options, and the code that it runs."""
+"""Tests of how a job starts: it installs packages, fetches jars, passes options and runs the right code."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.sessions import PROJECT
 
 
 def copy(folder):
-    """Copy the project's files without its environment."""
+    """Copy the project's files, but not its Python environment."""
     for name in ("jobs", "lambda_spark", "conf"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "spark-submit.sh", folder)
@@ -22,7 +22,8 @@ def copy(folder):
 
 @pytest.mark.process
 def test_a_job_runs_the_present_code_even_if_its_files_are_old(tmp_path):
-    # This happens when a new release is unpacked over one that has run: the new files are older than its first start.
+    # This happens when a new release is unpacked over an old one. The new files are older than the first start of
+    # the old release.
     project = copy(tmp_path)
     (project / ".venv").symlink_to(PROJECT / ".venv")
     module = project / "lambda_spark" / "cli" / "job.py"
@@ -61,7 +62,7 @@ def test_kafkas_jars_are_fetched_once_and_again_after_a_failure(tmp_path, monkey
     executable(environment / "bin" / "spark-submit", "true")
     jars.fetch_jars(conf, environment, "jars")
 
-    # Once the jars are there, no lock file is opened, so a user without write permission can start jobs.
+    # If the jars already exist, the start opens no lock file. So a user without write permission can start jobs.
     (tmp_path / ".setup.lock").unlink()
     jars.fetch_jars(conf, environment, "jars")
     assert not (tmp_path / ".setup.lock").exists()

@@ -1,4 +1,4 @@
-"""Fixture that runs the demo once for all tests that check its results."""
+"""A fixture that runs the demo once, for all tests that check the demo's results."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.commands import command
 
 @pytest.fixture(scope="package")
 def demo(tmp_path_factory):
-    """Run the demo from a folder outside the project; return the lake's folder and the demo's output."""
+    """Run the demo from a folder outside the project, and return the lake's folder and the demo's output."""
     folder = tmp_path_factory.mktemp("it's my store")
     code, output, errors = command("demo", cwd=folder)
     assert code == 0, output + errors

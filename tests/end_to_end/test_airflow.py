@@ -1,4 +1,4 @@
-"""Tests the project's DAG in a real Airflow: it loads, runs all jobs, and skips when another run holds the lock."""
+"""Tests that the project's DAG loads in a real Airflow, runs all jobs, and skips when a lock is held."""
 
 import os
 import re
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 
 @pytest.fixture
 def airflow(tmp_path):
-    """Airflow's command line, with a new home folder whose only DAG is the one of the project."""
+    """Airflow's command line, with a new home folder that contains only the project's DAG."""
     python = python_of(PROJECT / "tests" / "end_to_end" / "requirements-airflow.txt")
     folder = tmp_path / "airflow" / "dags"
     folder.mkdir(parents=True)

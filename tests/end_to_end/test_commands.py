@@ -94,8 +94,8 @@ def test_most_planted_trends_are_detected_and_few_others(demo, spark):
     detected = detected_trends(Lake.open(spark, str(folder / "lake")))
     opposite = {"rising": "waning", "waning": "rising"}
     assert not {(*plant[:3], opposite[plant[3]]) for plant in PLANTED} & detected
-    # The demo's generator plants known trends (PLANTED). Its store has few views per product, so not every planted
-    # trend is significant. Nearly all detected trends are planted, or are parts of planted trends.
+    # The demo's generator builds known trends into the store (PLANTED). The store has few views per product, so some
+    # planted trends are not significant. Nearly all detected trends are planted trends or parts of planted trends.
     assert len(PLANTED & detected) >= 6
     assert len(detected) < 40
 
@@ -119,14 +119,14 @@ REASON = re.compile(
 
 
 def test_every_reason_is_true(demo, spark):
-    """Parse every reason, and compute each of its claims again from the tables in plain Python."""
+    """Parse the reason of every recommendation, and check each of its claims against the tables in plain Python."""
     folder, _ = demo
     lake = Lake.open(spark, str(folder / "lake"))
     bucket, when = datetime(2019, 11, 4), "in the week from 2019-11-04"
     in_bucket = f"signal = 'view' and bucket_start = timestamp '{bucket}'"
     trend = {row.product_id: row for row in lake[TRENDS].read().where(in_bucket).collect()}
     demand = defaultdict(int)
-    # Eight weeks, including the last one, which is not complete.
+    # The counted demand spans eight weeks, including the last week, which is not complete.
     for row in lake[DEMAND].read().where("bucket_start between date'2019-09-23' and date'2019-11-11'").collect():
         demand[row.product_id] += row.events
     products = {row.product_id: row for row in lake[PRODUCTS].read().collect()}

@@ -1,4 +1,4 @@
-"""Sends events through a real broker while jobs and broker are killed: the lake gets every event exactly once."""
+"""Tests that every Kafka event reaches the lake exactly once, although jobs and the broker are killed."""
 
 import re
 import signal
@@ -21,7 +21,7 @@ from tests.kafka_broker import Broker
 from tests.replay.disturbed import DISTURBED
 
 WITHIN = 400
-"""Seconds that one step may take at most. The limit is generous, because the machine may be busy."""
+"""Largest number of seconds for one action of the test. The limit is generous, because the machine may be busy."""
 
 SMALL = {
     "SPARK_SUBMIT_OPTIONS": "--driver-memory 1g --conf spark.sql.shuffle.partitions=2 "
@@ -42,14 +42,14 @@ def wait_until(condition, *commands):
 
 
 def versions(lake, table):
-    """Count a table's commits without reading the commit files."""
+    """Return the number of a table's commits, counted by the names of the commit files."""
     return len(list((lake / table / "_delta_log").glob("0*.json")))
 
 
 def feed_of(folder):
-    """Return event files, their number of distinct events and their number of broken lines.
+    """Return event files, the number of distinct events in them, and the number of broken lines in them.
 
-    The files hold the real events where those are available, else the events of a made-up store.
+    The files hold events of a real store if these are available, else events of a made-up store.
     """
     if OCTOBER.exists():
         return OCTOBER, 17_429, 1
@@ -75,7 +75,7 @@ def test_every_event_replayed_into_kafka_is_in_the_lake_once_although_jobs_and_b
         return commands[-1]
 
     def kill_after_an_append(arguments, table, *others):
-        """Kill a job after its micro-batch is written to one table, but not to the other tables and the checkpoint."""
+        """Kill a job when it has written its micro-batch to one table, but not to other tables or the checkpoint."""
         running = start(*arguments)
         before = versions(lake, table)
         wait_until(lambda: versions(lake, table) > max(before, 3), running, *others)
@@ -115,7 +115,7 @@ def test_every_event_replayed_into_kafka_is_in_the_lake_once_although_jobs_and_b
     assert opened[REJECTED_EVENTS].read().count() == broken
     accounts = opened[INGESTION_LOG].read().collect()
     for partition in range(2):
-        # Each message is counted in exactly one row, because the ranges neither overlap nor leave gaps.
+        # The offset ranges in the log neither overlap nor leave gaps, so each message is counted in exactly one row.
         ranges = sorted(
             tuple(map(int, re.fullmatch(rf"kafka:user_activities/{partition}/(\d+)-(\d+)", row.source).groups()))
             for row in accounts

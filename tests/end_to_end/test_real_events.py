@@ -1,4 +1,4 @@
-"""Tests with the events of a real store: known counts, and trends equal to a separate computation in pandas."""
+"""Tests with events of a real store. Counts are known, and pandas computes the expected trends separately."""
 
 import itertools
 import math
@@ -61,9 +61,9 @@ def november():
 
 
 def chance(part, p):
-    """Return overdispersion, p-values and q-values of the rows `part`; `p` is the newer bucket's share of demand.
+    """Return the overdispersion, the p-values and the q-values of the rows `part`.
 
-    The normal distribution's tail is computed with the standard library.
+    The argument `p` is the newer bucket's share of demand. The standard library computes the normal tail.
     """
     n = part["current"] + part["previous"]
     factor = max(1, (part["z_score"] ** 2).median() / 0.4549) * (n / n.median()).clip(lower=1) ** 0.25
@@ -82,7 +82,7 @@ def chance(part, p):
 
 
 def expected_trends(frame, key, settings):
-    """Compute the trends in pandas, from event counts with a row per key and a column per bucket, zeros included."""
+    """Compute the trends in pandas from event counts. Rows are keys, columns are buckets, and zeros are included."""
     parts = []
     buckets = pd.date_range(frame["bucket_start"].min(), frame["bucket_start"].max(), freq="7D")
     for signal, rows in frame.groupby("event_type"):
@@ -111,7 +111,10 @@ def expected_trends(frame, key, settings):
 
 
 def assert_same_trends(actual, expected):
-    """Compare to nine digits, except p-values and q-values: the project computes the normal tail to 0.3 percent."""
+    """Compare trends to nine digits, and p-values and q-values to 0.4 percent.
+
+    The project computes the tail of the normal distribution only to 0.3 percent.
+    """
     tails = ["p_value", "q_value"]
     pd.testing.assert_frame_equal(actual[tails], expected[tails], rtol=0.004, check_index_type=False)
     actual, expected = actual.drop(columns=tails), expected.drop(columns=tails)

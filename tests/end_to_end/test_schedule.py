@@ -1,4 +1,4 @@
-"""Tests what schedulers rely on: one run at a time, the choice to wait or to exit, exit codes, and the ready files."""
+"""Tests of what schedulers rely on: locks, waiting or exiting, exit codes, and the ready-made schedule files."""
 
 import logging
 import re
@@ -56,7 +56,7 @@ def test_a_run_for_a_span_recomputes_only_the_buckets_in_the_span(spark, lake, t
     (inbox / "one.csv").write_text("\n".join([HEADER, *lines, ""]))
     ingest(lake, [str(inbox)], IngestSettings())
     update_trends(lake, TrendSettings())
-    # Append wrong rows to two buckets. The run must repair the bucket in the run's time span, and not read the other.
+    # Append wrong rows to two buckets. The run must repair the bucket in its time span and ignore the other bucket.
     wrong = lake[DEMAND].read().where("bucket_start in ('2019-10-07', '2019-10-21')")
     lake[DEMAND].append(wrong, note={})
     start_run(spark, lake, inbox, "--from", "2019-10-08", "--to", "2019-10-09")
@@ -69,7 +69,7 @@ def test_a_run_for_a_span_recomputes_only_the_buckets_in_the_span(spark, lake, t
 
 @pytest.mark.parametrize("file", ["lambda-spark.cron", "lambda-spark.service", "lambda_spark_dag.py"])
 def test_the_commands_in_the_ready_files_parse(file):
-    """Every `./spark-submit.sh` command in the file has valid options."""
+    """Every `./spark-submit.sh` command in a ready-made schedule file has valid options."""
     text = (SCHEDULE / file).read_text()
     for name, value in (("PROJECT", "/opt/store"), ("EVENTS", "/in"), ("LAKE", "/lake"), ("SPAN", "--from 2019-11-01")):
         text = text.replace(f"{{{name}}}", value)

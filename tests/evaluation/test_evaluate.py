@@ -1,4 +1,4 @@
-"""Protocols, baselines and the search for settings, by literal examples."""
+"""Tests of the evaluation with literal examples: its tasks, its baselines and its search for the best settings."""
 
 import json
 import time
@@ -41,7 +41,8 @@ BEFORE = [
     (3, "c", 121, "view", 30),
     (3, "c", 122, "view", 40),
 ]
-# Session d begins before the split and continues after it. Sessions e and f begin after it.
+# Session d begins before the split of training and test time and continues after the split. Sessions e and f begin
+# after the split.
 AFTER = [
     (4, "d", 595, "view", 10),
     (4, "d", 605, "view", 99),
@@ -72,7 +73,7 @@ def task_of(spark, protocol, rows=(*BEFORE, *AFTER)):
 
 
 def revealed_and_targets(task):
-    """For each query the revealed products in order, and the targets: [([product, …], {target: is_repeat}), …]."""
+    """Return, for each query, the revealed products and the targets: [([product, …], {target: is_repeat}), …]."""
     known = {}
     for row in task.known.orderBy("event_time", "product_id").collect():
         known.setdefault(row.query_id, []).append(row.product_id)
@@ -136,7 +137,7 @@ def scores(candidates):
 
 
 def single_query(spark, *items):
-    """The `next-item` task with one query, which reveals these items."""
+    """Return the `next-item` task with a single query that reveals the given items."""
     session = [(8, "q", 700 + at, "view", item) for at, item in enumerate((*items, 999))]
     task = task_of(spark, "next-item", [*BEFORE, *session])
     last = task.queries.where(F.col("known_items") == len(set(items)))
@@ -148,14 +149,15 @@ def test_association_rules_count_sessions_with_the_last_item(spark):
 
 
 def test_cosine_and_jaccard_sum_over_the_items(spark):
-    # Products 10, 20 and 30 are in two sessions each, 40 in one. Each pair of the first three shares one session.
+    # Products 10, 20 and 30 are in two sessions each, and product 40 is in one. Any two of 10, 20 and 30 share one
+    # session.
     root = 2**0.5
     assert scores(baselines.cosine(single_query(spark, 10, 20))) == {10: 1.5, 20: 1.5, 30: 1.0, 40: 1 / root}
     assert scores(baselines.jaccard(single_query(spark, 20))) == {10: 1 / 3, 20: 1.0, 30: 1 / 3, 40: 1 / 2}
 
 
 def test_similar_sessions_vote_for_their_items(spark):
-    """Product 10 weighs 1/2 and 30 weighs 1. Session b holds both, session a only 10 and session c only 30."""
+    """Of the revealed products, 10 weighs 1/2 and 30 weighs 1. Session a has only 10, c only 30, and b has both."""
     a, b, c = (1 / 2) / 2 / 2, (1 / 2 + 1) / 2 / 1, 1 / 2 / 1
     assert scores(baselines.session_knn(single_query(spark, 10, 30))) == {10: a + b, 20: a + c, 30: b + c, 40: c}
 
@@ -188,7 +190,7 @@ def test_every_method_is_measured_with_and_without_repeats_and_by_slice(spark):
 
 
 def sessions_that_skip_one(count):
-    """The first product of a session determines the third. The second product is in no other session."""
+    """Make sessions whose first product determines the third. The second product is in no other session."""
     for number in range(count):
         first, then = 100 + number % 30, 200 + number % 30
         for at, product in enumerate((first, 1000 + number, then)):

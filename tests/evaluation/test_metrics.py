@@ -1,4 +1,4 @@
-"""Metrics of recommendations, by literal examples. RecTools 0.19.0 gives the same figures for these lists."""
+"""Tests of recommendation metrics with literal examples, for which RecTools 0.19.0 gives the same figures."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from lambda_spark.evaluation.metrics import (
 )
 
 TARGETS = pd.DataFrame([(1, 10), (1, 11), (1, 12), (2, 20), (3, 30), (4, 40)], columns=["query_id", "product_id"])
-# Query 1 has its three targets at ranks 1, 3 and 6. Query 3 has no hit.
+# The list of query 1 has the three targets at ranks 1, 3 and 6. The list of query 3 has no target.
 HITS = pd.DataFrame([(1, 1), (1, 3), (1, 6), (2, 2), (4, 5)], columns=["query_id", "rank"])
 T = TARGETS.groupby("query_id").size()
 

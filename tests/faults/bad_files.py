@@ -1,4 +1,4 @@
-"""A collection of bad input files: the bytes of each file and the result that ingestion must have."""
+"""Bad input files for the tests: the bytes of each file and the result that ingestion must give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARK = "\ufeff"
 
 
 class Bad(NamedTuple):
-    """A file and the expected result: new events, reasons of rejected lines, or why the whole file is refused."""
+    """A bad file and its expected result: new events, reasons of rejected lines, or why the file is refused."""
 
     name: str
     content: bytes
@@ -27,7 +27,7 @@ class Bad(NamedTuple):
 
 
 def line(number: int, **fields: str) -> str:
-    """Return a valid CSV line with the given fields changed. Each number gives a different line."""
+    """Return a valid CSV line with the given fields changed. Different numbers give different lines."""
     values = {
         "event_time": f"2019-10-{1 + number % 28:02} 10:00:00 UTC",
         "event_type": "view",
@@ -49,7 +49,7 @@ def csv(*lines: str | bytes, header: str | None = HEADER, end: bytes = b"\n") ->
 
 
 def one_field(name: str, start: int, reason: str, *values: str) -> Bad:
-    """Return a file with one line for each bad value of a field, and one valid line at the end."""
+    """Return a file with one line for each bad value of one field, and a valid line at the end."""
     bad = [line(start + at, **{name: value}) for at, value in enumerate(values)]
     return Bad(f"{name}-{start}.csv", csv(*bad, line(start + len(values))), 1, (reason,) * len(values))
 
@@ -71,13 +71,13 @@ def parquet_events(start: int, count: int, **columns: pa.Array) -> bytes:
 
 
 def no_utf8(*values: bytes) -> pa.Array:
-    """Return a Parquet text column of bytes that need not be valid UTF-8, as a careless program may write it."""
+    """Return a Parquet text column whose bytes may be invalid UTF-8, as a careless program may write it."""
     plain = pa.array(values, pa.binary())
     return pa.Array.from_buffers(pa.string(), len(values), plain.buffers())
 
 
 def json_line(number: int, **fields: str) -> str:
-    """Return a valid JSON line with the given fields changed. The given values must be written as JSON."""
+    """Return a valid JSON line with the given fields changed. The caller gives the new values as JSON text."""
     values = {
         "event_time": '"2019-10-03T10:00:00Z"',
         "event_type": '"view"',
@@ -107,7 +107,7 @@ FORMULAS = (
     "\x1b[2J\x1b]0;owned\x07",
     "\u202egnp.exe",
 )
-"""Brand names that a spreadsheet, a browser, a database or a terminal could execute."""
+"""Dangerous brand names that a spreadsheet, a browser, a database or a terminal could execute."""
 
 CORPUS = (
     Bad("cut-line.csv", csv(line(1), line(2)[:40])[:-1], 1, ("too few fields",)),

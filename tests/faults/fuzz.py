@@ -1,6 +1,7 @@
-"""Randomly damaged event lines, and a judgement in plain Python of whether each is valid.
+"""Makes randomly damaged event lines, and judges in plain Python whether each line is a valid event.
 
-The judgement does not use the project's parser. It stays open for lines that only the parser's own rules can decide.
+The judgement does not use the project's parser. Some lines stay undecided, because only the parser's own rules can
+decide them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Strategies of hypothesis for random histories of small stores.
+"""Strategies for the library hypothesis that draw random histories of small stores.
 
-A history has events, the text formats of their fields, and their order of arrival.
+A history consists of events, the text formats of the events' fields, and the order in which the events arrive.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from hypothesis import strategies as st
 from tests.faults.oracle import Event
 
 LONGER = int(os.environ.get("LONGER", "1"))
-"""The factor on the number of examples: `LONGER=20` in the environment tries 20 times as many.
+"""The factor by which tests try more examples. `LONGER=20` in the environment tries 20 times as many.
 
-With a factor above 1, each run draws different examples."""
+With a factor above 1, each test run draws different examples."""
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
 
 _START = datetime(2019, 3, 1)
 _KINDS = ["view", "view", "view", "cart", "purchase", "purchase", "remove_from_cart"]
-# Times of day: noon, and seconds around midnight, because midnight splits a session into two baskets.
+# Times of day for events: noon and seconds around midnight. Midnight splits a session into two baskets.
 _SECONDS = [43_200, 43_201, 86_398, 86_399, 86_400, 86_401]
-# Days after the start. An event may arrive days or months late, because the order of arrival is random.
+# Days of events, counted from the start of the history. The order of arrival is random, so an event may arrive days
+# or months late.
 _DAYS = [0, 0, 1, 6, 7, 45, 120]
-# Category id, category, brand and price. Events of one product may differ in them, as attributes change over time.
+# Product attributes: category id, category, brand and price. Events of one product may have different attributes,
+# because attributes change over time.
 _ATTRIBUTES = [
     (None, None, None, None),
     (7, "a.b", "acme", Decimal("5.00")),
@@ -38,7 +40,7 @@ _ATTRIBUTES = [
 
 
 class History(NamedTuple):
-    """The events of a store, grouped by the micro-batch with which they arrive. Some events are repeated."""
+    """The events of a store, grouped by the micro-batch in which they arrive. Some events arrive repeatedly."""
 
     arrivals: tuple[tuple[Event, ...], ...]
 
@@ -76,10 +78,10 @@ _events = st.builds(
 
 @st.composite
 def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4, longest_basket: int = 20) -> History:
-    """Draw a history that covers the hard cases.
+    """Draw a random history of a store, with cases that are hard to process.
 
-    It may have sessions over midnight, users who share a session name, a crawler's large basket, and repeated events.
-    The events arrive in any order.
+    The history may have sessions over midnight, users who share a session name, a crawler's large basket, and repeated
+    events. The events arrive in any order.
     """
     events = draw(st.lists(_events, min_size=1, max_size=most_events))
     crawled = draw(st.sampled_from([0, 0, longest_basket]))
@@ -98,7 +100,7 @@ def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4,
 
 
 def written(event: Event, spelling: int) -> str:
-    """Write an event as a CSV line in one of three spellings that mean the same."""
+    """Return an event as a CSV line, in one of three spellings that mean the same event."""
     time = (
         f"{event.time:%Y-%m-%d %H:%M:%S} UTC",
         f"{event.time + timedelta(hours=2):%Y-%m-%dT%H:%M:%S}+02:00",

@@ -1,4 +1,4 @@
-"""Functions that run real jobs as processes and kill them with SIGKILL at a named point or a given moment."""
+"""Functions that run jobs as real processes and kill these with SIGKILL at a named point or a given time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.conftest import PROJECT
 from tests.faults.histories import HEADER
 
 ABOUT_THE_RUN = ("source", "ingested_at", "ingest_batch", "batch_id", "modified_at")
-"""Columns that say which micro-batch wrote a row and when. They may differ between runs, as may
-version columns."""
+"""Columns that say which micro-batch wrote a row and when. Such columns and version columns may differ between
+runs."""
 PSEUDONYM = "user"
-"""Column of `refused_users` with the salted hash of a user whose events are rejected since `forget --refuse`.
+"""Column of `refused_users` with the salted hash of a user. Since `forget --refuse`, this user's events are rejected.
 
-Each lake has its own salt, so that the hashes of two lakes differ. The `rejected_id` of these users' lines has the salt
-too."""
+Each lake has its own salt, so the hashes of two lakes differ. The salt also enters the `rejected_id` of the lines of
+these users."""
 
 KILLER = Path(__file__).parent / "killer"
 FAST = (
@@ -37,19 +37,19 @@ FAST = (
     "--conf spark.sql.adaptive.enabled=false "
     "--conf spark.driver.defaultJavaOptions='-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'"
 )
-"""Spark options for a tiny store. With them processes start fast, because each kill requires a new process."""
+"""Spark options for a tiny store, with which a process starts fast. Each kill requires a new process."""
 SETTINGS = (
     "--set", "trends.min_change=2", "--set", "trends.min_z=0.5", "--set", "trends.max_fdr=1",
     "--set", "maintenance.min_files=2", "--set", "maintenance.expire_days=14",
 )  # fmt: skip
-"""Settings with which a tiny store has trends, files to compact and dates to expire."""
+"""Settings that make even a tiny store have trends, files to compact and dates to expire."""
 
 Point = str
-"""`before TABLE N` or `after TABLE N`: just before or just after the process makes its N-th commit to a table."""
+"""A point in a process: `before TABLE N` or `after TABLE N`, where N numbers its commits to the table."""
 
 
 def points(*commits: str) -> list[Point]:
-    """Return a point before and a point after each commit, in the order of the commits."""
+    """Return two points for each commit, one before and one after the commit, in the order of the commits."""
     return [f"{moment} {commit}" for commit in commits for moment in ("before", "after")]
 
 
@@ -59,10 +59,10 @@ _COMPUTED = tuple(f"{table} 1" for table in ("demand", "trends", "category_trend
 _COUNTED = ("co_interactions 1", "baskets 1")
 _SERVED = ("similar_items 1", "recommendations 1")
 FIRST_RUN = points(*_CREATED, *_INGESTED, *_COMPUTED, *_COUNTED, *_COUNTED, *_SERVED)
-"""Points at which a first `run` can be killed, one process per point.
+"""Points at which a test kills the first `run` on a new lake. Each point has a process of its own.
 
-Each process continues the work of the killed process before it. A table that an earlier process created already
-exists, so the first commit of a later process to it is an append."""
+Each process continues the work of the process that was killed before. If an earlier process created a table, the first
+commit of a later process to this table is an append."""
 LATER_RUN = points(*_INGESTED, *_COMPUTED, *_COUNTED, *_SERVED)
 REBUILD = points(*_COUNTED, "co_interactions 2", "baskets 2")
 _EXPIRED = ("events 1", "baskets 1", "co_interactions 1", "events 1", "co_interactions 1")
@@ -89,7 +89,7 @@ class Ended:
 def run_job(
     *arguments: str, at: Point = "", after: float | None = None, options: str = "", timeout: float = 600
 ) -> Ended:
-    """Run a command as a user types it, in a process group of its own, and kill it if `at` or `after` is given.
+    """Run a command as a user types it, and kill its process group if `at` or `after` is given.
 
     Args:
         arguments: The words after `./spark-submit.sh`.
@@ -130,13 +130,13 @@ def run_job(
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait(timeout=60)
         process.stdout.close()
-    # Fail on a stuck process, because the kill at the time limit is not the kill that the test asked for.
+    # Fail if the process is stuck, because the test did not ask for the kill at the time limit.
     assert not is_stuck, f"the process had not ended after {timeout} s:\n{output.decode()}"
     return Ended(code == -signal.SIGKILL, code, output.decode(), time.monotonic() - started)
 
 
 def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
-    """Return the lines of each file of a small store: sessions over midnight, late events, repeats, broken lines."""
+    """Return lines for files of a small store, with sessions over midnight, late events, repeats and broken lines."""
     dice = random.Random(seed)
     start = datetime(2019, 10, 7)
     files = []
@@ -160,9 +160,9 @@ def deliveries(seed: int, count: int = 3, lines: int = 40) -> list[list[str]]:
 
 
 def tables_of(lake: Lake) -> dict[str, Counter[str]]:
-    """Return how often each row occurs in each table, without the columns that may differ between runs.
+    """Count how often each row occurs in each table. Columns that may differ between runs are left out.
 
-    `job_runs` is left out, because it records when each job ran.
+    The table `job_runs` is left out, because this table records when each job ran.
     """
     left_out = (*ABOUT_THE_RUN, PSEUDONYM)
     counts = {}

@@ -1,7 +1,7 @@
-"""An oracle for the tables: the design's definitions written again in plain Python, without code of the project.
+"""Computes the expected contents of all tables in plain Python, without code of the project.
 
-The code is slow and literal on purpose. The functions take events, or the results of other functions in this module.
-Most of them return a dictionary from a row's key to the row's figures.
+The functions follow the definitions of the design literally, so they are slow on purpose. They take events, or the
+results of other functions in this module. Most functions return a dictionary from a row's key to the row's figures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIGNALS = ("view", "cart", "purchase")
 class Event(NamedTuple):
     """One event with typed fields.
 
-    Two equal values are the same event, even where two files spell it differently.
+    Two equal values are the same event, even if two files spell the event differently.
     """
 
     time: datetime
@@ -75,7 +75,7 @@ def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[in
 
 
 def co_interactions(all_baskets: dict[Any, dict[int, datetime]], window: int) -> dict[Any, tuple[int, int]]:
-    """Count the baskets in which two items are at most `window` steps apart, and sum the strengths of each pair.
+    """Count the baskets in which two products are at most `window` positions apart, and sum the pair's strengths.
 
     Returns:
         {(date, relation, item_a, item_b): (baskets, strength in 1/60)}, with item_a ≤ item_b. The pair (a, a) counts
@@ -176,7 +176,7 @@ def demand(events: Iterable[Event], length: timedelta, origin: date, key: str = 
 
 
 class Trend(NamedTuple):
-    """The figures of a trend, except those that need the tables of a statistical distribution. None stands for null."""
+    """The figures of a trend, without those that need a statistical distribution. None stands for null."""
 
     current: int
     previous: int
@@ -193,7 +193,7 @@ class Trend(NamedTuple):
 def trends(
     events: Collection[Event], length: timedelta, origin: date, *, key: str, min_change: int, min_z: float
 ) -> dict[Any, Trend]:
-    """Compare each bucket with the bucket before it, without a bound on the false discovery rate (max_fdr 1).
+    """Compute trends by comparing each bucket with the previous one, with no limit on false discoveries (max_fdr 1).
 
     Returns:
         {(bucket, signal, key): Trend}.
@@ -239,7 +239,7 @@ def trends(
 def newest_in_two_buckets(
     events: Iterable[Event], length: timedelta, origin: date, attribute: str
 ) -> dict[tuple[datetime, int], str]:
-    """Return, for each bucket, each product's newest non-null value of an attribute in this and the previous bucket.
+    """Return each product's newest non-null value of an attribute, from each bucket and its previous bucket.
 
     Returns:
         {(bucket, product): value}.
@@ -288,7 +288,7 @@ def scored_recommendations(
 ) -> dict[int, list[tuple[int, float]]]:
     """Return the products with a score in each active user's list, the best first.
 
-    The weight of a profile's product halves with each position. A view weighs 1, a cart 2 and a purchase 3.
+    The weight of a product in a user's profile halves with each position. A view weighs 1, a cart 2 and a purchase 3.
 
     Args:
         events: All events.
@@ -300,7 +300,7 @@ def scored_recommendations(
         trend_weight: How strongly a product's growth changes its score.
 
     Returns:
-        {user: [(product, score), …]}, without users who have no product with a score.
+        {user: [(product, score), …]}, with only those users who have a product with a score.
     """
     since = max(event.date for event in events) - timedelta(days=active_days - 1)
     views = {name: row for name, row in product_trends.items() if name[1] == "view"}

@@ -1,7 +1,7 @@
-"""Tests of promise 3: every line of a bad file becomes an event, a rejection with reasons, or a repeat.
+"""Tests of the project's promise 3: each line of a bad file becomes an event, a rejection with reasons, or a repeat.
 
-The job itself prints the sum read = events + repeats + rejected. The tests do not trust these counts. They count lines
-in Python, and count events and rejections in the tables.
+The job itself prints that lines read = events + repeats + rejected. The tests do not trust these counts. The tests
+count the lines in Python, and count the events and rejections in the tables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def ingest_inbox(lake, inbox):
 
 
 class Ingested:
-    """The result of ingesting a folder of bad files: the log entry, events and rejections of each file."""
+    """The result of ingesting a folder of bad files. Each file has a log entry, events and rejections."""
 
     def __init__(self, lake: Lake, account: Account) -> None:
         self.account = account
@@ -84,7 +84,7 @@ def test_the_account_counts_every_line_and_every_refused_file(corpus):
 
 
 def test_the_reason_of_a_refused_file_names_no_user(corpus):
-    """The first event of a file without a header line is read as the header, so a message could show its user."""
+    """A file has no header line, so its first event is read as the header. A message could then show the user."""
     [row] = corpus.rejected["no-header.csv"]
     expected = "no column event_time, event_type, product_id, user_id among its 9 columns (view, acme). "
     assert row.reasons[0].startswith(expected)
@@ -95,7 +95,7 @@ def test_formulas_and_html_are_stored_unchanged(corpus):
 
 
 def test_files_without_line_ends_are_refused_and_the_other_files_are_ingested(lake, tmp_path):
-    """A file without a line end in 16 MB is refused, because a longer line would fill the memory."""
+    """A file with 16 MB and no line end is refused, because a longer line would fill the memory."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     for name, start in (("lineless", b""), ("after-a-header", csv())):
@@ -111,7 +111,7 @@ def test_files_without_line_ends_are_refused_and_the_other_files_are_ingested(la
 @pytest.mark.long
 @pytest.mark.process
 def test_a_gigabyte_without_a_line_end_is_refused_although_the_heap_is_smaller(tmp_path):
-    """The job has a heap of 1 GB, and each of two files holds one line of 1 GB."""
+    """The job has a Java heap of 1 GB. Each of two input files is a single line of 1 GB."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     for opened, name in ((open, "plain.csv"), (gzip.open, "compressed.csv.gz")):

@@ -1,4 +1,4 @@
-"""Tests of promise 2: after a SIGKILL at any point and a restart, all tables are as if nothing had happened.
+"""Tests of the project's promise 2: after SIGKILL at any point and a restart, all tables are as without the kill.
 
 The tests start real processes with the real command. They compare the tables, row for row, with those of a run without
 kills. The comparison leaves out the columns that say which run wrote a row. The short test makes two kills. The long
@@ -7,7 +7,7 @@ test kills at all points and at random moments, for hours:
     KILLS=200 RECORD=kills.jsonl ./spark-submit.sh test tests/faults/test_killed_anywhere.py -m long
 
 KILLS is the total number of kills. RECORD is a file to which each kill and each comparison is appended. A second start
-continues from this file. To kill another job, add a step with its command and the points at its commits.
+of the test continues from this file. To kill another job, add a `Step` with its command and the points at its commits.
 """
 
 from __future__ import annotations
@@ -48,20 +48,21 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Step:
-    """A command and its kills: for each kill a process is started and killed, then one process runs to its end."""
+    """A command and its kills. One process is started for each kill, and then one process runs to its end."""
 
     job: str
     kills: tuple[str | float, ...] = ()
-    """Each kill is the name of a point, or a number of seconds after the process's first line of output."""
+    """Each kill happens at a named point, or some seconds after the first line of output of the process."""
     reaches_all: bool = True
-    """Whether every kill must happen.
+    """Whether every kill of the step must happen.
 
-    After a kill at a random moment a later point may never be reached, because its commit may already be made."""
+    After a kill at a random moment, a process may never reach a later point. The commit at this point may already be
+    made."""
 
 
 @pytest.fixture(scope="module")
 def inboxes(tmp_path_factory):
-    """One folder per delivery, with the files that the inbox holds then: those delivered and all earlier ones."""
+    """One folder for each delivery, with the files of this delivery and of all earlier deliveries."""
     folder = tmp_path_factory.mktemp("inboxes")
     stages = []
     for number, lines in enumerate(deliveries(SEED)):
@@ -80,9 +81,9 @@ JOBS = {"run": run, "similarity": similarity, "maintain": maintain, "forget": fo
 
 @pytest.fixture(scope="module")
 def undisturbed(session, inboxes, tmp_path_factory):
-    """A function that runs the commands of steps without kills and returns the resulting tables.
+    """A function that runs the commands of the given steps without kills, and returns the resulting tables.
 
-    Each lake is kept for reuse, because many histories begin with the same commands.
+    Each resulting lake is kept for reuse, because many histories begin with the same commands.
     """
     folder = tmp_path_factory.mktemp("undisturbed")
     lakes: dict[tuple[str, ...], Path] = {}
@@ -106,7 +107,7 @@ def undisturbed(session, inboxes, tmp_path_factory):
 
 
 def delivers(job: str) -> bool:
-    """Return whether new files arrive before a job."""
+    """Return whether new files arrive before the given job starts."""
     return job == "run"
 
 
@@ -117,7 +118,7 @@ def arguments_of(job: str, inbox: Path, lake: Path) -> list[str]:
 
 
 def disturbed(folder: Path, inboxes: list[Path], steps: list[Step], record) -> None:
-    """Run the steps on a fresh lake: kill a process at each kill of a step, then let one process finish the step."""
+    """Run the steps on a new lake. For each step, kill one process per kill, then let one process finish the step."""
     delivered = 0
     for number, step in enumerate(steps):
         if delivers(step.job):
@@ -128,7 +129,7 @@ def disturbed(folder: Path, inboxes: list[Path], steps: list[Step], record) -> N
             at = {"at": kill} if isinstance(kill, str) else {"after": kill}
             ended = run_job(*arguments, **at)
             record(step=number, job=step.job, kill=kill, killed=ended.killed, seconds=round(ended.seconds, 1))
-            # A process that ended by itself must have succeeded.
+            # A process that ended without a kill must have succeeded.
             assert ended.killed or ended.code == 0, ended.output
             assert ended.killed or not step.reaches_all, f"{kill} was never reached:\n{ended.output}"
         ended = run_job(*arguments)
@@ -143,8 +144,8 @@ def assert_tables_equal_undisturbed(spark, folder, expected):
 
 
 def test_after_two_kills_all_tables_equal_those_of_an_undisturbed_run(spark, tmp_path, inboxes, undisturbed):
-    # The first commit to a table creates it, so the second one is the first append. The first kill leaves events that
-    # no checkpoint records. The second kill leaves pair counts whose baskets are not stored yet.
+    # Commit 1 to a table creates the table, so commit 2 is the first append. The first kill leaves events that no
+    # checkpoint records. The second kill leaves pair counts whose baskets are not stored yet.
     steps = [Step("run", ("after events 2", "after co_interactions 2"))]
     killed = []
     disturbed(tmp_path, inboxes, steps, lambda **entry: killed.append(entry))
@@ -159,7 +160,7 @@ FORGET_ONE, FORGET_ANOTHER = "forget --user 3 --refuse", "forget --user 2 --vacu
 
 
 def plan(number: int) -> list[Step]:
-    """Return the steps of the history `number`. The first four kill at every named point, the later ones at random."""
+    """Return the steps of the history `number`. The first four histories kill at all named points, others at random."""
     every_point = [
         [Step("run", tuple(FIRST_RUN)), Step("run", tuple(LATER_RUN)), Step("run")],
         [Step("run"), Step("similarity --rebuild", tuple(REBUILD)), Step("run"), Step("run", tuple(LATER_RUN))],

@@ -1,4 +1,4 @@
-"""Tests of jobs on a lake with a lost or damaged piece: the message says so and names a remedy that works."""
+"""Tests that jobs on a lake with lost or damaged files report the damage and name a remedy that works."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_all(spark, folder, sources):
 
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
-    """A folder with a small store's event files and the lake that a run made from them."""
+    """A folder with a small store's event files and the lake that a job `run` made from these files."""
     folder = tmp_path_factory.mktemp("template")
     (folder / "in").mkdir()
     (folder / "in" / "0.csv").write_text(FIRST)
@@ -46,7 +46,7 @@ def template(session, tmp_path_factory):
 
 @pytest.fixture
 def store(template, tmp_path):
-    """A folder with a copy of the template's lake. The event files stay in the template's folder."""
+    """A folder with the test's own copy of the template's lake. The event files stay in the template's folder."""
     folder = tmp_path / "it's mine"
     shutil.copytree(template / "lake", folder / "lake")
     return folder
@@ -61,7 +61,7 @@ def assert_whole(spark, folder, whole):
     actual = tables_of(Lake.open(spark, str(folder / "lake")))
     assert actual.keys() == whole.keys()
     for name, rows in whole.items():
-        # Skip the ingestion log, because a file that is read again gets a second entry, which counts only repeats.
+        # Skip the ingestion log. If a file is read again, the log gets a second entry, which counts only repeats.
         if name != "ingestion_log":
             assert (name, actual[name] - rows, rows - actual[name]) == (name, Counter(), Counter())
 
@@ -90,7 +90,7 @@ def test_the_next_run_recreates_missing_tables(spark, template, store, whole, ca
 @pytest.mark.parametrize("table", ["baskets", "co_interactions"])
 def test_a_missing_table_of_the_speed_layer_is_refused_until_a_rebuild(spark, template, store, whole, table):
     shutil.rmtree(store / "lake" / table)
-    # Try twice, because the first run creates the missing table again without rows, so the two tables do not match.
+    # Run twice, because the first run creates the missing table again without rows. The tables still do not match.
     for _ in range(2):
         with pytest.raises(CheckpointError, match="similarity --rebuild"):
             on_lake("maintain", maintain, spark, store)
@@ -118,14 +118,14 @@ def test_ingest_reads_all_files_again_when_a_part_of_its_checkpoint_is_missing(s
 
 @pytest.fixture(scope="module")
 def other(session, template, tmp_path_factory):
-    """Another lake, made from the same files."""
+    """A second lake, made from the same event files."""
     folder = tmp_path_factory.mktemp("other")
     run_all(session, folder, template / "in")
     return folder
 
 
 def replace_checkpoint(other, store, stream):
-    """Replace a checkpoint by the one of another lake at the same micro-batch, and keep the checkpoint's name."""
+    """Replace a checkpoint by another lake's checkpoint of the same micro-batch, and keep the old checkpoint's name."""
     [checkpoint] = (store / "lake" / "_checkpoints" / stream).iterdir()
     [foreign] = (other / "lake" / "_checkpoints" / stream).iterdir()
     shutil.rmtree(checkpoint)
@@ -155,13 +155,13 @@ def test_similarity_refuses_events_from_a_backup_until_a_rebuild(spark, template
     newest = max((events / "_delta_log").glob("*.json"))
     for file in (events / "_delta_log").glob(f"*{newest.stem}*"):
         file.unlink()
-    # Clear Delta's cache, because this session has read the removed version. A new process would have no cache.
+    # Clear Delta's cache, because this session still knows the removed table version. A new process has no such cache.
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     with pytest.raises(CheckpointError, match=r"events is older .*similarity --rebuild"):
         on_lake("similarity", similarity, spark, store)
     on_lake("similarity", similarity, spark, store, "--rebuild")
     on_lake("trends", trends, spark, store)
-    # The removed commit held all events, so `demand` must be empty.
+    # The removed commit had added all events, so the table `demand` must be empty.
     assert Lake.open(spark, str(store / "lake"))[DEMAND].read().isEmpty()
     run_all(spark, store, template / "in")
     assert_whole(spark, store, whole)
@@ -198,7 +198,7 @@ def mounted(folder: Path, *options: str) -> None:
 
 @pytest.fixture
 def mounts():
-    """A list of folders that are unmounted after the test."""
+    """A list to which a test adds its mounted folders. They are unmounted after the test."""
     folders: list[Path] = []
     yield folders
     for folder in folders:
@@ -209,7 +209,7 @@ def mounts():
 def test_a_run_names_a_full_disk_and_the_next_run_completes_when_there_is_room(
     spark, template, whole, tmp_path, mounts
 ):
-    """The disk fills up in the middle of a run. The commits made before then stay valid."""
+    """The disk fills up in the middle of a job. The commits that the job has already made stay valid."""
     disk = tmp_path / "disk"
     mounted(disk, "-t", "tmpfs", "-o", "size=20m", "tmpfs")
     mounts.append(disk)

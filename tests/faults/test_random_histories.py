@@ -1,8 +1,8 @@
-"""Tests of promises 1, 3 and 5: stream, batch and a plain-Python oracle agree for any order of arrival.
+"""Tests of the project's promises 1, 3 and 5: stream, batch and a plain-Python check agree for any order of events.
 
-The events are random. Many histories go through the pure functions, up to eight in one Spark job. Only a few go
-through a real lake, because each micro-batch of a real stream costs seconds. `LONGER=20` in the environment tries
-20 times as many.
+The events are random. Most tests pass event histories to the jobs' functions, up to eight histories in one Spark job.
+Only a few histories go through a real lake, because each micro-batch of a real stream costs seconds. `LONGER=20` in
+the environment tries 20 times as many.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ COLUMNS = (
 COUNTS = "event_date date, relation string, item_a long, item_b long, baskets long, strength long"
 EPOCH = date(2019, 1, 1)
 SEPARATION = timedelta(days=1000)
-"""Time between the histories that share one table. The histories do not mix, because no basket spans two dates."""
+"""Time by which histories in one table are kept apart. They do not mix, because no basket spans two dates."""
 PLAIN = TrendSettings(min_change=2, min_z=0.73, max_fdr=1.0)
 LISTS = RecommendationSettings(list_length=5, profile_items=3, trend_weight=0.2)
 
 
 @pytest.fixture
 def spark(spark):
-    """The tests' session without adaptive query execution, which costs time and brings nothing for small tables."""
+    """The tests' Spark session without adaptive query execution, which only costs time for small tables."""
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     yield spark
     spark.conf.set("spark.sql.adaptive.enabled", "true")
@@ -77,7 +77,7 @@ def spark(spark):
 
 @pytest.fixture(autouse=True)
 def _plans_are_freed_after_each_collect(monkeypatch):
-    """Collect garbage after each `collect`, because cyclic references would keep all query plans in memory."""
+    """Collect Python garbage after each `collect`, because cyclic references would keep query plans in memory."""
     collect = DataFrame.collect
 
     def collected(rows):
@@ -104,7 +104,8 @@ def oracle_items(events):
 def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores, window):
     """Each micro-batch of each history gets dates of its own, so that one Spark job computes all micro-batches.
 
-    The items already known at a micro-batch are copies of the earlier micro-batches' items, moved to its dates.
+    The items that a micro-batch already knows are copies of items of earlier micro-batches. The dates of the copies are
+    moved to the dates of the micro-batch.
     """
     steps = max(len(store.arrivals) for store in stores)
     rows = [
@@ -141,7 +142,7 @@ def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores
 
 
 def by_store(rows, steps):
-    """Group rows by store, and undo the shift of dates that separated the stores and their micro-batches."""
+    """Group rows by store, and undo the shift of dates that kept stores and micro-batches apart."""
     found = defaultdict(list)
     for row in rows.collect():
         slot = (row.event_date - EPOCH) // SEPARATION
@@ -279,7 +280,7 @@ def empty_lake(session, tmp_path_factory):
     st.integers(1, 2),
 )
 def test_a_lake_filled_in_pieces_equals_the_oracle(spark, empty_lake, tmp_path_factory, history, spellings, runs):
-    """Each delivered file is one micro-batch of `ingest`. Each data file of `events` is one of `similarity`."""
+    """Each delivered file is a micro-batch of `ingest`. Each data file of `events` is a micro-batch of `similarity`."""
     folder = tmp_path_factory.mktemp("history")
     shutil.copytree(empty_lake, folder / "lake")
     lake = Lake.open(spark, str(folder / "lake"))

@@ -1,4 +1,4 @@
-"""Test of promises 2 and 3 with all jobs at once: no job fails, no event is lost, none is counted twice.
+"""Test of the project's promises 2 and 3: with all jobs at once, no job fails and each event is counted once.
 
 Events keep arriving while `ingest` and `similarity` run as streams. Meanwhile other jobs renew lists and trends, query
 and verify tables, compact and delete files, and forget users:
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 MINUTES = float(os.environ.get("MINUTES", "4"))
 RATE = 20
 PAUSE = MINUTES / 2
-"""Seconds between two rounds of jobs. Longer tests have longer pauses, so that the machine is idle at times."""
+"""Seconds between two rounds of jobs. Longer tests have longer pauses, so that the machine is sometimes idle."""
 PARTS = 6
 SMALL = (
     "--driver-memory 1g --conf spark.sql.shuffle.partitions=2 --conf spark.databricks.delta.snapshotPartitions=1 "
@@ -53,14 +53,14 @@ QUERY = "select (select count(*) from events) - (select count(distinct event_id)
 
 @dataclass
 class Watched:
-    """A running stream, with samples of its memory and the times of its micro-batches."""
+    """A running stream job, with samples of its memory use and the times of its micro-batches."""
 
     command: Command
     started: float = field(default_factory=time.monotonic)
     memory: list[tuple[float, int]] = field(default_factory=list)
-    """Samples: seconds since the start, and the resident memory in bytes."""
+    """Samples of memory: seconds since the start, and the resident memory of the process in bytes."""
     live: list[tuple[int, int]] = field(default_factory=list)
-    """Samples after each sixth of the time: MB of Java heap in use, and MB of Java classes."""
+    """Samples after each sixth of the test's time: MB of Java heap in use, and MB of Java classes."""
 
     def sample_memory(self) -> None:
         status = f"/proc/{self.command.process.pid}/status"
@@ -69,7 +69,7 @@ class Watched:
         self.memory.append((time.monotonic() - self.started, kilobytes * 1024))
 
     def sample_live_heap(self) -> None:
-        """Measure the heap after a garbage collection.
+        """Measure the Java heap in use after a garbage collection.
 
         Java keeps memory that it no longer uses, so the resident memory cannot show a leak.
         """
@@ -90,7 +90,7 @@ class Watched:
 
 
 def by_part(pairs, seconds):
-    """Return the median value in each sixth of the time.
+    """Return the median of the values in each sixth of the test's time.
 
     Args:
         pairs: Seconds after the start, and the value at that time.
@@ -103,7 +103,7 @@ def by_part(pairs, seconds):
 
 
 def delivered(inbox):
-    """Return the distinct events of each user in the files. Each event is a tuple of its fields."""
+    """Return the distinct events of each user in the delivered files. Each event is a tuple of its fields."""
     by_user = defaultdict(set)
     for file in sorted(inbox.glob("*.csv")):
         with file.open(newline="") as lines:
@@ -114,7 +114,7 @@ def delivered(inbox):
 
 def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path):
     inbox, lake = tmp_path / "inbox", tmp_path / "lake"
-    # Replay the events of another store, so that most of them are new to the lake. No line is broken.
+    # Replay the events of a second store, so that most events are new to the lake. The files have no broken lines.
     feed = StoreSettings(events=30_000 + int(RATE * 60 * MINUTES), seed=6, days=35, broken_share=0.0)
     write_store(StoreSettings(events=20_000, seed=5, days=35, broken_share=0.0), inbox, "csv")
     write_store(feed, tmp_path / "feed" / "events", "csv")
@@ -140,7 +140,10 @@ def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path
         return stopped.is_set() or time.monotonic() > end
 
     def read():
-        """Run the jobs that only read the streams' tables. Each job must see one consistent version of each table."""
+        """Run the jobs that only read the tables that the streams write.
+
+        Each job must see one consistent version of each table.
+        """
         for number in itertools.count():
             if is_over():
                 return
@@ -153,7 +156,7 @@ def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path
             time.sleep(PAUSE)
 
     def maintain_and_forget():
-        """Run the jobs that change the tables of the streams."""
+        """Run the jobs that change the tables to which the streams write."""
         dice = random.Random(1)
         while not is_over():
             done("maintain", *common)
@@ -187,7 +190,7 @@ def test_with_all_jobs_at_once_no_event_is_lost_or_counted_twice(spark, tmp_path
                             stream.sample_live_heap()
                     time.sleep(5)
             finally:
-                # If one thread has failed, end the other thread early.
+                # If one thread of jobs has failed, end the other thread early.
                 stopped.set()
             for job in work:
                 job.result()

@@ -1,4 +1,4 @@
-"""Tests of reading CSV lines into raw fields."""
+"""Tests of splitting CSV lines into raw text fields."""
 
 from chispa import assert_df_equality
 from pyspark.sql import functions as F

@@ -162,7 +162,7 @@ def test_products_are_renewed_from_new_events_only_if_the_log_of_events_still_ha
     take(lake, inbox)
 
     def renewed():
-        # Empty `products` first, so that its new rows show which events were read.
+        # Empty the table `products` first, so that its new rows show which events the job has read.
         lake[PRODUCTS].overwrite(lake[PRODUCTS].read().limit(0), note={"events_version": before})
         renew_products(lake)
         return sorted(row.product_id for row in lake[PRODUCTS].read().collect())
@@ -173,7 +173,7 @@ def test_products_are_renewed_from_new_events_only_if_the_log_of_events_still_ha
 
 
 def test_products_are_rebuilt_from_all_events_after_events_were_deleted(lake, inbox):
-    """Here the products are rebuilt after a micro-batch is replayed."""
+    """In this test the table `products` is rebuilt after a micro-batch has been replayed."""
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\n{TWO}\n")
     take(lake, inbox)
     application = lake[EVENTS].properties()["application"]
@@ -346,7 +346,7 @@ def test_a_checkpoint_with_a_finished_micro_batch_that_was_never_planned_is_not_
 
 
 def test_every_source_is_read_from_the_start_after_rejected_events_is_lost(lake, inbox, caplog):
-    """The first job recreates the table, so later jobs could not notice that their own rejected lines are missing."""
+    """The first job creates the lost table again. Jobs on other sources could then not notice their missing lines."""
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\nno event\n")
     take(lake, inbox)
     topic = KafkaSource(lake.spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="my.clicks"))

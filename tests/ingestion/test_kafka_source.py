@@ -1,6 +1,6 @@
 """Tests of ingesting a Kafka topic from a real broker into a real lake.
 
-Messages are accounted for, rejected and deduplicated in the same way as lines of files.
+Messages are counted, rejected and deduplicated in the same way as lines of files.
 """
 
 import json
@@ -29,13 +29,13 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lake(session, tmp_path_factory):
-    """One lake for all tests in this file. They do not disturb each other: each has its own topic and products."""
+    """One lake for all tests in this file. Each test has its own topic and products, so no test disturbs another."""
     return Lake.open(session, str(tmp_path_factory.mktemp("kafka") / "lake"), create=True)
 
 
 @pytest.fixture
 def topic(broker, request):
-    """Create a topic with two partitions for the test, and return the settings for reading it."""
+    """Create a topic with two partitions for the test, and return the settings for reading this topic."""
     name = request.node.name[:200]
     broker.create_topic(name, partitions=2)
     return KafkaSettings(bootstrap_servers=broker.address, topic=name)
@@ -101,7 +101,7 @@ def test_no_message_is_read_twice_and_a_replayed_micro_batch_changes_nothing(lak
     versions = written(lake)
     assert counts(take(lake, topic)) == (0, 0, 0, 0)
     assert written(lake) == versions
-    # Delete the folder `commits` of the checkpoint, as if the job had been killed before it recorded the micro-batch.
+    # Delete the checkpoint's folder `commits`, as if the job had been killed before recording the micro-batch.
     application = lake[EVENTS].properties()[f"application.kafka.{topic.topic}"]
     lake.files.delete(f"_checkpoints/ingest-kafka-{topic.topic}/{application}/commits")
     broker.send(topic.topic, [message(two)])
@@ -138,7 +138,7 @@ def test_unread_messages_that_kafka_deleted_and_a_recreated_topic_give_a_clear_e
         take(lake, topic)
     assert "\n" not in str(gone.value)
     assert counts(take(lake, topic, from_start=True)) == (1, 1, 0, 0)
-    # Give the new topic as many messages as the old one, so that its offsets do not reveal that it is new.
+    # Give the new topic as many messages as the old topic had. So the offsets do not reveal that the topic is new.
     broker.delete_topic(topic.topic)
     broker.create_topic(topic.topic, partitions=2)
     broker.send(topic.topic, [message(event) for event in (two, three, two, two)], partition=0)

@@ -1,4 +1,4 @@
-"""Tests of finding the users that a line names when the line is not an event."""
+"""Tests of finding user ids in a rejected line, which is not a valid event."""
 
 import pytest
 from pyspark.sql import functions as F
@@ -26,6 +26,6 @@ LINE = "2019-10-01 06:07:08 UTC,look,44600062,2103807459595387724,,shiseido,35.7
     ],
 )
 def test_every_whole_number_outside_dates_and_times_counts_as_a_user(spark, raw, user, named):
-    """The month of a date must not count as a user id, because a store's ids may be as small as a month."""
+    """The month in a date must not count as a user id, because a store may have user ids as small as 12."""
     [row] = spark.range(1).select(users_named(F.lit(raw), "salt").alias("users")).collect()
     assert (pseudonym(user, "salt") in row.users) is named

@@ -1,4 +1,4 @@
-"""Tests of validation with literal examples of valid events and of every reason for a rejection."""
+"""Tests of event validation, with examples of valid events and of every reason for a rejection."""
 
 from datetime import date, datetime
 

@@ -1,4 +1,4 @@
-"""Forgotten users: every table is as if they had never come, and no byte of them is left."""
+"""Tests that `forget` leaves all tables as if the user had never come, and no byte about the user."""
 
 import re
 from datetime import date, datetime
@@ -41,7 +41,8 @@ USER = 7_310_045_899_123
 SESSION = "a-session-of-theirs"
 USERS_OWN_PRODUCT = 88_001_122
 OTHERS_EVENTS = random_events(4, 60)
-# These include the store's first and newest event, a product that no other user has, and a session shared with others.
+# The user's events include the store's first and newest event. They also include a product that no other user has, and
+# a session that other users share.
 USERS_EVENTS = [
     event(datetime(2019, 9, 20), "view", 3, USER, SESSION),
     event(datetime(2019, 10, 2, 0, 3), "view", 1, USER, "s"),
@@ -66,7 +67,7 @@ def a_lake(session, folder, deliveries):
 
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
-    """A lake that saw the user in both of its deliveries."""
+    """A lake with two deliveries of events, in which the user appears both times."""
     first, second = (
         [*OTHERS_EVENTS[:40], *USERS_EVENTS[1:4], USERS_BAD_LINE],
         [*OTHERS_EVENTS[40:], USERS_EVENTS[0], *USERS_EVENTS[4:], OTHERS_BAD_LINE],
@@ -76,13 +77,13 @@ def template(session, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def never(session, tmp_path_factory):
-    """Contents of all tables in a lake that never saw the user."""
+    """The rows of all tables in a lake that never had events of the user."""
     folder = a_lake(session, tmp_path_factory.mktemp("never"), {"all": [*OTHERS_EVENTS, OTHERS_BAD_LINE]})
     return comparable_contents(Lake.open(session, str(folder)))
 
 
 def comparable_contents(lake):
-    """Return every table's rows without their origin, with baskets and counts summed up by key."""
+    """Return the rows of every table, without columns about their origin. Baskets and counts are summed up by key."""
     origin = ("source", "ingested_at", "ingest_batch")
     versions = [name for name in RECOMMENDATIONS.column_names if name.endswith("_version")]
     compared = {
@@ -108,7 +109,7 @@ def comparable_contents(lake):
 def traces(folder):
     """List the files that hold a trace of the user. Parquet files are read as tables, all others as text.
 
-    The product that only the user touched is searched in rows only, because Delta's log holds minimum and maximum ids.
+    Only rows are searched for the user's own product, because Delta's log may hold its id as a minimum or maximum.
     """
     files_with_traces = []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -128,7 +129,7 @@ def traces(folder):
 
 
 def checkpoint_logs(lake):
-    """Write Delta's own checkpoint of every table, as Delta does every ten commits."""
+    """Let Delta write a checkpoint of every table's log, as Delta does every ten commits."""
     for table in lake.present():
         log = lake.spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(
             lake.spark._jsparkSession, lake[table].location
@@ -203,7 +204,7 @@ def test_the_certificate_says_that_frozen_trends_may_still_count_the_user():
 @pytest.mark.long
 @pytest.mark.parametrize("stop", [3, 4, 5, 6])
 def test_an_interrupted_forget_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
-    """Each case interrupts the first `forget` one write later than the case before."""
+    """Each test case interrupts the first `forget` one write later than the previous case."""
     interrupted(small, monkeypatch, {USER}, stop)
     forget(small, SETTINGS, {USER}, refuse=False, erase=False)
     compared = comparable_contents(small)
@@ -220,7 +221,7 @@ def interrupted(lake, monkeypatch, users, stop):
 
 @pytest.mark.long
 def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, monkeypatch, capsys):
-    """Otherwise the record of the first `forget` would be cleared while rows of its users remain."""
+    """Otherwise the second `forget` would clear the record of the first, although rows of the first users remain."""
     interrupted(small, monkeypatch, {USER}, 3)
     for others in ({1}, {USER, 1}):
         with pytest.raises(LakeError, match=r"of other users was interrupted .* with those users first"):
@@ -234,7 +235,7 @@ def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, monkey
 @pytest.mark.long
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_rebuild_between_two_starts_brings_no_user_back(small, never, monkeypatch, stop):
-    """The rebuild is needed because the similarity job has lost its checkpoint meanwhile."""
+    """The similarity job loses its checkpoint between two starts of `forget`, so its tables must be rebuilt."""
     interrupted(small, monkeypatch, {USER}, stop)
     small.files.delete("_checkpoints/similarity")
     with pytest.raises(CheckpointError, match="similarity --rebuild"):

@@ -1,4 +1,4 @@
-"""Maintenance leaves fewer files and fewer dates, and the remaining rows keep their meaning."""
+"""Tests that `maintain` leaves fewer files and fewer dates, and that the remaining rows keep their meaning."""
 
 import re
 import threading
@@ -46,7 +46,7 @@ OLD = datetime(2019, 10, 1, 12)
 
 @pytest.fixture(scope="module")
 def template(session, tmp_path_factory):
-    """A lake after two deliveries, with all tables up to date, which tests copy."""
+    """A lake after two deliveries of events, with all tables up to date. Tests copy this lake."""
     folder = tmp_path_factory.mktemp("maintenance")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     lines = random_events(4, 80)
@@ -137,13 +137,13 @@ def test_the_stream_continues_after_compaction(small, tmp_path):
 
 @pytest.mark.long
 def test_rows_of_a_micro_batch_in_only_one_table_are_not_compacted(small, tmp_path):
-    """A micro-batch is killed between its two appends. Its replay must find the baskets as they were before it."""
+    """A job is killed between the two appends of a micro-batch. The replay must find the old baskets unchanged."""
     deliver(small, tmp_path / "in", "more", random_events(9, 40))
     known = small.versions(BASKETS, CO_INTERACTIONS)
     update_similarity(small, SETTINGS.similarity)
     application = small[CO_INTERACTIONS].properties()["application"]
     whole = small[CO_INTERACTIONS].last_commit(application=application)
-    # Undo the append to co_interactions, as if the process had been killed before it.
+    # Undo the append to co_interactions, as if the process had been killed before this append.
     log = tmp_path / "lake" / "co_interactions" / "_delta_log"
     for file in log.glob(f"*{whole.version:020}*"):
         file.unlink()

@@ -1,4 +1,4 @@
-"""Migration of a lake of version 0.1, whose ingestion log was the table `ingested_files`."""
+"""Tests of migrating a lake from version 0.1, in which the ingestion log was the table `ingested_files`."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ from tests.in_session import do
 
 @pytest.fixture
 def rows(small):
-    """The rows of the ingestion log before the lake gets its former table name."""
+    """The rows of the ingestion log, read before the test gives the table its former name."""
     return contents(small, INGESTION_LOG)
 
 
 @pytest.fixture
 def old(small, rows):
-    """A lake of version 0.1."""
+    """A lake as version 0.1 of the project left it."""
     os.rename(f"{small.path}/ingestion_log", f"{small.path}/ingested_files")
     return small
 
@@ -59,7 +59,7 @@ def test_a_dry_run_names_the_table_and_renames_nothing(old, capsys):
 
 
 def test_a_log_without_a_commit_does_not_prevent_the_migration(old, rows):
-    """A job of this version was killed while it created the table."""
+    """A job of the current version was killed while it created the new ingestion log, so this table has no commit."""
     os.makedirs(f"{old.path}/ingestion_log/_delta_log")
     assert migrate(old) == [INGESTION_LOG]
     assert contents(Lake.open(old.spark, old.path), INGESTION_LOG) == rows
@@ -117,7 +117,7 @@ def test_a_folder_without_a_lake_cannot_be_migrated(spark, tmp_path):
     ids=["trends", "similar_items", "recommendations"],
 )
 def test_settings_recorded_under_their_former_names_have_todays_names(lake, table, recorded, today):
-    """The tables are new and empty, so that no setting is recorded under its present name too."""
+    """The tables are new and empty, so no setting is recorded under its present name as well."""
     lake.create(table)
     lake[table].set_properties(recorded)
     assert lake[table].properties() == today

@@ -1,4 +1,4 @@
-"""Restore after a bad feed, and the history of what each job wrote."""
+"""Tests of `restore` after bad input, and of the history of what each job wrote."""
 
 import os
 import re
@@ -32,7 +32,7 @@ BAD = [event(datetime(2019, 12, 24), "purchase", 77, 9, "bad"), "no event"]
 
 @pytest.fixture(scope="module")
 def fed_badly(session, tmp_path_factory):
-    """A lake that read a good file and then a bad one, the time between them, and its contents at that time."""
+    """A lake that ingested a good and then a bad file, a time between both files, and the contents at that time."""
     folder = tmp_path_factory.mktemp("restoring")
     lake = Lake.open(session, str(folder / "lake"), create=True)
     deliver(lake, folder / "in", "good", GOOD)
@@ -105,7 +105,7 @@ def test_an_interrupted_restore_is_finished_by_the_next_start(small, fed_badly, 
 
 @pytest.mark.long
 def test_restore_does_not_start_while_a_topic_is_read_and_has_it_read_again_later(small, fed_badly, spark):
-    """The restore deletes messages read after its time, so the offsets in the stream's checkpoint would be wrong."""
+    """A restore deletes messages that were read after its target time. So the offsets in the checkpoint are wrong."""
     _, moment, _ = fed_badly
     key = KafkaSource(spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="clicks")).application_key
     small[EVENTS].set_properties({key: "before"})
@@ -129,7 +129,7 @@ def test_restore_brings_no_forgotten_user_back_and_goes_no_further_than_the_log(
     _, moment, _ = fed_badly
     with pytest.raises(UsageError, match="can't go back before"):
         plan(small, moment - timedelta(days=1), [], SETTINGS.ingest)
-    # The forgotten user was in no event, only in a rejected line.
+    # The forgotten user appears in no event, but only in a rejected line.
     small[REJECTED_EVENTS].note({"job": "forget"})
     with pytest.raises(LakeError, match=r"users were forgotten after .* and would come back"):
         plan(small, moment, [], SETTINGS.ingest)

@@ -1,4 +1,4 @@
-"""Status of a lake, and the rows that jobs leave in `job_runs`."""
+"""Tests of the command `status`, and of the rows that each job writes to the table `job_runs`."""
 
 import json
 import re
@@ -37,7 +37,7 @@ FOUND = Status(
 
 @pytest.fixture
 def known(lake, tmp_path):
-    """A lake with three events and one rejected line. Similarity has not processed one event. All runs are recorded."""
+    """A lake with three events and a rejected line. One event is new to the job `similarity`. All runs are recorded."""
     inbox = tmp_path / "in"
     inbox.mkdir()
     log = RunLog(lake, "ingest")
@@ -89,10 +89,10 @@ def test_the_status_of_a_lake_agrees_with_its_tables(known):
     assert all(0 < stream.seconds <= stream.worst_seconds for stream in found.streams)
     assert all(stream.messages_behind is None for stream in found.streams)
     assert [(job.job, job.outcome) for job in found.jobs] == [("ingest", "done")]
-    # Once similarity has processed all events, no step is behind.
+    # When the job `similarity` has processed all events, no job is behind.
     update_similarity(known, SimilaritySettings())
     assert [step.lag_seconds for step in status(known, datetime.now(UTC)).steps] == [0.0]
-    # Every micro-batch is recorded once, with the figures that Spark reported.
+    # The table `job_runs` records every micro-batch once, with the figures that Spark reported.
     rows = known[JOB_RUNS].read().collect()
     assert sorted((row.job, row.batch_id) for row in rows if row.batch_id is not None) == [
         ("ingest", 0), ("ingest", 1), ("similarity", 0),

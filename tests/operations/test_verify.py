@@ -1,4 +1,4 @@
-"""Comparison of tables with their recompute."""
+"""Tests of the command `verify`, which computes tables again and compares them with the stored ones."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ def test_verify_finds_a_row_that_is_wrong(small):
 
 
 def test_a_table_whose_job_has_not_finished_is_reported_as_unchecked(small, spark, capsys):
-    """A rebuild has begun and has not finished its first micro-batch."""
+    """A rebuild of the tables has begun, but has not yet finished its first micro-batch."""
     start_over(small, SimilaritySettings())
     arguments = ("--lake", small.path, "--table", "co_interactions", "--table", "products")
     assert do("verify", main, spark, *arguments) == 0
@@ -39,7 +39,7 @@ def test_a_table_whose_job_has_not_finished_is_reported_as_unchecked(small, spar
 
 
 def test_trends_are_compared_with_the_events_that_their_run_had_read(small):
-    """`forget` deletes from the last trend table first, and a killed run has written only the first tables."""
+    """The job `forget` deletes from the last trend table first. A killed `trends` run has written only the first."""
     note = {"job": "trends", "events_version": small[EVENTS].version() + 1}
     small[DEMAND].delete(F.lit(True), note=note)
     small[USER_TRENDS].delete(F.lit(True), note={"job": "forget"})
@@ -47,7 +47,7 @@ def test_trends_are_compared_with_the_events_that_their_run_had_read(small):
 
 
 def test_products_are_compared_with_the_events_they_were_computed_from(small):
-    """A continuously running job renews `products` only from time to time."""
+    """A continuously running job renews the table `products` only from time to time."""
     small[EVENTS].delete(F.col("product_id") == 1, note={})
     products = next(verify(small))
     assert (products.table, products.differs) == (PRODUCTS.name, False)
@@ -61,7 +61,7 @@ def test_lists_are_verified_when_their_commit_does_not_note_the_bucket_length(sm
 
 
 def test_lists_are_compared_with_trends_of_the_bucket_length_they_were_made_from(small, tmp_path):
-    """The reason of a product that fills up a list names the start of the counted demand, which spans eight buckets."""
+    """The reason of a product in demand names the start of eight buckets, and so depends on the bucket length."""
     deliver(small, tmp_path / "in", "new", [event(datetime(2019, 10, 21), "view", 99, 9, "alone")])
     bring_up_to_date(small, Settings(trends=TRENDS))
     update_trends(small, replace(TRENDS, bucket=timedelta(days=1)))

@@ -1,8 +1,8 @@
-"""Command `replay` with a disturbed feed: given shares of the lines are delivered twice, out of order or late.
+"""Command `replay` that delivers given shares of the lines twice, out of order or late.
 
     python -m tests.replay.disturbed replay SOURCE --repeats 0.1 --disorder 0.1 --lateness 0.05 [options of replay]
 
-The same shares and the same seed disturb the same lines, so that a stopped replay can continue.
+The same shares and the same seed always disturb the same lines, so that a stopped replay can continue.
 """
 
 import argparse
@@ -20,14 +20,14 @@ DISTURBED = {
     "program": (sys.executable, "-m", "tests.replay.disturbed"),
     "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
 }
-"""Arguments for the class `Command`, to start this module instead of `./spark-submit.sh`."""
+"""Arguments with which the class `Command` starts this module instead of `./spark-submit.sh`."""
 DAY = 86_400
 DISORDER, LATENESS, REPEAT = (1, 60), (3_600, 2 * DAY), (0, 3_600)
 """Smallest and largest delay, in seconds, of a line out of order, of a late line, and of a second delivery."""
 
 
 class DisturbedFeed(Feed):
-    """Feed in which given shares of the lines are delivered twice, out of order or late."""
+    """A feed of event lines that delivers given shares of them twice, out of order or late."""
 
     def __init__(self, folder, *, repeats=0.0, disorder=0.0, lateness=0.0, seed=0):
         super().__init__(folder)

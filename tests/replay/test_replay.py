@@ -1,4 +1,4 @@
-"""Tests of replay: every line comes once, in order and at the chosen pace, however often the replay is stopped."""
+"""Tests that `replay` delivers every line once, in order and at the chosen pace, even after many stops."""
 
 import csv
 import gzip
@@ -45,7 +45,7 @@ def store(tmp_path_factory):
 
 
 def lines_of(folder, pattern="*.csv"):
-    """Return the lines of a folder's files without headers, in the order of the files' names."""
+    """Return the lines of all files in a folder, without header lines, in the order of the file names."""
     return [line for file in sorted(folder.glob(pattern)) for line in file.read_bytes().splitlines()[1:]]
 
 
@@ -77,7 +77,7 @@ def test_lines_of_all_formats_are_delivered_unchanged_in_the_order_of_their_time
     rows = {"event_time": pa.array([datetime(2019, 10, 1, 0, 0, 40)]), "brand": ['a "b", c'], "user_id": [9]}
     pq.write_table(pa.table(rows), source / "d.parquet")
     assert main([str(source), "--to", str(out), "--rate", "1e9"]) == 0
-    # There is one file per layout and date. The number of the first line and the layout are in the file's name.
+    # `replay` writes one file for each layout and date. The file's name has the layout and the first line's number.
     delivered = {path.name.split("-", 2)[2]: path.read_bytes() for path in out.glob("replay-*")}
     assert delivered == {
         "000000000000-0.csv": header + latin + b"\n" + far + b"\n",
@@ -187,7 +187,7 @@ def test_a_delivery_that_a_kill_interrupts_is_repeated_with_the_same_bounds(stor
     position = json.loads((out / "_replay.json").read_text())
     ends = int(second.name.split("-")[2])
     for file in out.glob("replay-*"):
-        # Keep the first file only, as after a kill between the file's move and the update of the position.
+        # Keep only the first file, as if `replay` had been killed after moving it and before storing its position.
         if file != first:
             file.unlink()
     (out / "_replay.json").write_text(json.dumps({**position, "done": 0, "planned": ends}))

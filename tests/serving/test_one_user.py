@@ -1,4 +1,4 @@
-"""The list of one user equals the list that the serving job writes for all users."""
+"""Tests that the list computed for one user equals the list that the serving job writes for this user."""
 
 import random
 
@@ -47,7 +47,7 @@ def test_one_user_gets_the_same_list_as_in_the_table(spark, settings):
 
 
 def test_unbounded_scores_are_summed_without_overflow(spark):
-    # A lift can grow this large after years of decay, when both products were in few baskets, long ago.
+    # A similarity score (lift) can be this large if both products were in few baskets, years ago, and have decayed.
     world = views(spark, [(1, 10, "view", 5), (1, 11, "view", 6)], [(10, 70, 2e10), (11, 70, 2e10), (10, 71, 1.0)])
     settings = RecommendationSettings(trend_weight=0.0)
     written = for_active_users(world, settings).orderBy("user_id", "rank").collect()
@@ -67,11 +67,12 @@ def test_an_unknown_user_gets_the_products_most_in_demand(spark):
     ("demand", "shares"),
     [
         ([(80, 30, 0), (81, 10, 0)], {80: 0.75, 81: 0.25}),
-        # With many events, the newest bucket decides.
+        # If the buckets have many events, the newest bucket has the most weight.
         ([(80, 10, 1), (80, 30, 0), (81, 30, 1), (81, 10, 0)], {80: 0.5441, 81: 0.4058}),
-        # A bucket that has only begun counts less.
+        # If the newest bucket has few events because it has only begun, older buckets have more weight.
         ([(80, 100, 1), (80, 30, 0), (81, 300, 1), (81, 10, 0)], {80: 0.3237, 81: 0.6293}),
-        # Few events are averaged: 3 in the newest bucket weigh less than 2 in each of the two buckets before it.
+        # If a product has few events, buckets are averaged. Then 3 events in the newest bucket weigh less than 2 events
+        # in each of the two previous buckets.
         (
             [(80, 3, 0), *((81, 2, age) for age in (1, 2)), *((82, 99, age) for age in range(3))],
             {80: 0.0101, 81: 0.0123},

@@ -1,4 +1,4 @@
-"""A template gives the same text, filled with Python values or with Spark columns."""
+"""Tests that a reason's template gives the same text with Python values as with Spark columns."""
 
 import pytest
 from pyspark.sql import functions as F

@@ -1,4 +1,4 @@
-"""The lists of the serving layer follow their definitions, shown by small examples."""
+"""Tests, with small examples, that recommendation lists of the serving layer follow their definitions."""
 
 from datetime import datetime, timedelta
 
@@ -112,7 +112,7 @@ def test_a_rising_product_moves_up_and_its_reason_says_so(spark):
 
 
 def test_a_reason_follows_the_trends_direction_not_its_counts(spark):
-    """In a growing store a product can gain views and lose share. In a shrinking store it can be the reverse."""
+    """In a growing store, a product can gain views but lose share. In a shrinking store, the reverse can happen."""
     world = views(
         spark,
         [(1, 10, "view", 5)],
@@ -149,7 +149,8 @@ def test_the_setting_repeat_excludes_allows_or_boosts_profile_items(spark, repea
 @pytest.mark.parametrize("repeat", ["allow", "boost"])
 @pytest.mark.parametrize("profile_items", [1, 5])
 def test_a_bought_product_is_never_recommended(spark, repeat, profile_items):
-    # Product 10 was bought long ago. It is outside the profile of one item, but must still not be recommended.
+    # The user bought product 10 long ago. The user's profile holds only one newer product. Product 10 must still not be
+    # recommended.
     world = views(
         spark, [(1, 20, "view", 5), (1, 10, "purchase", 90)], [(20, 10, 0.9), (20, 30, 0.1)], demand=[(10, 99)]
     )
@@ -376,7 +377,7 @@ def test_demand_is_counted_in_the_newest_eight_buckets(spark, minutes, since):
 
 
 def test_demand_after_the_newest_bucket_of_the_trends_is_left_out(spark):
-    """The job `trends` writes `demand` first, and may be killed before it writes `trends`."""
+    """The job `trends` writes the table `demand` first. The job may be killed before it writes the table `trends`."""
     starts = [(NOV_10 + weeks * timedelta(days=7), 80) for weeks in (-1, 0, 1, 2)]
     demand = spark.createDataFrame(starts, "bucket_start timestamp, product_id long")
     trends = spark.createDataFrame([(NOV_10, True)], "bucket_start timestamp, complete boolean")

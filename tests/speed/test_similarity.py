@@ -1,4 +1,4 @@
-"""Tests of the speed layer (baskets, co-interaction counts and scores) on small examples."""
+"""Tests, on small examples, of the speed layer's baskets, co-interaction counts and similarity scores."""
 
 import math
 from datetime import date, datetime, timedelta

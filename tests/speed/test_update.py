@@ -1,6 +1,7 @@
 """Tests of the batch and speed jobs on a real lake.
 
-The stream equals a recompute, runs are incremental, and a wrong checkpoint is refused.
+The stream gives the same tables as a recomputation. Each run processes only new events. A job refuses a wrong
+checkpoint.
 """
 
 import threading
@@ -35,7 +36,7 @@ SPEED_TABLES = (BASKETS, CO_INTERACTIONS, SIMILAR_ITEMS)
 
 def test_ten_micro_batches_in_random_order_equal_a_recompute(lake, tmp_path):
     deliver(lake, tmp_path / "in", "all", random_events(1, 300))
-    # Make each file of `events` a micro-batch of its own. Many of them hold late events of known baskets.
+    # Make each file of the table `events` a micro-batch of its own. Many files hold late events of known baskets.
     scattered = lake[EVENTS].read().repartition(2, F.xxhash64("event_id"))
     scattered.write.format("delta").mode("overwrite").save(lake[EVENTS].location)
     run = update_similarity(lake, SimilaritySettings(max_bytes_per_batch="1"))
@@ -92,7 +93,7 @@ def test_another_window_is_refused_until_a_rebuild(small):
 
 @pytest.mark.parametrize("first", [False, True], ids=["a rebuild", "a first run"])
 def test_the_first_run_and_a_rebuild_wait_for_a_running_forget(small, spark, first):
-    """A `forget` holds the lock of `events`. A job that reads before its end would restore forgotten users."""
+    """A running `forget` holds the lock of `events`. A job that reads earlier would bring forgotten users back."""
     if first:
         for name in ("baskets", "co_interactions", "similar_items", "recommendations", "_checkpoints/similarity"):
             small.files.delete(name)
@@ -159,7 +160,7 @@ def test_a_replayed_micro_batch_changes_nothing(small, tmp_path):
 
 @pytest.mark.parametrize("lost", [BASKETS, CO_INTERACTIONS], ids=lambda table: table.name)
 def test_a_micro_batch_that_was_written_to_only_one_table_is_finished(small, tmp_path, monkeypatch, lost):
-    """A run is killed between its two appends. The next run reads the baskets as they were before the micro-batch."""
+    """A run is killed between its two appends. The next run reads the baskets from before this micro-batch."""
     deliver(small, tmp_path / "in", "two", random_events(5, 40))
     append_batch = TableHandle.append_batch
 
@@ -197,7 +198,7 @@ def test_new_events_recompute_only_the_buckets_they_touch(small, tmp_path):
 
 
 def test_a_store_with_a_single_bucket_is_brought_up_to_date_once(lake, tmp_path):
-    """With a single bucket only `demand` has rows."""
+    """With a single bucket, only the table `demand` has rows."""
     noon = datetime(2019, 10, 1, 12)
     deliver(lake, tmp_path / "in", "one", [event(noon, "view", 1, 1, "s")])
     update_trends(lake, TRENDS)

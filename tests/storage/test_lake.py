@@ -79,7 +79,7 @@ def test_a_vacuum_deletes_nothing_that_the_retention_still_protects(small):
 
 
 def test_a_job_starts_again_when_another_writer_commits_first(small, tmp_path, capsys):
-    """A shell deletes rows that the job is about to replace, so Delta refuses the job's commit."""
+    """Another program deletes rows that the job is about to replace, so Delta refuses the job's commit."""
     begun, deleted, starts = tmp_path / "begun", tmp_path / "deleted", []
 
     @F.udf("boolean")

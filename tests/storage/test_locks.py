@@ -1,4 +1,4 @@
-"""Tests of the locks of a lake: no two processes or threads wait for each other forever."""
+"""Tests that no two processes or threads wait forever for each other's locks on a lake."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from lambda_spark.storage.tables import EVENTS, PRODUCTS
 
 
 def test_a_vacuum_lets_a_job_that_it_waits_for_read(lake, monkeypatch):
-    """A `forget` job holds the lock of `events`, and then needs the readers' lock to refresh the views."""
+    """A `forget` job locks `events`, and the vacuum waits for it. The job also needs the readers' lock to end."""
     create_tables(lake)
     monkeypatch.setattr(quiesce, "_PATIENCE_SECONDS", 0.5)
     holding, readers_are_out, done = threading.Event(), threading.Event(), []
@@ -93,7 +93,7 @@ print("has both", flush=True)
 
 
 def test_threads_of_two_processes_that_wait_crosswise_are_no_deadlock(lake):
-    """The kernel knows no threads, so it would take this for a deadlock of the two processes."""
+    """The kernel tracks lock owners only by process. So it would wrongly report a deadlock of the two processes."""
     with lake.locks.tables(PRODUCTS.name, EVENTS.name):
         pass
     files = [f"{lake.path}/_locks/table-{table.name}.lock" for table in (PRODUCTS, EVENTS)]

@@ -1,4 +1,4 @@
-"""Tests of the generated store: its promises, checked by a separate computation in pandas and plain Python."""
+"""Tests of the store generator. Pandas and plain Python check separately that stores are as promised."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def lines_of(folder: Path) -> dict[str, list[bytes]]:
 
 
 def is_valid(line: bytes) -> bool:
-    """Tell whether a line is a valid event. LINE alone also matches 30 February and the year 9999."""
+    """Return whether a line is a valid event. The pattern LINE also matches 30 February and the year 9999."""
     return LINE.fullmatch(line) is not None and line[:10] < b"2020" and not line.startswith(b"2019-02-30")
 
 
@@ -56,7 +56,7 @@ def truth() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def events(files: dict[str, list[bytes]]) -> pd.DataFrame:
-    """The distinct valid events of the store in `data/`, which is committed to the repository."""
+    """The distinct valid events of the generated store in the repository's folder `data/`."""
     valid = {line for lines in files.values() for line in lines[1:] if is_valid(line)}
     frame = pd.DataFrame([line.decode().split(",") for line in sorted(valid)], columns=COLUMNS)
     frame["event_time"] = pd.to_datetime(frame["event_time"].str.removesuffix(" UTC"))
@@ -143,7 +143,7 @@ def test_a_repeat_comes_in_the_same_file_or_in_a_later_one(files: dict[str, list
 def test_late_repeated_and_broken_lines_are_as_frequent_as_the_settings_say(tmp_path: Path) -> None:
     settings = StoreSettings(events=60_000, seed=1, late_share=0.02, repeat_share=0.03, broken_share=0.005)
     summary = write_store(settings, tmp_path / "store", "csv")
-    # Only events of the first 35 to 38 of 45 days can be late, because a late event comes 7 to 10 days later.
+    # A late event arrives 7 to 10 days after its day. So only events of the first 35 to 38 of 45 days can be late.
     late_repeats = 0.03 / 2
     assert summary.late == pytest.approx(60_000 * (0.02 + late_repeats) * 36.5 / 45, rel=0.1)
     assert summary.repeats == pytest.approx(60_000 * 0.03 * 0.98, rel=0.1)
@@ -308,7 +308,7 @@ def test_the_store_is_lifelike(events: pd.DataFrame) -> None:
 
 
 def z_score(current: int, previous: int, total_current: int, total_previous: int) -> float:
-    """Compute how much a key's share of all demand changes, in standard deviations of a change by chance."""
+    """Compute the z-score of a key's change in share: the change divided by its standard deviation by chance."""
     n, p = current + previous, total_current / (total_current + total_previous)
     return (current - n * p) / float(np.sqrt(n * p * (1 - p)))
 
@@ -340,7 +340,10 @@ def test_trends_are_planted_in_the_last_complete_week_and_before(truth: dict[str
 
 
 def neighbours(events: pd.DataFrame, basket: list[str]) -> dict[int, list[int]]:
-    """List each product's neighbours, closest first: by the sum of 1/steps over baskets with both within five steps."""
+    """List each product's neighbours, closest first.
+
+    A pair's closeness is the sum of 1/steps over the baskets in which both products are at most five steps apart.
+    """
     strength: dict[int, Counter[int]] = defaultdict(Counter)
     first = events.groupby([*basket, "product_id"])["event_time"].min().reset_index()
     for _, items in first.sort_values(["event_time", "product_id"]).groupby(basket)["product_id"]:
@@ -349,7 +352,8 @@ def neighbours(events: pd.DataFrame, basket: list[str]) -> dict[int, list[int]]:
             for steps, b in enumerate(ordered[place + 1 : place + 6], start=1):
                 strength[a][b] += 60 // steps
                 strength[b][a] += 60 // steps
-    # Do not divide by the product's own count, as the confidence does: the order of its neighbours stays the same.
+    # Confidence also divides by the product's own count. This test does not, because the order of neighbours stays
+    # the same.
     return {a: sorted(of_a, key=lambda b: (-of_a[b], b)) for a, of_a in strength.items()}
 
 
