@@ -15,7 +15,7 @@ logger = logging.getLogger("lambda_spark.jobs")
 STEPS = ("ingest", "trends", "similarity", "recommend")
 
 
-def demo(job: Job) -> None:
+def demo(job: Job) -> int:
     """Delete the lake of an earlier demo, run all steps on a new lake, and print the result.
 
     Raises:
@@ -28,7 +28,7 @@ def demo(job: Job) -> None:
             logger.info(f"the lake of an earlier demo is cleared: {job.arguments.lake}")
     lake = job.lake(create=True)
     create_tables(lake, properties=MADE_BY_DEMO)
-    run_chain(job, lake, job.arguments.sources or [str(PROJECT / "data" / "store")])
+    code = run_chain(job, lake, job.arguments.sources or [str(PROJECT / "data" / "store")])
     with lake.locks.reader():
         print(f"\n{result(lake, job.settings, job.arguments.user)}")
     print(
@@ -37,6 +37,7 @@ def demo(job: Job) -> None:
         "  ./spark-submit.sh sql \"select * from trends where direction = 'rising' order by bucket_start, rank\"\n"
         "  ./spark-submit.sh shell"
     )
+    return code
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import ingest_from_arguments
 
 
-def main(job: Job) -> None:
+def main(job: Job) -> int:
     """Ingest new files or messages and end. With an interval as --trigger, keep running.
 
     Raises:
@@ -12,8 +12,9 @@ def main(job: Job) -> None:
     """
     lake = job.record(job.lake(create=True))
     before = lake.versions(*lake.present())
-    lines = ingest_from_arguments(job, lake, job.sources(), trigger=job.arguments.trigger)
+    lines, code = ingest_from_arguments(job, lake, job.sources(), trigger=job.arguments.trigger)
     job.summary(lines, read={}, written=lake.written_since(before))
+    return code
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import run_chain
 
 
-def run(job: Job) -> None:
+def run(job: Job) -> int:
     """Run `ingest`, `trends`, `similarity` and `recommend` once each.
 
     Raises:
@@ -12,7 +12,8 @@ def run(job: Job) -> None:
     """
     lake = job.record(job.lake(create=True))
     with lake.locks.job("run", wait=job.arguments.wait):
-        run_chain(job, lake, job.sources(), start=job.arguments.start, end=job.arguments.end, wait=job.arguments.wait)
+        start, end, wait = job.arguments.start, job.arguments.end, job.arguments.wait
+        return run_chain(job, lake, job.sources(), start=start, end=end, wait=wait)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lambda_spark.errors import UsageError
+from lambda_spark.source_description import SourceDescription
 
 Measure = Literal["confidence", "cosine", "jaccard", "lift", "llr"]
 Repeat = Literal["exclude", "allow", "boost"]
+Reread = Literal["never", "changed"]
 Section = TypeVar("Section")
 
 AVAILABLE_NOW = "available-now"
 
 RENAMED = {
     "ingest.earliest": "ingest.min_event_date",
+    "ingest.header": "source.header",
     "trends.max_false_share": "trends.max_fdr",
     "similarity.k": "similarity.max_neighbours",
     "recommendations.k": "recommendations.list_length",
@@ -53,9 +56,7 @@ class IngestSettings:
 
     source: str = ""
     """Folder or file that `ingest` and `run` read when their command names none."""
-    header: bool = True
-    """Whether CSV files begin with a line of column names. Without it, columns are read in the order of REES46."""
-    min_event_date: date = date(2010, 1, 1)
+    min_event_date: date = date(2000, 1, 1)
     """Events before this date are rejected."""
     refresh_interval: timedelta = timedelta(minutes=1)
     """Time between two refreshes of `products` in a job that stays up."""
@@ -63,8 +64,13 @@ class IngestSettings:
     """Maximum bytes of files in one micro-batch, like `512k` or `1g`. A single file is never split."""
     exclude: tuple[str, ...] = ()
     """Files to skip: names or paths, with the wildcards `*`, `?` and `[…]` of a shell."""
+    max_rejected_share: float = 0.5
+    """Largest share of rejected records, 0 to 1. A run above it ends with exit code 1, after all its commits."""
+    reread: Reread = "never"
+    """What happens to a file that changed after it was read: never, or changed (it is read again)."""
 
     def __post_init__(self) -> None:
+        _require(0 <= self.max_rejected_share <= 1, "ingest.max_rejected_share must be 0 to 1")
         size_in_bytes(self.max_bytes_per_batch, "ingest.max_bytes_per_batch")
 
 
@@ -217,6 +223,7 @@ class MaintenanceSettings:
 class Settings:
     """All settings, by section."""
 
+    source: SourceDescription = field(default_factory=SourceDescription)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     trends: TrendSettings = field(default_factory=TrendSettings)
@@ -228,28 +235,40 @@ class Settings:
 _SECTIONS = {section.name: section.default_factory for section in fields(Settings)}
 
 
-def load_settings(conf_file: Path | None, assignments: Iterable[str] = ()) -> Settings:
-    """Load the settings from a file, then override some of them.
+def load_settings(conf_file: Path | None, assignments: Iterable[str] = (), source_file: Path | None = None) -> Settings:
+    """Load the settings of a file, overridden by assignments.
 
     Args:
-        conf_file: A TOML file with a table per section, or None to start from the defaults.
-        assignments: The settings to override, each a text like `trends.bucket=30 minutes`.
+        conf_file: A TOML file with a table per section; None for the defaults.
+        assignments: Texts like `trends.bucket=30 minutes`.
+        source_file: A TOML file with the section `[source]`, which replaces this section of the settings file.
 
     Raises:
-        UsageError: The file cannot be read, a name is unknown, or a value has a wrong type or is out of range.
+        UsageError: A file cannot be read, a name is unknown, or a value has a wrong type or is out of range.
     """
     values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     if conf_file is not None:
-        for section, entries in _read_toml(conf_file).items():
-            _require(isinstance(entries, Mapping), f"{conf_file}: '{section}' must be a [section] of settings")
-            for key, value in entries.items():
-                _assign(values, section, key, value, f"{conf_file}: ")
+        _assign_file(values, conf_file, "--conf-file")
+    if source_file is not None:
+        values["source"] = {}
+        sections = _assign_file(values, source_file, "--source-file")
+        _require(sections == ["source"], f"{source_file}: a source description has one section, [source]")
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         section, dot, key = name.strip().partition(".")
         _require(bool(equals and dot), f"--set {assignment}: write it as section.key=value")
         _assign(values, section, key, value.strip(), "--set ")
     return Settings(**{section: factory(**values[section]) for section, factory in _SECTIONS.items()})  # type: ignore[operator]
+
+
+def _assign_file(values: dict[str, dict[str, Any]], file: Path, option: str) -> list[str]:
+    """Put the settings of a TOML file into `values`, and return the names of the file's sections."""
+    content = _read_toml(file, option)
+    for section, entries in content.items():
+        _require(isinstance(entries, Mapping), f"{file}: '{section}' must be a [section] of settings")
+        for key, value in entries.items():
+            _assign(values, section, key, value, f"{file}: ")
+    return list(content)
 
 
 def recorded(section: Any) -> dict[str, str]:
@@ -345,13 +364,13 @@ def check_trigger(text: str) -> str:
     raise UsageError(f"'{text}' is neither '{AVAILABLE_NOW}' nor an interval like '10 seconds' or '5 minutes'")
 
 
-def _read_toml(conf_file: Path) -> dict[str, Any]:
+def _read_toml(file: Path, option: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(conf_file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"--conf-file {conf_file}: {error.strerror}") from error
+        raise UsageError(f"{option} {file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--conf-file {conf_file}: not TOML: {error}") from error
+        raise UsageError(f"{option} {file}: not TOML: {error}") from error
 
 
 def _assign(values: dict[str, dict[str, Any]], section: str, key: str, value: Any, origin: str) -> None:
@@ -363,6 +382,11 @@ def _assign(values: dict[str, dict[str, Any]], section: str, key: str, value: An
         raise UsageError(f"{origin}{name} is now called {RENAMED[name]}: write that name")
     if isinstance(value, str) and (name, value) in RENAMED_VALUES:
         raise UsageError(f"{origin}{name} = {value} is now called {RENAMED_VALUES[name, value]}: write that name")
+    table, dot, entry = key.partition(".")
+    if dot and get_origin(hints.get(table)) is Mapping:
+        # An assignment like `source.fields.user_id=customer` adds one entry to the table `source.fields`.
+        values[section][table] = {**values[section].get(table, {}), entry: _to_str(value, f"{origin}{name}")}
+        return
     if key not in hints:
         raise UsageError(f"{origin}unknown setting '{section}.{key}'{_did_you_mean(key, hints)}")
     values[section][key] = _convert(value, hints[key], f"{origin}{name}")
@@ -382,6 +406,10 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         items = value if isinstance(value, list) else [item for item in str(value).split(",") if item.strip()]
         kind = get_args(hint)[0]
         return tuple(_convert(item.strip() if isinstance(item, str) else item, kind, name) for item in items)
+    if get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{name} must be a table like [{name.rpartition(' ')[2]}], not '{value}'")
+        return {key: _to_str(text, f"{name}.{key}") for key, text in value.items()}
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise UsageError(f"{name} must be one of {', '.join(get_args(hint))}, not '{value}'")

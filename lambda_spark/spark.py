@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+
+from lambda_spark.errors import UsageError
 
 _PARTITIONS_PER_CORE = 4
 _BYTES_PER_PARTITION = 32 << 20
@@ -104,6 +107,39 @@ def run_concurrently(*calls: Callable[[], Result]) -> list[Result]:
     with ThreadPoolExecutor(len(calls)) as threads:
         futures = [threads.submit(copy_context().run, call) for call in calls]
     return [future.result() for future in futures]
+
+
+def refuse_impure(spark: SparkSession, frame: DataFrame, text: str, what: str) -> Any:
+    """Refuse a Spark SQL expression whose value depends on anything but the row.
+
+    Args:
+        spark: The session that parses the text.
+        frame: A DataFrame with the columns that the expression may name.
+        text: The expression.
+        what: Name of the expression, with which the error begins.
+
+    Returns:
+        Spark's analysed expression.
+
+    Raises:
+        UsageError: The expression has a subquery or a variable, or depends on the clock, the user or chance.
+        AnalysisException: The expression names an unknown column, or has a wrong type.
+        ParseException: The text is no expression.
+    """
+    if "${" in text:
+        # Spark would replace `${…}` by the value of a variable, for example an environment variable.
+        raise UsageError(f"{what}: it may not refer to a variable (${{…}})")
+    if re.search(r"['\"]\s*(now|today|tomorrow|yesterday)\s*(UTC\s*)?['\"]", text, re.IGNORECASE):
+        # Spark would turn a text like 'now' into the present time where a date or a time is needed.
+        raise UsageError(f"{what}: it may not name a moment of the clock; write a date like date '2019-11-01'")
+    analyzed = frame.select(F.expr(text).alias("value"))._jdf.queryExecution().analyzed()
+    expression = analyzed.projectList().apply(0)
+    catalyst: Any = spark._jvm.org.apache.spark.sql.catalyst  # type: ignore[union-attr]
+    if catalyst.expressions.SubqueryExpression.hasSubquery(expression):
+        raise UsageError(f"{what}: it may not have a subquery")
+    if not expression.deterministic() or expression.containsPattern(catalyst.trees.TreePattern.CURRENT_LIKE()):
+        raise UsageError(f"{what}: it may not depend on the clock, the user or chance")
+    return expression
 
 
 def literal_rows(spark: SparkSession, rows: Iterable[Mapping[str, Any]], schema: str) -> DataFrame:

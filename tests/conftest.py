@@ -31,6 +31,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     tuned = {
         "spark.sql.shuffle.partitions": "2",
         "spark.databricks.delta.snapshotPartitions": "1",
+        # Interpret the projections between the stages of a query. To compile them takes a fifth of all time on data as
+        # small as here. The stages themselves are compiled as in production.
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     opened = start_session("tests", folder / "spark.log", memory="2g", with_kafka=True, tuned=tuned)
     yield opened

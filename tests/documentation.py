@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from lambda_spark import settings as settings_module
+from lambda_spark import source_description as description_module
 from lambda_spark.cli.arguments import EXAMPLES, JOBS, PROGRAM, parser_of
 from lambda_spark.settings import Settings
 from lambda_spark.storage.lake import Lake
@@ -93,7 +95,10 @@ class Setting(NamedTuple):
 def settings() -> list[Setting]:
     """List all settings with their docstrings and with their default values as TOML."""
     found = []
-    meanings = _docstrings_of_fields(Path(settings_module.__file__))
+    meanings = {
+        **_docstrings_of_fields(Path(settings_module.__file__)),
+        **_docstrings_of_fields(Path(description_module.__file__)),
+    }
     for section in fields(Settings):
         values = getattr(Settings(), section.name)
         for setting in fields(values):
@@ -131,7 +136,7 @@ def _toml(value: Any) -> str:
         return f"{value:_}"
     if isinstance(value, date | float):
         return str(value)
-    return "[]" if value == () else f'"{value}"'
+    return json.dumps(value, ensure_ascii=False)
 
 
 def settings_tables() -> str:

@@ -9,16 +9,15 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from lambda_spark.cli.arguments import parse
+from lambda_spark.cli.arguments import parse, settings_of
 from lambda_spark.cli.job import Job
 from lambda_spark.cli.progress import show_progress
-from lambda_spark.settings import load_settings
 
 
 def do(name: str, call: Callable[[Job], Any], spark: SparkSession, *arguments: object) -> Any:
     """Run a job in this process with the arguments of a command line."""
     parsed = parse(name, [*map(str, arguments)])
-    settings, started = load_settings(parsed.conf_file, parsed.assignments), time.monotonic()
+    settings, started = settings_of(parsed), time.monotonic()
     show_progress(started)
     try:
         return call(Job(name, parsed, settings, spark, started))

@@ -23,7 +23,7 @@ def test_the_settings_file_lists_every_setting_with_its_default():
     listed = {
         line.split("=")[0].strip() for line in CONF.read_text().splitlines() if "=" in line and line[0] not in "#["
     }
-    assert listed == {key for section in fields(Settings) for key in recorded(getattr(Settings(), section.name))}
+    assert listed == {setting.name for section in fields(Settings) for setting in fields(section.default_factory)}
 
 
 def test_an_assignment_overrides_the_file(tmp_path):
@@ -58,7 +58,15 @@ def test_an_assignment_overrides_the_file(tmp_path):
         ("recommendations.list_length=0", "recommendations.list_length must be 1 to 1000"),
         ("maintenance.retention=0 days", "maintenance.retention must be at least '1 hour'"),
         ("maintenance.expire_days=-1", "maintenance.expire_days must be at least 0"),
-        ("ingest.header=yes", "ingest.header must be true or false, not 'yes'"),
+        ("source.header=yes", "source.header must be true or false, not 'yes'"),
+        ("ingest.header=false", "ingest.header is now called source.header"),
+        ("source.fields.user=x", "source.fields has no field 'user'"),
+        ("source.fieldz=x", "unknown setting 'source.fieldz'; did you mean 'fields'?"),
+        ("source.delimiter=;;", "source.delimiter must be one character"),
+        ("source.time_zone=Berlin", "source.time_zone must be a region like Europe/Berlin"),
+        ("source.encoding=utf-9", "there is no encoding 'utf-9'"),
+        ("source.event_types.pv=look", "'pv' must become one of view, cart, remove_from_cart, purchase, ignore"),
+        ("source.columns=a,b", "set source.header = false"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line(assignment, message):

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from lambda_spark.errors import UsageError
-from lambda_spark.settings import AVAILABLE_NOW, check_trigger
+from lambda_spark.settings import AVAILABLE_NOW, Settings, check_trigger, load_settings
 
 PROGRAM = "./spark-submit.sh"
 PROJECT = Path(__file__).resolve().parents[2]
 
-SOURCES = ("files", "kafka")
+FILES, KAFKA = "files", "kafka"
+DESCRIPTIONS = PROJECT / "conf" / "sources"
+"""Folder of the ready source descriptions. The option `--source` takes the name of one."""
 VERIFIED = ("products", "trends", "co_interactions", "similar_items", "recommendations")
 PROTOCOLS = ("next-item", "second-half", "future")
 
@@ -172,11 +174,28 @@ def parse(job: str, arguments: list[str]) -> argparse.Namespace:
 
 def reads_kafka(parsed: argparse.Namespace) -> bool:
     """Return whether the command line asks the job to read a Kafka topic."""
-    return getattr(parsed, "source", None) == "kafka"
+    return getattr(parsed, "source", None) == KAFKA
+
+
+def settings_of(parsed: argparse.Namespace) -> Settings:
+    """Load the settings that a command line names, with its source description.
+
+    Raises:
+        UsageError: A file cannot be read, or a name or value is wrong.
+    """
+    source: str = getattr(parsed, "source", FILES)
+    source_file: Path | None = getattr(parsed, "source_file", None)
+    if source not in (FILES, KAFKA):
+        if source_file is not None:
+            raise UsageError(
+                f"--source {source} and --source-file {source_file} both describe the source: leave out one"
+            )
+        source_file = DESCRIPTIONS / f"{source}.toml"
+    return load_settings(parsed.conf_file, parsed.assignments, source_file)
 
 
 def _sources(parser: argparse.ArgumentParser) -> None:
-    kinds = ".csv, .json, .jsonl, .ndjson, .parquet, each also .gz"
+    kinds = ".csv, .tsv, .txt, .json, .jsonl, .parquet, each also .gz, .bz2 or .zst, or a Delta table"
     parser.add_argument(
         "sources",
         nargs="*",
@@ -185,14 +204,39 @@ def _sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _source(parser: argparse.ArgumentParser) -> None:
-    _sources(parser)
+def _description(parser: argparse.ArgumentParser, *transports: str) -> None:
+    """Add the options that say how the records of the sources map to events."""
+    kafka = "; kafka reads a topic instead of files" if KAFKA in transports else ""
     parser.add_argument(
         "--source",
-        choices=SOURCES,
-        default=SOURCES[0],
-        help="read files (default), or a Kafka topic of JSON messages with REES46's names",
+        type=_source_name,
+        default=FILES,
+        metavar="NAME",
+        help=f"format of the sources: rees46 (default) or another of conf/sources{kafka}",
     )
+    parser.add_argument(
+        "--source-file",
+        type=Path,
+        metavar="FILE",
+        help="source description of your own, a TOML file with the section [source]; `inspect` proposes one",
+    )
+    parser.add_argument(
+        "--accept-source",
+        action="store_true",
+        help="read on although the source description differs from the one that this lake was read with",
+    )
+
+
+def _source_name(text: str) -> str:
+    known = [FILES, KAFKA, *sorted(file.stem for file in DESCRIPTIONS.glob("*.toml"))]
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"there is no source '{text}'; there are {', '.join(known)}")
+    return text
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    _sources(parser)
+    _description(parser, FILES, KAFKA)
     _topic(parser)
     parser.add_argument(
         "--from-start",
@@ -238,6 +282,7 @@ def _trigger(parser: argparse.ArgumentParser) -> None:
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="*", metavar="FILE", help="event files (default: the store in data/store)")
+    _description(parser)
     _user(parser, "user to show (default: the user with the most distinct products)")
 
 
@@ -289,6 +334,7 @@ def _similarity(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="*", metavar="FILE", help="event files (default: the lake's events)")
+    _description(parser)
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -373,6 +419,7 @@ def _forget(parser: argparse.ArgumentParser) -> None:
 
 def _restore(parser: argparse.ArgumentParser) -> None:
     _sources(parser)
+    _description(parser)
     parser.add_argument("--to", type=moment, metavar="TIME", required=True, help="time to go back to (UTC)")
     _dry_run(parser)
 

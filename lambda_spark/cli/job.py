@@ -20,11 +20,11 @@ from delta import exceptions as delta_exceptions
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.sql import SparkSession
 
-from lambda_spark.cli.arguments import parse, reads_kafka
+from lambda_spark.cli.arguments import parse, reads_kafka, settings_of
 from lambda_spark.cli.progress import show_progress
 from lambda_spark.cli.run_log import RunLog
 from lambda_spark.errors import JobRunningError, LambdaSparkError, advice_for, root_cause
-from lambda_spark.settings import Settings, load_settings
+from lambda_spark.settings import Settings
 from lambda_spark.spark import fit_partitions, open_session
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVENTS
@@ -117,7 +117,7 @@ def run_job(name: str, call: Callable[[Job], int | None]) -> NoReturn:
     job: Job | None = None
     try:
         arguments = parse(name, sys.argv[1:])
-        settings = load_settings(arguments.conf_file, arguments.assignments)
+        settings = settings_of(arguments)
         spark = open_session(name)
         install_signal_handlers(name)
         show_progress(started, to_stderr=getattr(arguments, "json", False))

@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
 
-from lambda_spark.cli.arguments import JOBS, PROJECT, overview, parse, reads_kafka
+from lambda_spark.cli.arguments import JOBS, PROJECT, overview, parse, reads_kafka, settings_of
 from lambda_spark.cli.jars import KAFKA_CONF, KAFKA_JARS, LOGGING, fetch_jars, spark_jars
 from lambda_spark.errors import LambdaSparkError, UsageError
-from lambda_spark.settings import load_settings
 from lambda_spark.text import strip_control_characters
 
 _LIST_OPTIONS = {"--jars": ",", "--driver-java-options": " "}
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> None:
         if job == "generate":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.synthetic.generate", *options])
         parsed = parse(job, options)
-        load_settings(parsed.conf_file, parsed.assignments)
+        settings_of(parsed)
         _check_sources(getattr(parsed, "sources", []))
         user_options = _user_options()
         if job == "replay":

@@ -1,51 +1,81 @@
-"""Reading of event files (CSV, JSON lines, Parquet) into rows of raw fields.
+"""Reading of event files (CSV, JSON, Parquet) into rows of raw fields.
 
-Spark reads the files. A faulty line becomes a row too, and the column `flaw` of that row names the fault.
+Spark reads the files. A faulty record is not dropped; the column `flaw` names its fault.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlparse
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from lambda_spark.errors import LambdaSparkError, is_transient, root_cause
-from lambda_spark.event_format import FIELDS, REQUIRED
-from lambda_spark.ingestion.validation import MAX_LINE_LENGTH
+from lambda_spark.errors import LambdaSparkError, UsageError, is_transient, root_cause
+from lambda_spark.event_format import FIELDS
+from lambda_spark.ingestion.field_mapping import INTERNAL, FieldMapping
+from lambda_spark.ingestion.records import (
+    MAX_LINE_LENGTH,
+    csv_options,
+    csv_records,
+    header_columns,
+    json_records,
+    raw_rows,
+)
 from lambda_spark.storage.file_system import escape_glob
 
-FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "ndjson": "json", "parquet": "parquet"}
+FORMATS = {
+    "csv": "csv",
+    "tsv": "csv",
+    "txt": "csv",
+    "dat": "csv",
+    "json": "json",
+    "jsonl": "json",
+    "ndjson": "json",
+    "parquet": "parquet",
+}
+"""The format of files by their extension."""
+COMPRESSIONS = (".gz", ".bz2", ".zst")
+UNKNOWN_KIND = "unknown kind of file"
 MAX_COLUMNS = 1000
 BLOCK_BYTES = 16 * 2**20
-"""Number of bytes per block of a text file. A file with a block without a line end is rejected.
+"""A text file must have a line end in each block of this many bytes.
 
-So no line is longer than two blocks, and no line can fill the memory.
+No line is then longer than two blocks, so that no line can fill the memory.
 """
 
 _BYTE_ORDER_MARK = "\ufeff"
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""Folder name of Spark and Hive for a partition column that is null."""
 
 
 class UnreadableFileError(LambdaSparkError):
-    """Error for a file that cannot be read at all. The error text is stored as the reason for rejecting the file."""
+    """Error for a file that cannot be read at all. Its text becomes the reason for the file's rejection."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Format and columns of a file. Files with equal layouts can be read together.
+    """Properties that files must share to be read together.
 
-    The layout of a CSV file also holds its header line. The layout of a Parquet file also holds its column types.
+    Files of one layout have the same format, columns and partition folders. CSV files also have the same delimiter and
+    header line, and Parquet files the same types.
     """
 
     format: str
     columns: tuple[str, ...]
     header: str | None = None
+    delimiter: str = ","
     types: str | None = None
     """Schema of a Parquet file, as JSON."""
+    nanoseconds: tuple[str, ...] = ()
+    """Columns of a Parquet file that are times in nanoseconds."""
+    partitions: tuple[str, ...] = ()
+    """Names of the columns that stand in the names of folders, like `event_type` of `event_type=view/`."""
 
 
 @dataclass
@@ -56,202 +86,225 @@ class FileGroup:
     paths: list[str] = field(default_factory=list)
 
 
-def layout_of(spark: SparkSession, path: str, *, header: bool) -> Layout:
-    """Find the layout (format and columns) of a file.
+def layout_of(spark: SparkSession, path: str, mapping: FieldMapping) -> Layout:
+    """Find out how a file must be read.
 
     Args:
         spark: The session.
-        path: Path of the file. The file name extension says which format the file has.
-        header: Whether a CSV file begins with a header line.
+        path: Path of the file. If the description names no format, the file name extension says it.
+        mapping: The columns that are needed.
 
     Returns:
-        The layout of the file.
+        The layout. Files with equal layouts can be read together.
 
     Raises:
-        UnreadableFileError: The file can never be read. The error text says why.
-        LambdaSparkError: Reading failed for a temporary reason, such as a lost connection.
+        UnreadableFileError: The file can never be read. The text says why.
+        LambdaSparkError: Reading failed for a reason that may pass, such as a lost connection.
     """
-    name = path.rsplit("/", 1)[-1].lower()
-    name = name.removesuffix(".gz")
-    kind = FORMATS.get(name.rsplit(".", 1)[-1])
-    if kind is None:
-        raise UnreadableFileError(
-            f"unknown kind of file: the known kinds are .{', .'.join(FORMATS)}, each also with .gz"
-        )
+    description = mapping.description
+    if ":" in path.rsplit("/", 1)[-1]:
+        raise UnreadableFileError("its name has a colon, which Hadoop cannot open; rename the file")
+    extension = _extension(path)
+    kind = description.format or FORMATS.get(extension) or _sniffed(spark, path, extension)
+    partitions = _partition_names(path)
     if kind == "parquet":
         schema = _parquet_schema(spark, path)
-        columns = _checked_columns(tuple(column.lower() for column in schema.names))
-        return Layout(kind, columns, types=schema.json())
-    line = _first_line(spark, path)
+        _check_columns(mapping, schema.names, partitions)
+        nanoseconds = _nanosecond_columns(spark, path)
+        return Layout(kind, tuple(schema.names), types=schema.json(), nanoseconds=nanoseconds, partitions=partitions)
     if kind == "json":
-        return Layout(kind, FIELDS)
-    if not header:
-        return Layout(kind, FIELDS)
+        if not description.multiline:
+            _first_line(spark, path, description.encoding)
+        return Layout(kind, (), partitions=partitions)
+    delimiter = "\t" if extension == "tsv" and description.delimiter == "," else description.delimiter
+    delimiter = delimiter.replace("\\t", "\t")
+    if description.multiline:
+        columns = tuple(spark.read.options(**csv_options(description, delimiter)).csv(escape_glob(path)).columns)
+        columns = columns if description.header else description.columns or FIELDS
+        _check_columns(mapping, columns, partitions)
+        return Layout(kind, columns, delimiter=delimiter, partitions=partitions)
+    line = _first_line(spark, path, description.encoding)
+    if not description.header:
+        columns = description.columns or FIELDS
+        _check_columns(mapping, columns, partitions)
+        return Layout(kind, columns, delimiter=delimiter, partitions=partitions)
     if len(line) > MAX_LINE_LENGTH:
         raise UnreadableFileError(f"the header line is longer than {MAX_LINE_LENGTH} characters")
-    columns = _checked_columns(tuple(_header_columns(line)))
     # Remove the byte order mark from the header, because Spark also removes the mark from the first line of a file.
-    return Layout(kind, columns, header=line.removeprefix(_BYTE_ORDER_MARK))
+    line = line.removeprefix(_BYTE_ORDER_MARK)
+    columns = header_columns(line, delimiter, description.quote)
+    try:
+        _check_columns(mapping, columns, partitions)
+    except UnreadableFileError as error:
+        raise UnreadableFileError(f"{error}. {_header_advice(line, columns, delimiter)}") from None
+    return Layout(kind, columns, header=line, delimiter=delimiter, partitions=partitions)
 
 
-def read_group(spark: SparkSession, group: FileGroup) -> DataFrame:
-    """Read all lines of a group of files.
+def read_group(spark: SparkSession, group: FileGroup, mapping: FieldMapping) -> DataFrame:
+    """Read all records of a group of files.
 
     Args:
         spark: The session.
         group: Paths of files with the same layout.
+        mapping: Which of the files' columns is which field.
 
     Returns:
-        One row per line, or per row of a Parquet file, with `RAW_COLUMNS`.
+        One row per record (a line of CSV, a JSON value, an element of an exploded array, or a row of Parquet), with
+        `RAW_COLUMNS`.
     """
+    description, layout = mapping.description, group.layout
     paths = [escape_glob(path) for path in group.paths]
-    if group.layout.format == "parquet":
+    if layout.format == "parquet":
         # Take the schema from the layout, because reading the schema from a file would take another Spark job.
-        schema = StructType.fromJson(json.loads(group.layout.types or ""))
-        return _parquet_fields(spark.read.schema(schema).parquet(*paths))
-    lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("source"))
-    header = group.layout.header
-    is_header = F.lit(False) if header is None else F.col("value").isin(header, _BYTE_ORDER_MARK + header)
-    lines = lines.select("source", F.col("value").alias("raw"), is_header.alias("is_header"))
-    return _csv_lines(lines, group.layout.columns) if group.layout.format == "csv" else json_lines(lines)
+        schema = StructType.fromJson(json.loads(layout.types or ""))
+        records = _parquet_records(spark.read.schema(schema).parquet(*paths), layout, mapping)
+    elif description.multiline:
+        records = _multiline_records(spark, paths, layout, mapping)
+    else:
+        lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias(f"{INTERNAL}source"))
+        raw = F.col("value")
+        if not _is_utf8(description.encoding):
+            raw = F.decode(raw.cast("binary"), description.encoding)
+        header = layout.header
+        is_header = F.lit(False) if header is None else raw.isin(header, _BYTE_ORDER_MARK + header)
+        lines = lines.select(f"{INTERNAL}source", raw.alias(f"{INTERNAL}raw"), is_header.alias(f"{INTERNAL}is_header"))
+        if layout.format == "csv":
+            columns = mapping.columns_in([*layout.columns, *layout.partitions])
+            records = csv_records(lines, layout.columns, columns, description, layout.delimiter)
+        else:
+            # A line that is only a bracket belongs to an array over several lines. It is no record.
+            records = json_records(lines.where(~F.trim(f"{INTERNAL}raw").isin("[", "]", "],")), mapping)
+    records = _with_partitions(records, layout, mapping)
+    return raw_rows(mapping.fields(records))
 
 
-def _csv_lines(lines: DataFrame, columns: Sequence[str]) -> DataFrame:
-    schema = ", ".join([*(f"c{at} string" for at in range(len(columns))), "_corrupt string"])
-    options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}
-    usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
-    # Split lines without quotes at their commas, because Spark's CSV parser takes twice as long (measured). Almost all
-    # lines have no quotes.
-    has_quote = F.contains("raw", F.lit('"'))
-    split_fields, parsed = (
-        F.when(~has_quote, F.split(usable, ",", -1)),
-        F.from_csv(F.when(has_quote, usable), schema, options),
-    )
-    separators = F.length(F.regexp_replace(F.regexp_replace("raw", '"[^"]*"', ""), "[^,]", ""))
-    wrong_count = (
-        F.when(separators < len(columns) - 1, "too few fields")
-        .when(separators > len(columns) - 1, "too many fields")
-        .otherwise("quotes are not balanced")
-    )
-    is_unfit = F.col("parsed._corrupt").isNotNull() | (
-        F.col("split_fields").isNotNull() & (F.size("split_fields") != len(columns))
-    )
-    flaw = F.coalesce("raw_flaw", F.when(is_unfit, wrong_count))
-    fields = F.coalesce("split_fields", F.array(*(F.col(f"parsed.c{at}") for at in range(len(columns)))))
-    at = {name: F.get("fields", F.lit(position)) for position, name in enumerate(columns)}
-    return (
-        lines.withColumn("raw_flaw", _raw_flaw())
-        .withColumns({"split_fields": split_fields, "parsed": parsed})
-        .withColumn("fields", fields)
-        .select(
-            "source",
-            "raw",
-            "is_header",
-            *(at.get(name, F.lit(None).cast("string")).alias(name) for name in FIELDS),
-            flaw.alias("flaw"),
-        )
-    )
+def _multiline_records(spark: SparkSession, paths: list[str], layout: Layout, mapping: FieldMapping) -> DataFrame:
+    """Read records that span several lines, by Spark's own readers."""
+    corrupt = f"{INTERNAL}corrupt"
+    options: dict[str, bool | str] = {
+        "multiLine": True,
+        "columnNameOfCorruptRecord": corrupt,
+        "mode": "PERMISSIVE",
+        "encoding": mapping.description.encoding,
+    }
+    if layout.format == "json":
+        schema = mapping.json_schema().add(corrupt, "string")
+        rows = spark.read.schema(schema).options(**options).json(paths)
+        bad = "not a JSON object of known form"
+    else:
+        schema = StructType()
+        for number in range(len(layout.columns)):
+            schema.add(f"c{number}", "string")
+        described = csv_options(mapping.description, layout.delimiter)
+        rows = spark.read.schema(schema.add(corrupt, "string")).options(**{**described, **options}).csv(paths)
+        bad = "too few or too many fields, or quotes are not balanced"
+    own = [name for name in rows.columns if name != corrupt]
+    raw = F.coalesce(corrupt, F.to_json(F.struct(*(F.col(f"`{name}`") for name in own))))
+    rows = rows.withColumns(
+        {
+            f"{INTERNAL}source": F.col("_metadata.file_path"),
+            f"{INTERNAL}raw": raw,
+            f"{INTERNAL}is_header": F.lit(False),
+            f"{INTERNAL}flaw": F.when(F.col(corrupt).isNotNull(), F.lit(bad)),
+        }
+    ).drop(corrupt)
+    if layout.format == "csv":
+        needed = mapping.columns_in([*layout.columns, *layout.partitions])
+        at = {name: position for position, name in enumerate(layout.columns)}
+        internal = [name for name in rows.columns if name.startswith(INTERNAL)]
+        named = [F.col(f"c{at[column]}").alias(name) for name, column in needed.items() if column in at]
+        rows = rows.select(*internal, *named)
+    return rows
 
 
-def json_lines(lines: DataFrame, *others: str) -> DataFrame:
-    """Parse lines of text that should each hold one event as a JSON object.
+def _parquet_records(rows: DataFrame, layout: Layout, mapping: FieldMapping) -> DataFrame:
+    def column(name: str) -> Any:
+        quoted = F.col("`" + name.replace("`", "``") + "`")
+        return F.timestamp_micros(F.floor(quoted / 1000)) if name in layout.nanoseconds else quoted
 
-    Args:
-        lines: Lines with the columns `source`, `raw` and `is_header`.
-        *others: Names of further columns to keep.
-
-    Returns:
-        One row per line, with `RAW_COLUMNS` and the further columns.
-    """
-    schema = ", ".join(f"{name} string" for name in (*FIELDS, "_corrupt"))
-    usable = F.when(F.col("raw_flaw").isNull(), F.col("raw"))
-    flaw = F.coalesce(
-        "raw_flaw",
-        F.when(F.col("event._corrupt").isNotNull(), "not a JSON object of known form"),
-        _field_flaw([F.col(f"event.{name}") for name in FIELDS]),
-    )
-    event = F.from_json(usable, schema, {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"})
-    return (
-        lines.withColumn("raw_flaw", _raw_flaw())
-        .withColumn("event", event)
-        .select(
-            "source",
-            "raw",
-            "is_header",
-            *others,
-            *(F.col(f"event.{name}").alias(name) for name in FIELDS),
-            flaw.alias("flaw"),
-        )
-    )
-
-
-def _parquet_fields(rows: DataFrame) -> DataFrame:
-    names = {name.lower(): name for name in rows.columns}
-
-    def column(name: str) -> Column:
-        quoted = name.replace("`", "``")
-        return F.col(f"`{quoted}`")
-
-    def text(name: str) -> Column:
-        return column(names[name]).cast("string") if name in names else F.lit(None).cast("string")
-
+    needed = mapping.columns_in([*layout.columns, *layout.partitions])
     return rows.select(
-        rows.metadataColumn("_metadata")["file_path"].alias("source"),
-        F.to_json(F.struct(*map(column, rows.columns))).alias("raw"),
-        F.lit(False).alias("is_header"),
-        *(text(name).alias(name) for name in FIELDS),
-        _field_flaw([text(name) for name in FIELDS]).alias("flaw"),
+        rows.metadataColumn("_metadata")["file_path"].alias(f"{INTERNAL}source"),
+        F.to_json(F.struct(*(column(name).alias(name) for name in rows.columns))).alias(f"{INTERNAL}raw"),
+        F.lit(False).alias(f"{INTERNAL}is_header"),
+        F.lit(None).cast("string").alias(f"{INTERNAL}flaw"),
+        *(column(own).alias(name) for name, own in needed.items() if own in rows.columns),
     )
 
 
-def _raw_flaw() -> Column:
-    """Return the fault of a raw line that must not be parsed, or null if the line may be parsed."""
-    return (
-        F.when(~F.is_valid_utf8("raw"), "not valid UTF-8")
-        .when(_is_too_long(F.col("raw")), f"line longer than {MAX_LINE_LENGTH} characters")
-        .when(F.contains("raw", F.lit("\0")), "NUL character in the line")
-        .when(F.trim("raw") == "", "empty line")
-    )
+def _with_partitions(records: DataFrame, layout: Layout, mapping: FieldMapping) -> DataFrame:
+    """Add the needed columns that stand in the names of a file's folders."""
+    needed = {path[0] for path in mapping.referenced} | set(mapping.unmapped)
+    for name in layout.partitions:
+        if name in needed and name not in records.columns:
+            pattern = f"/{re.escape(name)}=([^/]*)/"
+            value = F.url_decode(F.regexp_extract(f"{INTERNAL}source", pattern, 1))
+            records = records.withColumn(name, F.when(value != _NO_PARTITION, value))
+    return records
 
 
-def _is_too_long(text: Column) -> Column:
-    # Compare the number of bytes first. Spark knows the number of bytes of a text, but has to count its characters.
-    return (F.octet_length(text) > MAX_LINE_LENGTH) & (F.length(text) > MAX_LINE_LENGTH)
+def _partition_names(path: str) -> tuple[str, ...]:
+    folders = unquote(urlparse(path).path).split("/")[:-1]
+    return tuple(folder.partition("=")[0] for folder in folders if re.fullmatch(r"[A-Za-z_]\w*=.*", folder))
 
 
-def _field_flaw(fields: Sequence[Column]) -> Column:
-    """Return the fault of the parsed fields of a line, or null if the fields have none.
-
-    A check of the raw line misses some faults. Examples are a NUL character in a JSON escape or in a Parquet value.
-    """
-    joined = F.concat_ws(",", *fields)
-    return (
-        F.when(~F.is_valid_utf8(joined), "not valid UTF-8")
-        .when(_is_too_long(joined), f"line longer than {MAX_LINE_LENGTH} characters")
-        .when(F.contains(joined, F.lit("\0")), "NUL character in the line")
-    )
+def _extension(path: str) -> str:
+    name = path.rsplit("/", 1)[-1].lower()
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return name.rpartition(".")[2] if "." in name else ""
 
 
-def _checked_columns(columns: tuple[str, ...]) -> tuple[str, ...]:
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        # Quote only column names that consist of letters. If the file has no header line, these names are the values of
-        # an event, and the rejection reason must not reveal the event's user.
-        named = ", ".join(name for name in columns if name.replace("_", "").isalpha())[:200]
+def _sniffed(spark: SparkSession, path: str, extension: str) -> str:
+    """Tell JSON from CSV by the first character of a file whose name has no extension, like `part-00000`."""
+    if extension:
         raise UnreadableFileError(
-            f"no column {', '.join(missing)} among its {len(columns)} columns{f' ({named})' if named else ''}. "
-            "If the file is CSV without a header line, add --set ingest.header=false"
+            f"{UNKNOWN_KIND} (.{extension}): the known kinds are .{', .'.join(FORMATS)}, each also with "
+            f"{', '.join(COMPRESSIONS)}. If the file has one of these formats, name it: --set source.format=csv"
         )
+    return (
+        "json" if _first_line(spark, path, "utf-8").lstrip(_BYTE_ORDER_MARK + " \t").startswith(("{", "[")) else "csv"
+    )
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("_", "-") in ("utf-8", "utf8", "us-ascii", "ascii")
+
+
+def _check_columns(mapping: FieldMapping, columns: Sequence[str], partitions: Sequence[str]) -> None:
     if len(columns) > MAX_COLUMNS:
         raise UnreadableFileError(f"the file has {len(columns):,} columns, but at most {MAX_COLUMNS:,} can be read")
-    repeated = sorted({name for name in columns if name in FIELDS and columns.count(name) > 1})
-    if repeated:
-        raise UnreadableFileError(f"column {', '.join(repeated)} appears more than once")
-    return columns
+    try:
+        mapping.columns_in([*columns, *(name for name in partitions if name not in columns)])
+    except UsageError as error:
+        raise UnreadableFileError(str(error)) from None
 
 
-def _header_columns(line: str) -> list[str]:
-    return [name.strip().strip('"').strip().lower() for name in line.removeprefix(_BYTE_ORDER_MARK).split(",")]
+def _header_advice(line: str, columns: Sequence[str], delimiter: str) -> str:
+    """Say what to type for a file whose header line lacks columns."""
+    other = next((mark for mark in (";", "\t", "|", ",") if mark != delimiter and line.count(mark) > len(columns)), "")
+    if other:
+        shown = "\\t" if other == "\t" else other
+        return f"Its columns seem to be separated by '{shown}': add --set 'source.delimiter={shown}'"
+    if any(re.search(r"\d", name) for name in columns):
+        return "If the file has no header line, add --set source.header=false"
+    return "Describe the file's columns in a source description; `./spark-submit.sh inspect FILE` proposes one"
+
+
+def _nanosecond_columns(spark: SparkSession, path: str) -> tuple[str, ...]:
+    """Return the Parquet columns that are times in nanoseconds, which Spark reads as plain numbers."""
+    jvm: Any = spark._jvm
+    hadoop = jvm.org.apache.parquet.hadoop
+    file = hadoop.util.HadoopInputFile.fromPath(
+        jvm.org.apache.hadoop.fs.Path(path),
+        spark._jsc.hadoopConfiguration(),
+    )
+    reader = hadoop.ParquetFileReader.open(file)
+    try:
+        fields = reader.getFooter().getFileMetaData().getSchema().getFields()
+        return tuple(str(kind.getName()) for kind in fields if "NANOS" in str(kind.getLogicalTypeAnnotation()))
+    finally:
+        reader.close()
 
 
 def _parquet_schema(spark: SparkSession, path: str) -> StructType:
@@ -261,7 +314,7 @@ def _parquet_schema(spark: SparkSession, path: str) -> StructType:
         raise unreadable(path, error, " as Parquet") from error
 
 
-def _first_line(spark: SparkSession, path: str) -> str:
+def _first_line(spark: SparkSession, path: str, encoding: str) -> str:
     """Return the first line of a text file, plain or compressed.
 
     Raises:
@@ -292,7 +345,7 @@ def _first_line(spark: SparkSession, path: str) -> str:
         raise UnreadableFileError(
             f"no line end in {BLOCK_BYTES // 2**20} MB of the file, so it cannot be read line by line"
         )
-    return str(line.toString())
+    return bytes(line.copyBytes()).decode(encoding, "replace")
 
 
 def _has_line_ends(jvm: Any, stream: Any, length: int | None) -> bool:

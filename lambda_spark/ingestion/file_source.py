@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable, Set
 from fnmatch import fnmatchcase
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
-from lambda_spark.event_format import FIELDS
+from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.file_formats import (
     FileGroup,
     Layout,
@@ -27,6 +28,7 @@ from lambda_spark.ingestion.file_formats import (
 )
 from lambda_spark.ingestion.source import Delivery, Part
 from lambda_spark.settings import IngestSettings, size_in_bytes
+from lambda_spark.source_description import DESCRIBED_FIELDS
 from lambda_spark.spark import literal_rows
 from lambda_spark.storage.checkpoints import APPLICATION, FILES, PLANNED, Checkpoint, files_planned
 from lambda_spark.storage.file_system import FileSystem, escape_glob
@@ -55,8 +57,9 @@ class FileSource:
     unit = "files"
     checkpoint_parts: tuple[str, ...] = (PLANNED, FILES)
 
-    def __init__(self, lake: Lake, sources: list[str], settings: IngestSettings) -> None:
+    def __init__(self, lake: Lake, sources: list[str], settings: IngestSettings, mapping: FieldMapping) -> None:
         self._lake = lake
+        self.mapping = mapping
         self._settings = settings
         self._pattern = _source_pattern(lake, sources)
 
@@ -87,7 +90,7 @@ class FileSource:
                 if path not in delivered
             ]
         included = [file for file in files if not is_excluded(file.path, self._settings.exclude)]
-        return _FileDelivery(self._lake.spark, included, header=self._settings.header)
+        return _FileDelivery(self._lake.spark, included, self.mapping)
 
     def _path(self, uri: str) -> str:
         jvm: Any = self._lake.spark._jvm
@@ -97,33 +100,49 @@ class FileSource:
         """Return the paths of the files that exist now."""
         return {row.path for row in self._present().select("path").collect()}
 
-    def not_read_again(self, at_start: Set[str]) -> tuple[str, ...]:
-        """Find changed files that Spark will not read again, because Spark reads each path only once.
+    def stale(self, at_start: Set[str]) -> list[Row]:
+        """Find files that Spark will not read again, although reading them would give something else now.
 
-        Such a file changed after Spark had read it, or was empty when Spark first saw it. Files that appeared during
-        this run are left out, because the next run reads them.
+        Such a file changed after Spark had read it, or was empty when Spark first saw it. Or it was refused under
+        another source description. Files that appeared during this run are left out, because the next run reads them.
 
         Args:
             at_start: Paths of the files that existed when this run started.
 
         Returns:
-            Sorted paths without the prefix `file:`. Paths that match the setting `ingest.exclude` are left out.
+            Rows with `path`, `modificationTime`, `length` and `was_refused`, sorted by path. Files that match the
+            setting `ingest.exclude` are left out.
         """
-        present = self._present().select(
-            "path", F.col("modificationTime").alias("now_modified"), F.col("length").alias("now_bytes")
-        )
+        present = self._present().select("path", "modificationTime", "length")
         known = (
             self._lake[INGESTION_LOG]
             .read()
             .groupBy(_decoded(F.col("source")).alias("path"))
-            .agg(F.max("modified_at").alias("modified_at"), F.max_by("bytes", "ingested_at").alias("bytes"))
+            .agg(
+                F.max("modified_at").alias("modified_at"),
+                F.max_by("bytes", "ingested_at").alias("bytes"),
+                F.max_by("refused", "ingested_at").alias("refused"),
+                F.max_by("source_description", "ingested_at").alias("description"),
+            )
         )
-        changed = (F.col("now_bytes") != F.col("bytes")) | (F.col("now_modified") > F.col("modified_at"))
-        was_empty = F.col("bytes").isNull() & (F.col("now_bytes") > 0)
-        rows = present.join(known, on="path", how="left").where(changed | was_empty).orderBy("path")
-        candidates = rows.select("path", F.col("bytes").isNull().alias("is_unread")).collect()
-        paths = (row.path.removeprefix("file:") for row in candidates if row.path in at_start or not row.is_unread)
-        return tuple(path for path in paths if not is_excluded(path, self._settings.exclude))
+        changed = (F.col("length") != F.col("bytes")) | (F.col("modificationTime") > F.col("modified_at"))
+        was_empty = F.col("bytes").isNull() & (F.col("length") > 0)
+        was_refused = F.coalesce(
+            F.col("refused") & (F.col("description") != self.mapping.description.hash), F.lit(False)
+        )
+        rows = present.join(known, on="path", how="left").where(changed | was_empty | was_refused).orderBy("path")
+        candidates = rows.select(
+            "path", "modificationTime", "length", was_refused.alias("was_refused"), F.col("bytes").isNull().alias("new")
+        ).collect()
+        return [
+            row
+            for row in candidates
+            if (row.path in at_start or not row.new) and not is_excluded(row.path, self._settings.exclude)
+        ]
+
+    def delivery_of(self, files: list[Row]) -> Delivery:
+        """Return given files, which `stale` found, as a micro-batch."""
+        return _FileDelivery(self._lake.spark, files, self.mapping)
 
     def _present(self) -> DataFrame:
         return self._lake.spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(self._pattern)
@@ -143,24 +162,24 @@ def is_excluded(path: str, patterns: Iterable[str]) -> bool:
 class _FileDelivery(Delivery):
     """The new files of one micro-batch. The lines of each file are counted together, under the file's URI."""
 
-    def __init__(self, spark: SparkSession, files: list[Row], *, header: bool) -> None:
-        super().__init__(bytes=sum(row.length for row in files))
+    def __init__(self, spark: SparkSession, files: list[Row], mapping: FieldMapping) -> None:
+        super().__init__(mapping, bytes=sum(row.length for row in files))
         self._spark = spark
         self._files = {self._uri(row.path): row for row in files}
         groups: dict[Layout, FileGroup] = {}
         for uri, file in self._files.items():
             try:
-                layout = layout_of(spark, file.path, header=header)
+                layout = layout_of(spark, file.path, mapping)
                 groups.setdefault(layout, FileGroup(layout)).paths.append(file.path)
             except UnreadableFileError as error:
                 self.refused[uri] = str(error)
         self._groups = list(groups.values())
 
     def lines(self) -> DataFrame:
-        readable = [read_group(self._spark, group) for group in self._groups if group.paths]
+        readable = [read_group(self._spark, group, self.mapping) for group in self._groups if group.paths]
         if not readable:
-            texts = ", ".join(f"{name}: string" for name in FIELDS)
-            schema = f"source: string, raw: string, is_header: boolean, {texts}, flaw: string"
+            texts = ", ".join(f"{name}: string" for name in DESCRIBED_FIELDS)
+            schema = f"source: string, raw: string, is_header: boolean, {texts}, flaw: string, position: int"
             readable = [literal_rows(self._spark, [], schema)]
         return reduce(DataFrame.unionByName, readable)
 
@@ -170,11 +189,13 @@ class _FileDelivery(Delivery):
             for path in list(group.paths):
                 try:
                     # Read the file without a shuffle, because a shuffle writes to disk and would fail on a full disk.
-                    read_group(self._spark, FileGroup(group.layout, [path])).write.format("noop").mode("append").save()
-                except Exception as alone:
-                    reason = unreadable(path, alone)
+                    read_group(self._spark, FileGroup(group.layout, [path]), self.mapping).write.format("noop").mode(
+                        "append"
+                    ).save()
+                except Exception as failure:
+                    reason = unreadable(path, failure)
                     if not isinstance(reason, UnreadableFileError):
-                        raise reason from alone
+                        raise reason from failure
                     group.paths.remove(path)
                     self.refused[self._uri(path)] = str(reason)
                     any_refused = True
@@ -201,6 +222,7 @@ def _source_pattern(lake: Lake, sources: list[str]) -> str:
                 f"{source} is a local folder, but the lake is not local, so the workers could not read the folder. "
                 "Name a folder that every worker can read"
             )
+        check_apart(lake, source, files)
         roots.append(files.path().toUri().getPath() if files.is_local else files.root)
     if len(roots) == 1:
         return escape_glob(roots[0])
@@ -209,6 +231,25 @@ def _source_pattern(lake: Lake, sources: list[str]) -> str:
     # Replace braces in paths by the wildcard `?`. Hadoop does not understand an escaped brace within braces.
     parts = [re.sub(r"[{}]", "?", root.lstrip("/")) for root in roots]
     return "file:///{" + ",".join(re.sub(r"([\[\]*\\,])", r"\\\1", part) for part in parts) + "}"
+
+
+def check_apart(lake: Lake, source: str, files: FileSystem) -> None:
+    """Refuse a source that contains the lake, or that is a part of the lake.
+
+    Raises:
+        UsageError: The next run would take the lake's own files for a delivery.
+    """
+    folders = [str(place.path().toUri().getPath()).rstrip("/") for place in (files, lake.files)]
+    if files.is_local and lake.files.is_local:
+        folders = [str(Path(folder).resolve()) for folder in folders]
+    elif files.is_local or lake.files.is_local:
+        return
+    one, other = (f"{folder.rstrip('/')}/" for folder in folders)
+    if other.startswith(one) or one.startswith(other):
+        raise UsageError(
+            f"{source} and the lake {lake.path} lie in one another, so the next run would read the lake as events. "
+            "Name the event files or their own folder, or another --lake"
+        )
 
 
 def _decoded(uri: Column) -> Column:

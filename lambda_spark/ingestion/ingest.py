@@ -6,23 +6,28 @@ Lines of files and messages of a topic are treated in the same way.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.errors import CheckpointError
+from lambda_spark.errors import CheckpointError, UsageError
+from lambda_spark.ingestion.delta_source import DeltaSource, is_delta_table
+from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.file_source import FileSource
 from lambda_spark.ingestion.kafka_source import KafkaSource
 from lambda_spark.ingestion.micro_batch import INGEST_TABLES, Account, MicroBatch
 from lambda_spark.ingestion.products import newest_products, product_attributes
 from lambda_spark.ingestion.refused_users import FORGETTING
-from lambda_spark.ingestion.source import Source
+from lambda_spark.ingestion.source import Delivery, Source
 from lambda_spark.settings import AVAILABLE_NOW, IngestSettings, KafkaSettings
-from lambda_spark.storage.checkpoints import APPLICATION, Checkpoint, new_application, open_checkpoint
+from lambda_spark.source_description import REES46, SourceDescription, differences
+from lambda_spark.storage.checkpoints import APPLICATION, Checkpoint, batch_time, new_application, open_checkpoint
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.stream import run_stream
 from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, PRODUCTS, REJECTED_EVENTS
@@ -33,18 +38,30 @@ logger = logging.getLogger(__name__)
 # Reading all input again is safe here, because a stored event is recognised by its id. The counts of product pairs
 # have no ids, so the speed job does not start over by itself.
 _READ_AGAIN = "all input is read again, and lines that the lake already has are dropped as repeats"
+_DESCRIBED = "source_description"
+"""Prefix of the properties of `events` that hold the source description of each stream."""
 _COME_BACK = (
     "users who were forgotten without --refuse come back when their events are read again. Run `forget` for them again"
 )
 
 
-def ingest(lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trigger: str = AVAILABLE_NOW) -> Account:
+def ingest(
+    lake: Lake,
+    sources: Iterable[str],
+    settings: IngestSettings,
+    description: SourceDescription = REES46,
+    *,
+    accept_source: bool = False,
+    trigger: str = AVAILABLE_NOW,
+) -> Account:
     """Ingest the new files among the given files and folders.
 
     Args:
         lake: The lake. Missing tables are created.
         sources: Folders and files.
         settings: The settings of ingestion.
+        description: How the files' records map to events.
+        accept_source: Whether the description may differ from the one that the lake was read with.
         trigger: `available-now` to stop after the files that exist now, or an interval like `10 seconds` to keep
             running.
 
@@ -54,20 +71,127 @@ def ingest(lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trig
     Raises:
         UsageError: No source is named, a source does not exist, or the sources cannot be read together.
     """
-    files = FileSource(lake, list(sources), settings)
+    named = list(sources)
+    mapping = FieldMapping(lake.spark, description)
+    tables = [source for source in named if is_delta_table(lake, source)]
+    if tables and len(named) > 1:
+        raise UsageError(f"{tables[0]} is a Delta table, which must be read alone: leave out the other sources")
+    if tables:
+        table = DeltaSource(lake, tables[0], settings, mapping)
+        _prepare(lake)
+        if table.application_key not in lake[EVENTS].properties():
+            lake[EVENTS].set_properties({table.application_key: new_application()})
+        return _ingest_described(lake, table, settings, trigger, accept_source)
+    if description.format == "delta":
+        raise UsageError(f"source.format is delta, but {', '.join(named)} is no folder of a Delta table")
+    files = FileSource(lake, named, settings, mapping)
+    _prepare(lake)
+    at_start = files.present()
+    account = _ingest_described(lake, files, settings, trigger, accept_source)
+    with lake.locks.reader():
+        stale = files.stale(at_start)
+    again = [file for file in stale if file.was_refused or settings.reread == "changed"]
+    if again:
+        account = account + _read_again(lake, files.delivery_of(again), settings)
+    left = (file.path.removeprefix("file:") for file in stale if file not in again)
+    return replace(account, rewritten=tuple(left))
+
+
+def _prepare(lake: Lake) -> None:
     _restore_missing_tables(lake)
     create_tables(lake)
-    at_start = files.present()
-    account = _ingest_stream(lake, files, settings, trigger)
-    with lake.locks.reader():
-        return replace(account, rewritten=files.not_read_again(at_start))
+
+
+def _ingest_described(
+    lake: Lake, source: Source, settings: IngestSettings, trigger: str, accept_source: bool
+) -> Account:
+    """Ingest a source, after a check that the lake was read with the same source description.
+
+    Raises:
+        UsageError: The description differs, and `accept_source` is false.
+    """
+    key, description = f"{_DESCRIBED}.{source.application_key}", source.mapping.description
+    recorded = lake[EVENTS].properties().get(key)
+    changes = [] if recorded is None else differences(recorded, description)
+    if changes and not accept_source:
+        raise UsageError(
+            f"this lake has read its events with another source description ({'; '.join(changes)}). Use that "
+            "description again, or another --lake. If the log itself has changed, add --accept-source"
+        )
+    account = _ingest_stream(lake, source, settings, trigger)
+    if account.lines > len(account.unreadable) and (recorded is None or changes):
+        lake[EVENTS].set_properties({key: description.as_text()})
+    return account
+
+
+def _read_again(lake: Lake, delivery: Delivery, settings: IngestSettings) -> Account:
+    """Read files that the stream has read before. Events that the lake already has are dropped as repeats."""
+    with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
+        account = MicroBatch(lake, new_application(), settings, 0, delivery, datetime.now(UTC)).write()
+    logger.info(f"read again: {account.parts} files, {account_text(account)}")
+    renew_products(lake)
+    return account
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A reason for rejections, with the number of its records."""
+
+    reason: str
+    """The reason, with `…` instead of the values that it quotes."""
+    records: int
+    keys: tuple[str, ...] = ()
+    """Names of the values in one of these records, if the records are JSON objects."""
+
+
+def main_rejections(lake: Lake, account: Account) -> list[Rejection]:
+    """Find the three most frequent reasons why the records of a run were rejected.
+
+    Args:
+        lake: The lake.
+        account: The counts of the run.
+    """
+    reason = F.regexp_replace(F.explode("reasons"), '"[^"]*"', '"…"').alias("reason")
+    rejected = lake[REJECTED_EVENTS].read().where(F.col("ingest_batch").isin(*account.batches))
+    rows = (
+        rejected.select(reason, "raw")
+        .groupBy("reason")
+        .agg(F.count("*").alias("records"), F.min("raw").alias("raw"))
+        .orderBy(F.desc("records"), "reason")
+        .limit(3)
+        .collect()
+    )
+    return [Rejection(row.reason, row.records, _keys(row.raw)) for row in rows]
+
+
+def _keys(raw: str | None) -> tuple[str, ...]:
+    try:
+        value = json.loads(raw or "")
+    except ValueError:
+        return ()
+    return tuple(value)[:20] if isinstance(value, dict) else ()
+
+
+def account_text(account: Account) -> str:
+    """Write the counts of an account as a sum.
+
+    Returns:
+        A text like `3 records = 1 events + 1 repeats + 1 rejected`, with the ignored ones if there are any.
+    """
+    ignored = f" + {account.ignored:,} ignored" if account.ignored else ""
+    return (
+        f"{account.lines:,} records = {account.events:,} events + {account.repeats:,} repeats + "
+        f"{account.rejected:,} rejected{ignored}"
+    )
 
 
 def ingest_topic(
     lake: Lake,
     kafka: KafkaSettings,
     settings: IngestSettings,
+    description: SourceDescription = REES46,
     *,
+    accept_source: bool = False,
     from_start: bool = False,
     trigger: str = AVAILABLE_NOW,
 ) -> Account:
@@ -77,6 +201,8 @@ def ingest_topic(
         lake: The lake. Missing tables are created.
         kafka: The topic and its servers.
         settings: The settings of ingestion.
+        description: How the messages' records map to events.
+        accept_source: Whether the description may differ from the one that the topic was read with.
         from_start: Whether to read the topic again from its earliest offset.
         trigger: `available-now` to stop after the messages that exist now, or an interval like `10 seconds` to keep
             running.
@@ -88,10 +214,9 @@ def ingest_topic(
         UsageError: The topic does not exist or is not named, or the client properties cannot be read.
         KafkaError: No broker answers, Kafka has deleted unread messages, or the topic was deleted and created again.
     """
-    topic = KafkaSource(lake.spark, kafka)
+    topic = KafkaSource(lake.spark, kafka, FieldMapping(lake.spark, description))
     topic_id = topic.look_up()
-    _restore_missing_tables(lake)
-    create_tables(lake)
+    _prepare(lake)
     recorded_id = lake[EVENTS].properties().get(topic.id_key)
     if from_start or recorded_id is None:
         lake[EVENTS].set_properties({topic.application_key: new_application(), topic.id_key: topic_id})
@@ -99,7 +224,7 @@ def ingest_topic(
     elif recorded_id != topic_id:
         raise topic.was_recreated()
     with topic.errors_in_one_line():
-        return _ingest_stream(lake, topic, settings, trigger)
+        return _ingest_described(lake, topic, settings, trigger, accept_source)
 
 
 def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> None:
@@ -162,10 +287,10 @@ def _ingest_stream(lake: Lake, source: Source, settings: IngestSettings, trigger
         # Hold the locks for the whole micro-batch. No other job may change the tables between its reads and writes.
         with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
             delivery = source.delivery(batch, checkpoint, batch_id)
-            account = MicroBatch(lake, checkpoint, settings, batch_id, delivery).write()
+            planned_at = batch_time(lake, checkpoint, batch_id)
+            account = MicroBatch(lake, checkpoint.application, settings, batch_id, delivery, planned_at).write()
         logger.info(
-            f"micro-batch {batch_id}: {account.parts} {source.unit}, {account.lines:,} lines = "
-            f"{account.events:,} events + {account.repeats:,} repeats + {account.rejected:,} rejected "
+            f"micro-batch {batch_id}: {account.parts} {source.unit}, {account_text(account)} "
             f"in {time.monotonic() - started:.1f} s"
         )
         total = total + account

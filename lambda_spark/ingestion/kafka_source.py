@@ -1,4 +1,4 @@
-"""A Kafka topic as a source of events. Each message is a JSON object with the field names of the REES46 data set.
+"""A Kafka topic as a source of events. Messages hold JSON, or lines of CSV, as the source description says.
 
 Spark's Kafka connector reads the topic and keeps the offsets in the stream's checkpoint. The connector commits no
 offsets to a consumer group, so two readers of a topic never take messages from each other.
@@ -18,7 +18,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import KafkaError, UsageError, root_cause
-from lambda_spark.ingestion.file_formats import json_lines
+from lambda_spark.event_format import FIELDS
+from lambda_spark.ingestion.field_mapping import INTERNAL, FieldMapping
+from lambda_spark.ingestion.records import csv_records, json_records, raw_rows
 from lambda_spark.ingestion.source import KAFKA, Delivery, Part, part_of
 from lambda_spark.settings import KafkaSettings
 from lambda_spark.storage.checkpoints import APPLICATION, PLANNED, Checkpoint
@@ -56,7 +58,7 @@ class KafkaSource:
     unit = "partitions"
     checkpoint_parts: tuple[str, ...] = (PLANNED,)
 
-    def __init__(self, spark: SparkSession, settings: KafkaSettings) -> None:
+    def __init__(self, spark: SparkSession, settings: KafkaSettings, mapping: FieldMapping) -> None:
         if not settings.bootstrap_servers or not settings.topic:
             raise UsageError(
                 "--source kafka needs --bootstrap-servers and --topic (or the settings "
@@ -64,6 +66,7 @@ class KafkaSource:
             )
         self._spark = spark
         self._settings = settings
+        self.mapping = mapping
         self._options = {**_client_properties(spark, settings), "bootstrap.servers": settings.bootstrap_servers}
         self.name = stream_name(settings.topic)
         self.application_key = f"{_APPLICATIONS}{settings.topic}"
@@ -115,7 +118,7 @@ class KafkaSource:
 
     def delivery(self, batch: DataFrame, checkpoint: Checkpoint, batch_id: int) -> Delivery:
         """Return the messages of one micro-batch."""
-        return _MessageDelivery(batch)
+        return _MessageDelivery(batch, self.mapping)
 
     def was_recreated(self) -> KafkaError:
         """Return the error for a topic that was created again. Its name is known, but its id is new."""
@@ -159,31 +162,37 @@ class KafkaSource:
 class _MessageDelivery(Delivery):
     """The messages of one micro-batch."""
 
-    def __init__(self, batch: DataFrame) -> None:
-        super().__init__()
+    def __init__(self, batch: DataFrame, mapping: FieldMapping) -> None:
+        super().__init__(mapping)
         self._batch = batch
 
     def lines(self) -> DataFrame:
         # Treat a message without a value as an empty line, so that the message is rejected like an empty line.
         value = F.coalesce(F.col("value"), F.lit(b""))
-        return json_lines(
-            self._batch.select(
-                F.concat_ws("/", F.concat(F.lit(KAFKA), F.col("topic")), "partition", "offset").alias("source"),
-                # Keep values that are not valid UTF-8, because `json_lines` reports invalid UTF-8 as a flaw.
-                value.cast("string").alias("raw"),
-                F.lit(False).alias("is_header"),
-                F.col("offset").alias("message"),
-                F.col("timestamp").alias("arrived_at"),
-                F.octet_length(value).alias("bytes"),
-            ),
-            "message",
-            "arrived_at",
-            "bytes",
-        )
+        # Confluent's serializers put a byte 0 and the number of a schema (4 bytes) before the text.
+        text = F.when(F.startswith(value, F.lit(b"\0")), F.substring(value, 6, 2**31 - 1)).otherwise(value)
+        columns = {
+            "source": F.concat_ws("/", F.concat(F.lit(KAFKA), F.col("topic")), "partition", "offset"),
+            # Keep values that are not valid UTF-8, because they are reported as a flaw.
+            "raw": text.cast("string"),
+            "is_header": F.lit(False),
+            "message": F.col("offset"),
+            "arrived_at": F.col("timestamp"),
+            "bytes": F.octet_length(value),
+        }
+        lines = self._batch.select(*(column.alias(f"{INTERNAL}{name}") for name, column in columns.items()))
+        description = self.mapping.description
+        if description.format != "csv":
+            return raw_rows(self.mapping.fields(json_records(lines, self.mapping)))
+        names = description.columns or FIELDS
+        records = csv_records(lines, names, self.mapping.columns_in(names), description, description.delimiter)
+        return raw_rows(self.mapping.fields(records))
 
     def parts(self, inspected: DataFrame) -> dict[str, Part]:
+        # Count each message once, although it may hold several records.
+        messages = inspected.select("source", "message", "arrived_at", "bytes").distinct()
         ranges = (
-            inspected.groupBy(part_of(F.col("source")).alias("part"))
+            messages.groupBy(part_of(F.col("source")).alias("part"))
             .agg(
                 F.min("message").alias("first"),
                 F.max("message").alias("last"),

@@ -18,12 +18,13 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
 from lambda_spark.ingestion.deduplication import distinct_new, twice_seen
+from lambda_spark.ingestion.file_formats import UNKNOWN_KIND
 from lambda_spark.ingestion.refused_users import REFUSING, SALT, Refusals, refuse
 from lambda_spark.ingestion.source import Delivery, Part, part_of
 from lambda_spark.ingestion.validation import validate
 from lambda_spark.settings import IngestSettings
 from lambda_spark.spark import column_constant, fit_partitions, literal_rows, run_concurrently, smallest_dates_up_to
-from lambda_spark.storage.checkpoints import PLANNED_AT, Checkpoint, batch_time
+from lambda_spark.storage.checkpoints import PLANNED_AT
 from lambda_spark.storage.lake import Lake, retention_cutoff_in
 from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, REFUSED_USERS, REJECTED_EVENTS, Table
 
@@ -46,11 +47,13 @@ _FEW_REPEATS = 2_000_000
 
 @dataclass(slots=True)
 class _Lines:
-    """Numbers of lines, header lines and valid events in one file, or in the messages of one Kafka partition."""
+    """Numbers of records, by what they are, in one file or in the messages of one Kafka partition."""
 
     lines: int = 0
     headers: int = 0
     valid: int = 0
+    ignored: int = 0
+    nulled: int = 0
 
 
 @dataclass(slots=True)
@@ -63,18 +66,37 @@ class _Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file that could not be read, with the reason."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
-    """Counts of lines by what became of them. The formula is lines = events + repeats + rejected."""
+    """Counts of records by what became of them. The formula is lines = events + repeats + rejected + ignored."""
 
     parts: int = 0
     lines: int = 0
     events: int = 0
     repeats: int = 0
     rejected: int = 0
-    unreadable: tuple[str, ...] = ()
-    """Paths of the files that could not be read, each with the reason."""
+    ignored: int = 0
+    nulled: int = 0
+    """Number of valid events with a malformed optional field."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """Files that could not be read, each with the reason."""
     rewritten: tuple[str, ...] = ()
     """Paths of the files that changed after Spark had seen them. Spark does not read these files again."""
+
+    batches: tuple[str, ...] = ()
+    """Values of `ingest_batch` of the micro-batches that rejected records."""
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a file could not be read, other than for its kind, or changed after it was read."""
+        return bool(self.rewritten) or any(not file.reason.startswith(UNKNOWN_KIND) for file in self.unreadable)
 
     def __add__(self, other: Account) -> Account:
         return Account(
@@ -83,8 +105,11 @@ class Account:
             self.events + other.events,
             self.repeats + other.repeats,
             self.rejected + other.rejected,
+            self.ignored + other.ignored,
+            self.nulled + other.nulled,
             self.unreadable + other.unreadable,
             self.rewritten + other.rewritten,
+            tuple(dict.fromkeys(self.batches + other.batches)),
         )
 
 
@@ -110,7 +135,7 @@ def _refusals(lake: Lake, properties: Mapping[str, str]) -> Refusals | None:
 
 def _is_valid() -> Column:
     """Whether a validated line is a valid event."""
-    return (F.size("reasons") == 0) & ~F.col("is_header")
+    return (F.size("reasons") == 0) & ~F.col("is_header") & ~F.col("is_ignored")
 
 
 def _may_be_repeated(spans: Mapping[date, _Span], dates: Set[date]) -> Column:
@@ -132,16 +157,23 @@ class MicroBatch:
     """One micro-batch of ingestion: validates its lines and writes them to the tables in `INGEST_TABLES`."""
 
     def __init__(
-        self, lake: Lake, checkpoint: Checkpoint, settings: IngestSettings, batch_id: int, delivery: Delivery
+        self,
+        lake: Lake,
+        application: str,
+        settings: IngestSettings,
+        batch_id: int,
+        delivery: Delivery,
+        ingested_at: datetime,
     ) -> None:
         self.lake = lake
         self.spark = lake.spark
-        self.application = checkpoint.application
+        self.application = application
         self.settings = settings
         self.batch_id = batch_id
-        self.name = f"{checkpoint.application}:{batch_id}"
+        self.name = f"{application}:{batch_id}"
         self.delivery = delivery
-        self.ingested_at: datetime = batch_time(lake, checkpoint, batch_id)
+        self.mapping = delivery.mapping
+        self.ingested_at = ingested_at
 
     def write(self) -> Account:
         """Validate the lines of the micro-batch and append them to the tables.
@@ -175,7 +207,12 @@ class MicroBatch:
         fields = self.delivery.lines().withColumn("ingested_at", column_constant(self.ingested_at, "timestamp"))
         properties = self.lake[EVENTS].properties()
         validated = validate(
-            fields, min_event_date=self.settings.min_event_date, retention_cutoff=retention_cutoff_in(properties)
+            fields,
+            self.mapping.description,
+            self.mapping.labels,
+            min_event_date=self.settings.min_event_date,
+            retention_cutoff=retention_cutoff_in(properties),
+            category_type=dict(self.lake[EVENTS].read().dtypes)["category_id"],
         ).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
         # Keep the raw text of rejected lines only, because only rejected lines are stored as text.
@@ -198,6 +235,8 @@ class MicroBatch:
             .agg(
                 F.count("*").alias("lines"),
                 F.count_if("is_header").alias("headers"),
+                F.count_if(F.col("is_ignored") & ~F.col("is_header")).alias("ignored"),
+                F.count_if(_is_valid() & F.col("nulled_fields").isNotNull()).alias("nulled"),
                 F.unix_micros(F.min("event_time")).alias("first"),
                 F.unix_micros(F.max("event_time")).alias("last"),
             )
@@ -211,6 +250,8 @@ class MicroBatch:
             part = lines[row.part]
             part.lines += row.lines
             part.headers += row.headers
+            part.ignored += row.ignored
+            part.nulled += row.nulled
             if row.date is not None:
                 part.valid += row.lines
                 span = spans.setdefault(row.date, _Span(0, row.first, row.last))
@@ -229,7 +270,8 @@ class MicroBatch:
         )
         accounts = self._accounts(parts, lines, events, rejected)
         self._append_parts(parts, accounts, note)
-        return sum(accounts.values(), Account())
+        batches = (self.name,) if newly_rejected != 0 else ()
+        return sum(accounts.values(), Account(batches=batches))
 
     def _append_events(self, inspected: DataFrame, spans: Mapping[date, _Span], note: dict[str, str]) -> int | None:
         """Append the events that are not stored yet to `events`. The return value is that of `_append`."""
@@ -265,8 +307,10 @@ class MicroBatch:
         """Append the rejected lines that are not stored yet. The return value is that of `_append`."""
         not_utf8 = ~F.is_valid_utf8("raw")
         raw_bytes = F.col("raw").cast("binary")
+        # Tell the elements of one array apart. Without an array nothing is added to the line's bytes.
+        position = F.coalesce(F.concat(F.lit("#"), F.col("position")), F.lit("")).cast("binary")
         bad_lines = inspected.where((F.size("reasons") > 0) & ~F.col("is_header")).select(
-            F.substring(F.coalesce("mark", F.sha2(raw_bytes, 256)), 1, 32).alias("rejected_id"),
+            F.substring(F.coalesce("mark", F.sha2(F.concat(raw_bytes, position), 256)), 1, 32).alias("rejected_id"),
             F.make_valid_utf8("raw").alias("raw"),
             F.when(not_utf8, raw_bytes).alias("raw_bytes"),
             "reasons",
@@ -276,7 +320,7 @@ class MicroBatch:
         rejected_parts += [
             {"source": part, "reasons": ["header line repeated"]} for part, read in lines.items() if read.headers > 1
         ]
-        bad = sum(read.lines - read.headers - read.valid for read in lines.values())
+        bad = sum(read.lines - read.headers - read.valid - read.ignored for read in lines.values())
         if not rejected_parts and not bad:
             return 0
         part_rows = literal_rows(self.spark, rejected_parts, "source: string, reasons: array<string>").select(
@@ -335,11 +379,13 @@ class MicroBatch:
         accounts = {part: Account(parts=1) for part in parts}
         for part, reason in self.delivery.refused.items():
             new = rejected.get(part, 0)
-            accounts[part] = Account(1, 1, 0, 1 - new, new, unreadable=(f"{parts[part].path}: {reason}",))
+            refused = (Unreadable(parts[part].path, reason),)
+            accounts[part] = Account(1, 1, 0, 1 - new, new, unreadable=refused)
         for part, read in lines.items():
             count = read.lines - min(read.headers, 1)
             new, bad = events.get(part, 0), rejected.get(part, 0)
-            accounts[part] = Account(1, count, new, (read.valid - new) + (count - read.valid - bad), bad)
+            repeats = (read.valid - new) + (count - read.valid - read.ignored - bad)
+            accounts[part] = Account(1, count, new, repeats, bad, read.ignored, read.nulled)
         return accounts
 
     def _append_parts(self, parts: Mapping[str, Part], accounts: Mapping[str, Account], note: dict[str, str]) -> None:
@@ -352,10 +398,15 @@ class MicroBatch:
                 "events": account.events,
                 "repeats": account.repeats,
                 "rejected": account.rejected,
+                "ignored": account.ignored,
+                "nulled": account.nulled,
+                "refused": bool(account.unreadable),
+                "source_description": self.mapping.description.hash,
             }
             for part, account in accounts.items()
         ]
-        counts = ", ".join(f"{name}: bigint" for name in ("bytes", "lines", "events", "repeats", "rejected"))
-        schema = f"source: string, modified_at: timestamp, {counts}"
+        names = ("bytes", "lines", "events", "repeats", "rejected", "ignored", "nulled")
+        counts = ", ".join(f"{name}: bigint" for name in names)
+        schema = f"source: string, modified_at: timestamp, {counts}, refused: boolean, source_description: string"
         if rows:
             self._append(INGESTION_LOG, literal_rows(self.spark, rows, schema), note)

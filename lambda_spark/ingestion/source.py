@@ -12,14 +12,16 @@ from typing import Protocol
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.event_format import FIELDS
+from lambda_spark.ingestion.field_mapping import FieldMapping
+from lambda_spark.source_description import DESCRIBED_FIELDS
 from lambda_spark.storage.checkpoints import Checkpoint
 
-RAW_COLUMNS = ("source", "raw", "is_header", *FIELDS, "flaw")
+RAW_COLUMNS = ("source", "raw", "is_header", *DESCRIBED_FIELDS, "flaw", "position")
 """Columns of the lines that every source returns.
 
-`source` says where a line came from. `raw` is the line. `is_header` says whether the line equals the file's header.
-The nine fields of an event are texts. `flaw` names what is wrong with the line as a whole, or is null.
+`source` says where a record came from. `raw` is its line, or its own part of a line with several JSON values.
+`is_header` says whether the line equals the file's header. The fields of an event are texts. `flaw` names what is wrong
+with the record as a whole, or is null. `position` is the number of an exploded array's element, else null.
 """
 
 KAFKA = "kafka:"
@@ -47,6 +49,8 @@ class Part:
 class Delivery:
     """One micro-batch of files or messages that is to be ingested."""
 
+    mapping: FieldMapping
+    """Which of the source's columns is which field of an event."""
     refused: dict[str, str] = field(default_factory=dict)
     """Files that could not be read at all. Each URI maps to the reason."""
     bytes: int = 0
@@ -97,6 +101,8 @@ class Source(Protocol):
     """Property of `events` that holds the stream's application id."""
     unit: str
     """Word for what log messages count: `files` or `partitions`."""
+    mapping: FieldMapping
+    """Which of the source's columns is which field of an event."""
     checkpoint_parts: tuple[str, ...]
     """Folders of the checkpoint in which Spark records what the stream has read."""
 

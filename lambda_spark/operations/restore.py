@@ -16,6 +16,7 @@ from datetime import date, datetime
 from urllib.parse import unquote
 
 from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.file_source import FileSource, is_excluded
 from lambda_spark.ingestion.ingest import ingest, who_comes_back
 from lambda_spark.ingestion.micro_batch import INGEST_TABLES, Account
@@ -24,6 +25,7 @@ from lambda_spark.operations.forget import check_nothing_pending
 from lambda_spark.operations.maintain import expire
 from lambda_spark.operations.quiesce import renew_views, similarity_settings
 from lambda_spark.settings import IngestSettings, Settings
+from lambda_spark.source_description import REES46
 from lambda_spark.speed.update import start_over, update_similarity
 from lambda_spark.storage.checkpoints import APPLICATION, new_application
 from lambda_spark.storage.delta_log import commit_numbers, commit_time
@@ -96,9 +98,13 @@ def plan(lake: Lake, moment: datetime, sources: Sequence[str], settings: IngestS
     undo.topics = sorted({source.removeprefix(KAFKA).split("/")[0] for source in read if source.startswith(KAFKA)})
     undo.lost = _lost(lake, undo.files, sources, settings)
     if sources:
-        changed = FileSource(lake, list(sources), settings).not_read_again(frozenset())
-        undo.changed = [path for path in undo.files if path.removeprefix("file:") in changed]
+        changed = {file.path for file in _file_source(lake, sources, settings).stale(frozenset())}
+        undo.changed = [path for path in undo.files if path in changed]
     return undo
+
+
+def _file_source(lake: Lake, sources: Sequence[str], settings: IngestSettings) -> FileSource:
+    return FileSource(lake, list(sources), settings, FieldMapping(lake.spark, REES46))
 
 
 def _read_since(lake: Lake, now: int, then: int) -> list[str]:
@@ -115,7 +121,7 @@ def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: In
     included = [path for path in files if not is_excluded(path, settings.exclude)]
     if not sources:
         return [path for path in included if not FileSystem(lake.spark, path).exists()]
-    present = FileSource(lake, list(sources), settings).present()
+    present = _file_source(lake, sources, settings).present()
     return [path for path in included if path not in present]
 
 
@@ -156,7 +162,7 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> A
         lake[EVENTS].set_properties({APPLICATION: new_application(), **kept})
         if undo.retention_cutoff is not None:
             expire(lake, undo.retention_cutoff)
-    account = ingest(lake, sources, settings.ingest) if sources else None
+    account = ingest(lake, sources, settings.ingest, settings.source, accept_source=True) if sources else None
     if lake[CO_INTERACTIONS].exists():
         chosen = similarity_settings(lake, settings)
         start_over(lake, chosen)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lambda_spark.cli.arguments import parse
+from lambda_spark.cli.arguments import parse, settings_of
 from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.replay.feed import Day, Feed, event_files
 from lambda_spark.replay.sinks import FolderSink, Sink, TopicSink
-from lambda_spark.settings import KafkaSettings, load_settings
+from lambda_spark.settings import KafkaSettings
 from lambda_spark.text import strip_control_characters
 
 _PROGRESS_INTERVAL = 2.0
@@ -184,7 +184,7 @@ def main(options: list[str]) -> int:
     """
     try:
         arguments = parse("replay", options)
-        settings = load_settings(arguments.conf_file, arguments.assignments).kafka
+        settings = settings_of(arguments).kafka
         return _replay(arguments, settings)
     except LambdaSparkError as error:
         print(strip_control_characters(f"replay: {error}"), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lambda_spark.batch.refresh import TrendRun
+from lambda_spark.ingestion.ingest import Rejection
 from lambda_spark.ingestion.micro_batch import Account
 from lambda_spark.serving.refresh import RecommendationRun
 from lambda_spark.speed.update import SimilarityRun
@@ -15,19 +16,48 @@ def account_lines(account: Account, what: str = "") -> list[str]:
         account: The counts of lines, and the files that need attention.
         what: Name of the source, printed first. If empty, the number of new files is printed instead.
     """
+    ignored = f" + {account.ignored:,} ignored" if account.ignored else ""
     lines = [
-        f"ingest: {what or f'{account.parts} new files'}, {account.lines:,} lines read = {account.events:,} events"
-        f" + {account.repeats:,} repeats + {account.rejected:,} rejected"
+        f"ingest: {what or f'{account.parts} new files'}, {account.lines:,} records read = {account.events:,} events"
+        f" + {account.repeats:,} repeats + {account.rejected:,} rejected{ignored}"
     ]
+    if account.nulled:
+        query = (
+            "select field, value, count(*) from events lateral view explode(nulled_fields) as field, value group by all"
+        )
+        lines.append(f"  {account.nulled:,} events have a malformed optional field, which is null now")
+        lines.append(f'  which: ./spark-submit.sh sql "{query}"')
     if account.rejected:
         lines.append('  why: ./spark-submit.sh sql "select reasons, count(*) from rejected_events group by reasons"')
+    by_reason: dict[str, list[str]] = {}
+    for file in account.unreadable:
+        by_reason.setdefault(file.reason, []).append(file.path)
+    for reason, paths in by_reason.items():
+        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        lines.append(
+            f"  not read: {paths[0]}{others}: {reason}. A file is tried again under another source description"
+        )
     lines += [
-        f"  unreadable, and not tried again: {file}; repair it and give it a new name" for file in account.unreadable
-    ]
-    lines += [
-        f"  changed after it was first seen, or was empty then, and not read again: {file}; give it a new name"
+        f"  changed after it was first seen, or was empty then, and not read again: {file}; "
+        "give it a new name, or add --set ingest.reread=changed"
         for file in account.rewritten
     ]
+    return lines
+
+
+def rejection_lines(account: Account, reasons: list[Rejection]) -> list[str]:
+    """Say that too many records were rejected, for which reasons, and what to type.
+
+    Args:
+        account: The counts of the run.
+        reasons: The most frequent reasons.
+    """
+    share = 100 * account.rejected / account.lines
+    lines = [f"  {share:.0f} % of the records were rejected, which is more than ingest.max_rejected_share:"]
+    for rejection in reasons:
+        keys = f" (a record has {', '.join(rejection.keys)})" if rejection.keys else ""
+        lines.append(f"    {rejection.records:,} records: {rejection.reason}{keys}")
+    lines.append("  `./spark-submit.sh inspect FILE` looks at a file and proposes a source description")
     return lines
 
 

@@ -18,7 +18,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 def status_tables(status: Status) -> str:
     """Format the status as tables for the terminal: tables, steps, streams and jobs. Times are UTC."""
     parts = [
-        f"{strip_control_characters(status.lake)} at {_time(status.at)} UTC: {status.lines:,} lines read, "
+        f"{strip_control_characters(status.lake)} at {_time(status.at)} UTC: {status.lines:,} records read, "
         f"{100 * status.rejected_share:.2f} % of them rejected",
         table(
             [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
+from lambda_spark.spark import refuse_impure
 from lambda_spark.storage.tables import PRODUCTS
 
 
@@ -30,24 +28,16 @@ def predicate(spark: SparkSession, text: str) -> Column:
         UsageError: The text is no condition, or names a column that `products` lacks. Or it has a subquery or a
             variable, or depends on the clock, the user or chance.
     """
-    if "${" in text:
-        # Spark would replace `${…}` by the value of a variable, for example an environment variable.
-        raise _refused("it may not refer to a variable (${…})")
-    if re.search(r"['\"]\s*(now|today|tomorrow|yesterday)\s*(UTC\s*)?['\"]", text, re.IGNORECASE):
-        # Spark would turn a text like 'now' into the present time where a date or a time is needed.
-        raise _refused("it may not name a moment of the clock; write a date like date '2019-11-01'")
     schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns)
     # Do not use `spark.range` here, because the filter could then name the hidden column `id` of `spark.range`.
     no_products = spark.createDataFrame([], schema)
     try:
-        condition = no_products.where(F.expr(text))._jdf.queryExecution().analyzed().condition()
+        no_products.where(F.expr(text))
+        refuse_impure(spark, no_products, text, "")
     except (AnalysisException, ParseException) as error:
         raise _refused(next(line for line in str(error).splitlines() if line.strip())) from error
-    catalyst: Any = spark._jvm.org.apache.spark.sql.catalyst  # type: ignore[union-attr]
-    if catalyst.expressions.SubqueryExpression.hasSubquery(condition):
-        raise _refused("it may not have a subquery")
-    if not condition.deterministic() or condition.containsPattern(catalyst.trees.TreePattern.CURRENT_LIKE()):
-        raise _refused("it may not depend on the clock, the user or chance")
+    except UsageError as error:
+        raise _refused(str(error).removeprefix(": ")) from None
     return F.expr(text)
 
 

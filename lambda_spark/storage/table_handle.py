@@ -153,7 +153,15 @@ class TableHandle:
         reader = self._spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", self.latest_version_with_same_rows(version))
-        return reader.load(self.location).select(*self.table.column_names)
+        rows = reader.load(self.location)
+        present = set(rows.columns)
+        # A table that an earlier version of the project wrote may lack new columns. Their values are null.
+        return rows.select(
+            *(
+                F.col(column.name) if column.name in present else F.lit(None).cast(column.type).alias(column.name)
+                for column in self.table.columns
+            )
+        )
 
     def changes(self, after: int, until: int) -> DataFrame:
         """Read the rows that changed in the versions after `after`, up to and with `until`.
@@ -185,8 +193,12 @@ class TableHandle:
     # --- Writing, each in one commit ---------------------------------------------------------------------------------
 
     def create(self, properties: Mapping[str, str] | None = None) -> None:
-        """Create the table without rows, and record properties with it. A table that exists is not changed."""
+        """Create the table without rows, and record properties with it.
+
+        A table that exists keeps its rows and properties. Columns that it lacks are added.
+        """
         if self.exists():
+            self._add_new_columns()
             return
         builder = DeltaTable.createIfNotExists(self._spark).location(self.location).comment(self.table.comment)
         for column in self.table.columns:
@@ -198,6 +210,15 @@ class TableHandle:
                 # Delete a log without commits, which a killed job may have left. Delta would take it for a table.
                 self._files.delete(f"{self.name}/_delta_log")
             builder.partitionedBy(*self.table.partition_by).execute()
+
+    def _add_new_columns(self) -> None:
+        """Add the columns that a table of an earlier version of the project lacks."""
+        present = self._spark.read.format("delta").load(self.location).columns
+        missing = [column for column in self.table.columns if column.name not in present]
+        if missing:
+            added = ", ".join(f"{column.name} {column.type}" for column in missing)
+            with self._lock():
+                self._spark.sql(f"alter table delta.`{self.location}` add columns ({added})")
 
     def append(self, rows: DataFrame, *, note: Note) -> None:
         """Append rows to the table in one commit, with a note about the input."""

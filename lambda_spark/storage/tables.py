@@ -118,13 +118,14 @@ EVENTS = Table(
         Column(
             "event_id",
             "string",
-            "First 16 bytes of SHA-256 over the event's nine fields, as 32 hexadecimal digits.",
+            "First 16 bytes of SHA-256 over the log's own event id, or over the event's nine fields, as 32 hexadecimal "
+            "digits.",
         ),
         Column("event_time", "timestamp", "Time of the event (UTC)."),
         Column("event_date", "date", "UTC date of event_time."),
         Column("event_type", "string", "view, cart, remove_from_cart or purchase."),
         Column("product_id", "bigint", "Product id, above 0."),
-        Column("category_id", "bigint", "Category number as delivered. Null: none was delivered."),
+        Column("category_id", "string", "Category id as delivered. Null: none was delivered."),
         Column(
             "category_code",
             "string",
@@ -137,6 +138,11 @@ EVENTS = Table(
         Column("source", "string", "Where the event was first read: a file's URI, or kafka:topic/partition/offset."),
         Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)."),
         _INGEST_BATCH,
+        Column(
+            "nulled_fields",
+            "map<string,string>",
+            "Optional fields that were malformed and are therefore null, each with its text as delivered. Null: none.",
+        ),
     ),
     partition_by=("event_date",),
     statistics=("event_time", "ingested_at"),
@@ -174,7 +180,8 @@ INGESTION_LOG = Table(
     name="ingestion_log",
     former_name="ingested_files",
     job="ingest",
-    comment="Every file and every range of a Kafka partition that was read. lines = events + repeats + rejected.",
+    comment="Every file and every range of a Kafka partition that was read. "
+    "lines = events + repeats + rejected + ignored.",
     columns=(
         Column("source", "string", "The file's URI, or kafka:topic/partition/first-last with two offsets."),
         Column(
@@ -186,13 +193,18 @@ INGESTION_LOG = Table(
         Column(
             "lines",
             "bigint",
-            "Number of lines or messages, without the file's first header line. An unreadable file counts as 1.",
+            "Number of records, without the file's first header line. A line may hold several records. An unreadable "
+            "file counts as 1.",
         ),
-        Column("events", "bigint", "Number of lines that became a new row of events."),
-        Column("repeats", "bigint", "Number of lines that repeat an event or a rejected line that was read before."),
-        Column("rejected", "bigint", "Number of lines that became a new row of rejected_events."),
+        Column("events", "bigint", "Number of records that became a new row of events."),
+        Column("repeats", "bigint", "Number of records that repeat an event or a rejected record of before."),
+        Column("rejected", "bigint", "Number of records that became a new row of rejected_events."),
         Column("ingested_at", "timestamp", "Start of the micro-batch that read the source (UTC)."),
         _INGEST_BATCH,
+        Column("ignored", "bigint", "Number of records whose event type the source description ignores."),
+        Column("nulled", "bigint", "Number of valid events with a malformed optional field, repeats included."),
+        Column("refused", "boolean", "Whether the file could not be read as the source description says."),
+        Column("source_description", "string", "Hash of the source description with which the source was read."),
     ),
 )
 
@@ -215,7 +227,7 @@ PRODUCTS = Table(
     comment="Every product that has an event, with the newest known value of each attribute.",
     columns=(
         Column("product_id", "bigint", "Product id, above 0."),
-        Column("category_id", "bigint", "Newest category number that is not null. Null: no event has one."),
+        Column("category_id", "string", "Newest category id that is not null. Null: no event has one."),
         Column("category_code", "string", "Newest category path that is not null. Null: no event has one."),
         Column("brand", "string", "Newest brand that is not null. Null: no event has one."),
         Column(

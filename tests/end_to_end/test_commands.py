@@ -48,7 +48,7 @@ def in_process(job, call, spark, folder, *arguments):
 def test_the_demo_prints_its_counts_and_its_results(demo):
     _, output = demo
     counts = PLANTS["counts"]
-    account = re.search(r"([\d,]+) lines read = ([\d,]+) events \+ ([\d,]+) repeats \+ ([\d,]+) rejected", output)
+    account = re.search(r"([\d,]+) records read = ([\d,]+) events \+ ([\d,]+) repeats \+ ([\d,]+) rejected", output)
     lines, events, repeats, rejected = (int(number.replace(",", "")) for number in account.groups())
     assert (lines, events, repeats, rejected) == (
         counts["lines"],
@@ -215,7 +215,7 @@ def test_a_second_run_changes_nothing_and_a_run_with_a_new_file_updates_the_tabl
     (inbox / "new.csv").write_text(f"{HEADER}\n2019-11-13 23:00:00 UTC,view,5100135,1,a.b,acme,1.00,77,s\nbroken\n")
     in_process("run", run, spark, tmp_path, inbox)
     output = capsys.readouterr().out
-    assert "2 lines read = 1 events + 0 repeats + 1 rejected" in output
+    assert "2 records read = 1 events + 0 repeats + 1 rejected" in output
     assert re.search(r"trends: \d buckets recomputed \(new events\)", output)
     assert "similarity: 1 micro-batches, similar_items renewed (new events)" in output
 

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from lambda_spark.source_description import NULLS as DESCRIBED_NULLS
 from tests.faults.oracle import Event
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
 _KINDS = ("view", "cart", "remove_from_cart", "purchase")
+NULLS = [text for text in DESCRIBED_NULLS if text]
 _NOISE = [
     b"\0",
     b'"',
@@ -118,33 +120,32 @@ def judged(line: bytes) -> Event | str | None:
     if kind not in _KINDS:
         return None
     numbers = []
-    for number, is_required in ((product, True), (category_id, False), (user, True)):
-        if number == "":
-            if is_required:
-                return None
-            numbers.append(None)
-            continue
-        if not re.fullmatch(r"-?\d+", number, re.ASCII):
-            return "a number with signs or white space that a cast may take" if re.search(r"\d", number) else None
-        if not -(2**63) <= int(number) < 2**63 or (is_required and int(number) <= 0):
+    for number in (product, user):
+        if not re.search(r"\d", number):
+            return None
+        if not re.fullmatch(r"0|-?[1-9]\d*", number, re.ASCII):
+            return "an id in another form"
+        if not 0 < int(number) < 2**63:
             return None
         numbers.append(int(number))
+    if re.search(r"[eE]\+", category_id) or {category_id, category, brand, session} & set(NULLS):
+        return "a value that may mean null"
     if not _TIME.fullmatch(time):
         return "a time in another form" if re.search(r"\d", time) else None
     try:
         moment = datetime.strptime(time, "%Y-%m-%d %H:%M:%S UTC")
     except ValueError:
         return None
-    if moment < datetime(2010, 1, 1) or moment > datetime.now():
+    if moment < datetime(2000, 1, 1) or moment > datetime.now():
         return "a time at the edge" if moment.year >= datetime.now().year else None
     if price and not re.fullmatch(r"\d{1,9}(\.\d\d)?", price, re.ASCII):
         return "a price in another form"
-    product_id, category_number, user_id = numbers
+    product_id, user_id = numbers
     return Event(
         moment,
         kind,
         product_id,
-        category_number,
+        category_id or None,
         category or None,
         brand or None,
         Decimal(price) if price else None,

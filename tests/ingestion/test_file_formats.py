@@ -4,7 +4,9 @@ from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
 from lambda_spark.event_format import FIELDS
+from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.file_formats import FileGroup, Layout, read_group
+from lambda_spark.source_description import REES46
 
 ODD = (
     "1,2,3,4,5,6,7,8,9",
@@ -29,9 +31,10 @@ ODD = (
 def test_lines_with_and_without_quotes_have_the_fields_that_sparks_csv_parser_finds(spark, tmp_path):
     (tmp_path / "odd.csv").write_text("\n".join(ODD))
     texts = [F.coalesce(name, F.lit("")).alias(name) for name in FIELDS]
-    found = read_group(spark, FileGroup(Layout("csv", FIELDS), [str(tmp_path / "odd.csv")]))
+    file = FileGroup(Layout("csv", FIELDS), [str(tmp_path / "odd.csv")])
+    found = read_group(spark, file, FieldMapping(spark, REES46))
     schema = ", ".join(f"{name} string" for name in (*FIELDS, "corrupt"))
-    options = {"columnNameOfCorruptRecord": "corrupt"}
+    options = {"columnNameOfCorruptRecord": "corrupt", "escape": '"'}
     event = F.from_csv("value", schema, options).alias("event")
     parsed = spark.read.text(str(tmp_path / "odd.csv")).select("value", event).select("value", "event.*")
     is_fit = F.col("corrupt").isNull()

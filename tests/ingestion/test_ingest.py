@@ -13,12 +13,14 @@ from pyspark.sql import functions as F
 
 from lambda_spark.errors import LambdaSparkError, UsageError
 from lambda_spark.ingestion.deduplication import distinct_new, twice_seen
+from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.file_source import is_excluded
 from lambda_spark.ingestion.ingest import create_tables, ingest, renew_products
 from lambda_spark.ingestion.kafka_source import KafkaSource
 from lambda_spark.ingestion.micro_batch import Account
 from lambda_spark.ingestion.refused_users import FORGETTING
 from lambda_spark.settings import IngestSettings, KafkaSettings
+from lambda_spark.source_description import REES46, SourceDescription
 from lambda_spark.storage.table_handle import TableHandle
 from lambda_spark.storage.tables import EVENTS, INGESTION_LOG, PRODUCTS, REJECTED_EVENTS
 from tests.deliveries import HEADER
@@ -36,8 +38,8 @@ def inbox(tmp_path):
     return folder
 
 
-def take(lake, *sources, settings=SETTINGS):
-    return ingest(lake, [str(source) for source in sources], settings)
+def take(lake, *sources, settings=SETTINGS, **options):
+    return ingest(lake, [str(source) for source in sources], settings, **options)
 
 
 def counts(account):
@@ -87,7 +89,7 @@ def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
         ("too many fields",),
         ("quotes are not balanced",),
         ("empty line",),
-        ("event_type is unknown",),
+        ('event_type "like" is unknown: map it in source.event_types, or ignore it',),
         ("NUL character in the line",),
         ("line longer than 16384 characters",),
         ("not valid UTF-8",),
@@ -191,19 +193,19 @@ def test_unreadable_files_are_named_and_all_other_files_are_ingested(lake, inbox
     (inbox / "no-user.csv").write_text("event_time,event_type,product_id\n2019-10-01,view,1\n")
     (inbox / "twice.csv").write_text(f"{HEADER},user_id\n")
     (inbox / "false.parquet").write_text("this is no Parquet")
-    (inbox / "notes.txt").write_text("hello")
+    (inbox / "notes.docx").write_text("hello")
     (inbox / "utf16.csv").write_text(f"{HEADER}\n{ONE}\n", encoding="utf-16")
     (inbox / "headers.csv").write_text(f"{HEADER}\n{TWO}\n{HEADER}\n{THREE}\n")
     account = take(lake, inbox)
     assert (account.events, account.repeats) == (2, 0)
-    named = {line.split(": ")[0].rsplit("/", 1)[-1]: line.split(": ", 1)[1] for line in account.unreadable}
+    named = {file.path.rsplit("/", 1)[-1]: file.reason for file in account.unreadable}
     assert set(named) == {
         "cut.csv.gz",
         "empty.csv",
         "no-user.csv",
         "twice.csv",
         "false.parquet",
-        "notes.txt",
+        "notes.docx",
         "utf16.csv",
     }
     assert named["empty.csv"] == "the file is empty"
@@ -211,7 +213,7 @@ def test_unreadable_files_are_named_and_all_other_files_are_ingested(lake, inbox
     assert "no column user_id" in named["no-user.csv"]
     assert "column user_id appears more than once" in named["twice.csv"]
     assert "is not a Parquet file" in named["false.parquet"]
-    assert "unknown kind of file" in named["notes.txt"]
+    assert "unknown kind of file" in named["notes.docx"]
     assert account.rejected == 7 + 1, (
         "one for each unreadable file, and one for the header line in the middle of a file"
     )
@@ -225,7 +227,7 @@ def test_unreadable_files_are_named_and_all_other_files_are_ingested(lake, inbox
 def test_a_file_is_not_rejected_because_a_disk_is_full(lake, inbox, monkeypatch):
     (inbox / "good.csv").write_text(f"{HEADER}\n{ONE}\n")
 
-    def fails(spark, group):
+    def fails(spark, group, mapping):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
@@ -240,7 +242,7 @@ def test_a_file_is_not_rejected_because_a_disk_is_full(lake, inbox, monkeypatch)
 
 def test_a_file_without_a_header_is_read_in_the_column_order_of_rees46(lake, inbox):
     (inbox / "plain.csv").write_text(f"{ONE}\n{TWO}\n")
-    account = take(lake, inbox, settings=IngestSettings(header=False))
+    account = take(lake, inbox, description=SourceDescription(header=False))
     assert counts(account) == (2, 2, 0, 0)
 
 
@@ -248,7 +250,7 @@ def test_a_file_without_a_header_is_rejected_by_default(lake, inbox):
     (inbox / "plain.csv").write_text(f"{ONE}\n{TWO}\n")
     account = take(lake, inbox)
     assert account.events == 0
-    assert "ingest.header=false" in account.unreadable[0]
+    assert "source.header=false" in account.unreadable[0].reason
 
 
 def test_a_file_that_changed_after_it_was_read_is_named(lake, inbox):
@@ -349,7 +351,8 @@ def test_every_source_is_read_from_the_start_after_rejected_events_is_lost(lake,
     """The first job creates the lost table again. Jobs on other sources could then not notice their missing lines."""
     (inbox / "one.csv").write_text(f"{HEADER}\n{ONE}\nno event\n")
     take(lake, inbox)
-    topic = KafkaSource(lake.spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="my.clicks"))
+    settings = KafkaSettings(bootstrap_servers="nowhere:9092", topic="my.clicks")
+    topic = KafkaSource(lake.spark, settings, FieldMapping(lake.spark, REES46))
     lake[EVENTS].set_properties({topic.application_key: "before", topic.id_key: "same", FORGETTING: ""})
     lake.files.delete("rejected_events")
     caplog.clear()

@@ -125,7 +125,7 @@ def test_unread_kafka_messages_are_counted_by_partition():
 
 def test_the_tables_for_people_show_names_and_units():
     text = status_tables(FOUND)
-    assert "/lake at 2019-11-01 12:00:00 UTC: 1,000 lines read, 0.50 % of them rejected" in text
+    assert "/lake at 2019-11-01 12:00:00 UTC: 1,000 records read, 0.50 % of them rejected" in text
     assert re.search(r"events +990 +2019-10-31 23:00:00 12.3 kB +2 +3 +2019-11-01 12:00:00", text)
     assert re.search(r"trends +events v3 none", text)
     assert re.search(r"similarity events v2 1 h 2 min", text)
