@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_spark.event_format import FIELDS
+from lambda_spark.text import strip_control_characters
 
 SOURCES = Path(__file__).resolve().parents[2] / "conf" / "sources"
 """Folder of the ready descriptions."""
@@ -47,8 +48,11 @@ class Description:
     @classmethod
     def load(cls, file: Path) -> Description:
         """Read a description from a file."""
-        source = tomllib.loads(file.read_text(encoding="utf-8"))["source"]
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in source.items()})
+        source: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))["source"]
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in source.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +80,13 @@ def toml_of(description: Description, doubts: tuple[Doubt, ...], hints: tuple[st
     default = Description()
     sections = ("fields", "event_types")
     plain = [one.name for one in fields(Description) if one.name not in sections]
-    lines = [f"# {title}", "", "[source]"]
+    lines = [_comment(title), "", "[source]"]
     lines += [
         f"{name} = {_toml(getattr(description, name))}"
         for name in plain
         if name == "format" or getattr(description, name) != getattr(default, name)
     ]
-    lines += [f"# {hint}" for hint in hints]
+    lines += [_comment(hint) for hint in hints]
     lines += _doubts(doubts, "")
     for section in sections:
         values = getattr(description, section)
@@ -98,9 +102,14 @@ def _doubts(doubts: tuple[Doubt, ...], section: str) -> list[str]:
     lines = []
     for doubt in doubts:
         if doubt.section == section:
-            lines.append(f"# NOT SURE: {doubt.why}. Choose:" if doubt.candidates else f"# NOT SURE: {doubt.why}.")
-            lines += [f"# {candidate}" for candidate in doubt.candidates]
+            lines.append(_comment(f"NOT SURE: {doubt.why}.{' Choose:' if doubt.candidates else ''}"))
+            lines += map(_comment, doubt.candidates)
     return lines
+
+
+def _comment(text: str) -> str:
+    # A value of the log may hold a line's end, after which the rest would be no comment.
+    return f"# {strip_control_characters(text)}"
 
 
 def key_of(name: str) -> str:

@@ -17,6 +17,8 @@ from lambda_spark.inspection.times import Times, times_of
 
 _MAX_EVENT_NAMES = 60
 """Largest number of values of a column of event names."""
+_MOST_USERS = 0.7
+"""Share of records with a user below which another column may stand for the user."""
 _RARE = 0.005
 """Share of the records below which an unknown event name is a bad record."""
 _IDS = ("product_id", "user_id")
@@ -120,6 +122,9 @@ def _named(name: str, columns: Mapping[str, Column], explode: str) -> Choice | D
         found = field_of(column.name)
         if found and found[0] == name and (not found[1] or _fits(name, column, found[1])):
             inside = bool(explode) and column.name.startswith(f"{explode}.")
+            if name == "event_id" and explode and not inside:
+                # Several events of one record would have the same id.
+                continue
             candidates.append((not inside, found[1], column))
     if not candidates:
         return None
@@ -127,11 +132,13 @@ def _named(name: str, columns: Mapping[str, Column], explode: str) -> Choice | D
     outside, rank, best = candidates[0]
     if rank == 0 and name == "event_time" and not best.times:
         example = next(iter(best.values), "")
-        return Doubt(section="fields", key=name, why=f'{best.name} has no times of a kind that is known, like "{example}"')
+        return Doubt(
+            section="fields", key=name, why=f'{best.name} has no times of a kind that is known, like "{example}"'
+        )
     equal = [one for one in candidates if one[0] == outside and (one[1] == rank or (rank and name in _IDS))]
     if len(equal) > 1:
         return _rivals(name, [column for *_, column in equal])
-    if name == "user_id" and best.filled < 0.7 and len(candidates) > 1:
+    if name == "user_id" and best.filled < _MOST_USERS and len(candidates) > 1:
         return _second_user(best, candidates[1][2])
     return Choice(field=name, source=_expression(name, best), why=_why(name, best, rank))
 
@@ -281,9 +288,8 @@ def event_names(counts: Mapping[str, int]) -> tuple[dict[str, str], list[Doubt]]
             Doubt(
                 section="event_types",
                 key=word,
-                why=f'"{word}" ({number:,} records) is {what}',
+                why=f'"{word}" ({number:,} {"record" if number == 1 else "records"}) is {what}',
                 candidates=tuple(assignment(word, option) for option in options),
             )
         )
     return meanings, doubts
-

@@ -21,10 +21,10 @@ _AHEAD = timedelta(minutes=5)
 """How far ahead of this clock a time may be."""
 _MAX_ID = 2**63
 _TOKEN = re.compile(r"'(?:[^']|'')*'|`[^`]+`|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\s*\()?|.", re.DOTALL)
-_KEYWORDS = set(
-    "case when then else end and or not is null in like rlike between as cast try_cast bigint int integer double string "
-    "date timestamp decimal boolean true false interval distinct".split()
+_KEYWORDS = frozenset(
+    ["case", "when", "then", "else", "end", "and", "or", "not", "is", "null", "in", "like", "rlike", "between", "as"]
 )
+_TYPES = frozenset(["bigint", "int", "double", "string", "date", "timestamp", "decimal", "boolean"])
 _MACROS = (
     "create macro unix_millis(t) as epoch_ms(t)",
     "create macro try_to_timestamp(t) as try_cast(t as timestamp)",
@@ -53,6 +53,8 @@ class Verdict:
     """The first value that was rejected, by reason."""
     nulled: Counter[str] = field(default_factory=Counter)
     """Number of values of optional fields that make no sense and become null, by field."""
+    event_types: Counter[str] = field(default_factory=Counter)
+    """Number of events by our event type."""
     mapped: list[Row] = field(default_factory=list)
     """The records as our fields, before they are checked."""
 
@@ -91,6 +93,7 @@ def judge(sample: Sample, description: Description) -> Verdict:
             continue
         known.add(key)
         verdict.events += 1
+        verdict.event_types[str(event)] += 1
         verdict.nulled.update(_senseless(row, description))
     return verdict
 
@@ -188,7 +191,7 @@ def _for_duckdb(expression: str, columns: Sequence[str], used: set[str], is_tabl
         if column is not None:
             used.add(column)
             return '"' + column.replace('"', '""') + '"'
-        if token.lower() in _KEYWORDS:
+        if token.lower() in _KEYWORDS | _TYPES:
             return token
         if is_table:
             raise UnknownColumnError(token)
@@ -222,6 +225,9 @@ def _reason(
         source = sources.get(name, name)
         return source.strip("`") if len(source) < 40 else name
 
+    for name in ("event_type", "event_time", "product_id"):
+        if name not in sources:
+            return f"no column is chosen for {name}", ""
     if row["event_type"] is None or event is None:
         return _wrong(label("event_type"), row["event_type"], "is no event type that is known")
     if (time := row["event_time"]) is None:

@@ -8,7 +8,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "event_time": (
         "event_timestamp timestamp event_datetime ts time datetime created_at occurred_at invoice_date order_date "
         "ordered_at order_time purchase_date transaction_date date_time zeitstempel zeitpunkt bestelldatum "
-        "server_time hit_time client_time event_ts",
+        "server_time hit_time client_time event_ts transaction_dt event_dt trans_date",
         "date event_date t_dat day datum zeit unix_timestamp epoch",
     ),
     "event_type": (
@@ -27,7 +27,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "category",
     ),
     "brand": ("brand_name item_brand product_brand vendor manufacturer marke hersteller", ""),
-    "price": ("unit_price item_price product_price preis einzelpreis stueckpreis sale_price price_usd", "amount betrag"),
+    "price": (
+        "unit_price item_price product_price preis einzelpreis stueckpreis sale_price sales_price price_usd",
+        "amount betrag",
+    ),
     "user_id": (
         "visitor_id customer_id customer_number cust_id uid member_id account_id buyer_id kunden_id kundennummer "
         "kunden_nr client_id shopper_id reviewer_id person_id",

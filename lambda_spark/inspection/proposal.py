@@ -9,16 +9,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lambda_spark.event_format import EVENT_TYPES
-from lambda_spark.inspection.description import Description, Doubt, toml_of
+from lambda_spark.inspection.description import SOURCES, Description, Doubt, assignment, toml_of
 from lambda_spark.inspection.fields import Choice, Column, choose_fields, columns_in, event_names
 from lambda_spark.inspection.judge import Verdict, integer_fault, judge, mapped_rows
 from lambda_spark.inspection.names import field_of
 from lambda_spark.inspection.ready import DEFAULT, Ready, matching
 from lambda_spark.inspection.sample import Row, Sample, read_sample
-from lambda_spark.inspection.times import Times
+from lambda_spark.inspection.times import Times, times_of
 from lambda_spark.inspection.warnings import warnings_of
 
-_NOBODY = ("0", "-1", "guest", "guests", "anonymous", "anonym", "unknown", "gast", "nobody", "none", "n/a", "not logged in")
+_TELLING = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
+"""Ends of file names that tell the format."""
+_NOBODY = (
+    "0",
+    "-1",
+    "guest",
+    "guests",
+    "anonymous",
+    "anonym",
+    "unknown",
+    "gast",
+    "nobody",
+    "none",
+    "n/a",
+    "not logged in",
+)
 """User ids by which logs mean a guest, in lower case."""
 _SEVERAL_TIMES = 3
 """How much more often than any other user `0` must stand for it to mean a guest."""
@@ -30,6 +45,8 @@ _RARE = 0.01
 class Inspection:
     """What was found out about a log."""
 
+    names: tuple[str, ...]
+    """The files and folders as the user named them."""
     sample: Sample
     columns: Mapping[str, Column]
     choices: Mapping[str, Choice]
@@ -43,6 +60,11 @@ class Inspection:
     ready: Ready | None
 
     @property
+    def times(self) -> Times | None:
+        """How the log writes its times, where that is known."""
+        return times_of([row["event_time"] for row in self.verdict.mapped if row["event_time"]][:2000])
+
+    @property
     def is_sure(self) -> bool:
         """Whether nothing is left for a person to decide."""
         return not self.doubts
@@ -53,7 +75,8 @@ class Inspection:
         kept = {name: source for name, source in self.description.fields.items() if name != source}
         plain = replace(self.description, fields={}, event_types={}, format="")
         names = all(name == meaning for name, meaning in self.description.event_types.items())
-        return self.is_sure and not kept and names and plain == Description()
+        is_told = self.sample.dialect.format == "delta" or all(map(_tells_format, self.sample.files))
+        return self.is_sure and not kept and names and is_told and plain == Description()
 
     def toml(self) -> str:
         """Write the proposed description."""
@@ -64,25 +87,30 @@ class Inspection:
         return toml_of(self.description, self.doubts, self.hints, title)
 
 
-def inspect(names: Sequence[str | Path]) -> Inspection:
+def _tells_format(file: Path) -> bool:
+    return any(part in _TELLING for part in file.suffixes[-2:])
+
+
+def inspect(names: Sequence[str | Path], folder: Path = SOURCES) -> Inspection:
     """Look at a sample of a log, and propose a description.
 
     Args:
         names: Files and folders of one log.
+        folder: Folder of the ready descriptions.
 
     Raises:
         UsageError: A file is missing, empty, or in no format that is known.
     """
     sample = read_sample(names)
-    ready = matching(sample)
+    ready = matching(sample, folder)
     if ready:
-        return _as_ready(sample, ready)
+        return _as_ready(tuple(map(str, names)), sample, ready)
     explode, doubts = _array(sample)
     description = _written(sample, explode)
     doubts += _header_doubts(sample)
     columns = columns_in(sample.rows(explode), sample.columns)
     choices, open_fields = choose_fields(columns, explode)
-    doubts += open_fields
+    doubts += open_fields + _missing_in_some(sample, choices)
     description = replace(description, fields={name: choice.source for name, choice in choices.items()})
     description, hints, more = _with_times(description, columns)
     doubts += more
@@ -95,6 +123,7 @@ def inspect(names: Sequence[str | Path]) -> Inspection:
     doubts += more
     hints += _session_hints(description)
     return Inspection(
+        names=tuple(map(str, names)),
         sample=sample,
         columns=columns,
         choices=choices,
@@ -103,12 +132,12 @@ def inspect(names: Sequence[str | Path]) -> Inspection:
         doubts=tuple(doubts),
         hints=tuple(hints),
         verdict=judge(sample, description),
-        warnings=tuple(warnings_of(sample, description, mapped)),
+        warnings=tuple(warnings_of(sample, description, mapped, {doubt.key for doubt in doubts})),
         ready=None,
     )
 
 
-def _as_ready(sample: Sample, ready: Ready) -> Inspection:
+def _as_ready(names: tuple[str, ...], sample: Sample, ready: Ready) -> Inspection:
     description, mapped = ready.description, ready.verdict.mapped
     why = f"as {ready.name} has it"
     if sample.dialect.format == "csv" and not description.header:
@@ -116,6 +145,7 @@ def _as_ready(sample: Sample, ready: Ready) -> Inspection:
             dict(zip(description.columns, row.values(), strict=True)) for row in sample.records
         ])  # fmt: skip
     return Inspection(
+        names=names,
         sample=sample,
         columns=columns_in(sample.rows(description.explode), sample.columns),
         choices={name: Choice(field=name, source=source, why=why) for name, source in description.fields.items()},
@@ -134,7 +164,7 @@ def _as_ready(sample: Sample, ready: Ready) -> Inspection:
 
 def _written(sample: Sample, explode: str) -> Description:
     dialect = sample.dialect
-    is_headless = dialect.format == "csv" and not dialect.header
+    is_headless = dialect.format == "csv" and dialect.header is False
     return Description(
         format=dialect.format,
         delimiter=dialect.delimiter,
@@ -148,7 +178,16 @@ def _written(sample: Sample, explode: str) -> Description:
     )
 
 
+def _missing_in_some(sample: Sample, choices: Mapping[str, Choice]) -> list[Doubt]:
+    missing = [choice.source for choice in choices.values() if choice.source.strip("`") in sample.not_in_all]
+    why = f"some files lack {', '.join(missing)}: files of different columns need a description each"
+    return [Doubt(key="columns", why=why)] if missing else []
+
+
 def _header_doubts(sample: Sample) -> list[Doubt]:
+    if sample.lines_above:
+        why = f"the table begins below {sample.lines_above} other lines, which are taken for its header: remove them"
+        return [Doubt(key="header", why=why)]
     if sample.dialect.header is not None:
         return []
     first = ", ".join(value or "" for value in sample.records[0].values())
@@ -156,7 +195,7 @@ def _header_doubts(sample: Sample) -> list[Doubt]:
         Doubt(
             key="header",
             why=f"every column is a text, so that the first line may be names or a record: {first}",
-            candidates=("header = true", "header = false"),
+            candidates=("header = true", f"header = false   # and columns = {list(sample.columns)}"),
         )
     ]
 
@@ -185,22 +224,34 @@ def _has_products(rows: Sequence[Row], path: str) -> bool:
 # --- Times ------------------------------------------------------------------------------------------------------------
 
 
-def _with_times(
-    description: Description, columns: Mapping[str, Column]
-) -> tuple[Description, list[str], list[Doubt]]:
+def _with_times(description: Description, columns: Mapping[str, Column]) -> tuple[Description, list[str], list[Doubt]]:
     column = columns.get(description.fields.get("event_time", "").strip("`"))
     times = column.times if column else None
     if column is None or times is None:
         return description, [], []
     hints = []
     if not times.zoned and not times.unit:
-        hints.append(f'time_zone = "Europe/Berlin"   # {column.name} names no zone and is taken as UTC: the shop\'s zone?')
+        hints.append(
+            f'time_zone = "Europe/Berlin"   # {column.name} names no zone and is taken as UTC: the shop\'s zone?'
+        )
     if times.doubt:
-        # Leave the format out: what is not sure is only proposed.
-        return description, hints, [Doubt(key="time_format", why=times.doubt, candidates=times.candidates)]
+        return _with_doubtful_times(description, column, times, hints)
     if times.unit:
         return replace(description, time_unit=times.unit), hints, []
     return replace(description, time_format=times.format), hints, _clock_doubts(column, times, columns)
+
+
+def _with_doubtful_times(
+    description: Description, column: Column, times: Times, hints: list[str]
+) -> tuple[Description, list[str], list[Doubt]]:
+    if times.candidates:
+        key = "time_unit" if times.unit else "time_format"
+        return description, hints, [Doubt(key=key, why=times.doubt, candidates=times.candidates)]
+    source = f"regexp_replace({column.source}, ' [A-Z]+$', '')"
+    fields = {name: source for name, source in description.fields.items() if name != "event_time"}
+    candidate = f'{assignment("event_time", source)}   # and time_zone = "Europe/London", or what it means, above'
+    doubt = Doubt(section="fields", key="event_time", why=times.doubt, candidates=(candidate,))
+    return replace(description, fields=fields), hints, [doubt]
 
 
 def _clock_doubts(column: Column, times: Times, columns: Mapping[str, Column]) -> list[Doubt]:
@@ -226,9 +277,7 @@ def _clock_doubts(column: Column, times: Times, columns: Mapping[str, Column]) -
 # --- Event names, ids, prices -----------------------------------------------------------------------------------------
 
 
-def _with_events(
-    description: Description, mapped: Sequence[Row]
-) -> tuple[Mapping[str, int], Description, list[Doubt]]:
+def _with_events(description: Description, mapped: Sequence[Row]) -> tuple[Mapping[str, int], Description, list[Doubt]]:
     counts = Counter(row["event_type"] for row in mapped if row["event_type"])
     source = description.fields.get("event_type", "")
     if not source or "'" in source:
@@ -245,8 +294,14 @@ def _with_ids(description: Description, mapped: Sequence[Row]) -> tuple[Descript
     nobody, doubts = _nobody(users)
     values = [value for value in users.elements() if value not in nobody]
     products = [row["product_id"] for row in mapped if row["product_id"] is not None]
-    text = _are_texts(values) or _are_texts(products)
-    return replace(description, nobody=nobody, ids="text" if text else "integer"), doubts
+    if not (_are_texts(values) or _are_texts(products)):
+        return replace(description, nobody=nobody), doubts
+    # As texts, 17850.0 and 17850 would be two ids. As whole numbers they are one anyway.
+    fields = dict(description.fields)
+    for name, ids in (("user_id", values), ("product_id", products)):
+        if sum(bool(re.fullmatch(r"\d+\.0", value)) for value in ids) > 0.5 * len(ids) > 0:
+            fields[name] = f"regexp_replace({fields[name]}, '[.]0$', '')"
+    return replace(description, nobody=nobody, ids="text", fields=fields), doubts
 
 
 def _are_texts(values: Sequence[str]) -> bool:
@@ -284,4 +339,6 @@ def _session_hints(description: Description) -> list[str]:
     session = description.fields.get("user_session")
     if not session or "user_id" in description.fields:
         return []
-    return [f'in [source.fields]: user_id = "{session}"   # makes each session a user; else all are guests without a list']
+    return [
+        f'in [source.fields]: user_id = "{session}"   # makes each session a user; else all are guests without a list'
+    ]

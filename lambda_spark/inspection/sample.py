@@ -36,6 +36,11 @@ _MAX_BYTES = 4 * 2**20
 DELIMITERS = (",", ";", "\t", "|")
 _WESTERN = "windows-1252"
 
+csv.field_size_limit(_MAX_BYTES)
+
+_BEGIN = re.compile(r"[^\s,\[\]]")
+"""Where a value may begin: not in the blanks, commas and brackets between the elements of an array."""
+
 Row = dict[str, str | None]
 
 
@@ -81,6 +86,10 @@ class Sample:
     """Number of records that cannot be read, by reason."""
     notes: tuple[str, ...] = ()
     """What a person should know about the files."""
+    lines_above: int = 0
+    """csv: number of lines above the table in the first file, which are no part of it."""
+    not_in_all: frozenset[str] = frozenset()
+    """csv: columns that some files lack."""
 
     def rows(self, explode: str = "") -> list[Row]:
         """Return the records as texts by column or path.
@@ -151,6 +160,8 @@ def _text_sample(files: Sequence[Path], more_files: int) -> Sample:
         raise UsageError(f"{files[0]} is empty: there is nothing to look at")
     first = next(iter(heads.values()))
     encoding, notes = _encoding(b"".join(heads.values()), first)
+    if encoding != "utf-16" and b"\0" in first:
+        raise UsageError(f"{files[0]} is neither text nor Parquet")
     texts = {file: _decoded(head, encoding) for file, head in heads.items()}
     dialect = Dialect(format="csv", encoding=encoding, has_mark=first[:3] == codecs.BOM_UTF8)
     begin = next(iter(texts.values())).lstrip()
@@ -168,9 +179,8 @@ def _encoding(everything: bytes, first: bytes) -> tuple[str, tuple[str, ...]]:
     if wrong <= 0.1 * right:
         return "utf-8", ()
     western = everything.decode(_WESTERN, "replace")
-    words = [word for word in western.split() if not word.isascii() and len(word) < 40]
-    shown = ", ".join(dict.fromkeys(word.strip('",;') for word in words[:3]))
-    return _WESTERN, (f"the bytes are no UTF-8; read as {_WESTERN}: check these words: {shown}",)
+    words = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", western) if not word.isascii())
+    return _WESTERN, (f"the bytes are no UTF-8; read as {_WESTERN}: check these words: {', '.join([*words][:3])}",)
 
 
 def _decoded(head: bytes, encoding: str) -> str:
@@ -183,8 +193,12 @@ def _decoded(head: bytes, encoding: str) -> str:
 
 def partition_values(file: Path) -> Row:
     """Return the columns that a file's folders hold, like `event_type=view`."""
-    pairs = (part.split("=", 1) for part in file.parent.parts if "=" in part)
-    return {name: value for name, value in pairs if name.isidentifier()}
+    values: Row = {}
+    for part in file.parent.parts:
+        name, is_partition, value = part.partition("=")
+        if is_partition and name.isidentifier():
+            values[name] = value
+    return values
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
@@ -192,54 +206,58 @@ def partition_values(file: Path) -> Row:
 
 def _csv_sample(texts: dict[Path, str], more_files: int, dialect: Dialect, notes: tuple[str, ...]) -> Sample:
     first = next(iter(texts))
-    dialect, skipped = _sniffed(texts[first], dialect)
+    dialect = _sniffed(texts[first], dialect)
     unreadable: Counter[str] = Counter()
-    tables = {file: _table(text, dialect, skipped, unreadable) for file, text in texts.items()}
+    most = MAX_RECORDS // len(texts)
+    read = {file: _table(text, dialect, most, unreadable) for file, text in texts.items()}
+    tables = {file: table for file, (table, _) in read.items()}
     dialect = replace(
         dialect,
         header=has_header(tables[first]),
         multiline=any("\n" in cell for table in tables.values() for line in table for cell in line),
     )
-    if skipped:
-        notes = (*notes, f"the file begins with {skipped} lines that are no table: remove them")
     records: list[Row] = []
-    headers = {}
+    headers: dict[Path, tuple[str, ...]] = {}
     for file, table in tables.items():
         headers[file] = _names(table[0], dialect.header)
         lines = table[1:] if dialect.header else table
-        records += [dict(zip(headers[file], line, strict=False)) | partition_values(file) for line in lines]
+        partition = partition_values(file)
+        records += [{**dict(zip(headers[file], line, strict=True)), **partition} for line in lines]
     if not records:
         raise UsageError(f"{first} has a line of column names and no records: there is nothing to look at")
     columns = dict.fromkeys(name for header in headers.values() for name in header)
+    shared = {name for name in columns if all(name in header for header in headers.values())}
     columns |= dict.fromkeys(name for file in tables for name in partition_values(file))
     return Sample(
         files=tuple(texts),
         more_files=more_files,
         dialect=dialect,
         columns=tuple(columns),
-        records=records[:MAX_RECORDS],
-        unreadable=unreadable,
+        records=records,
+        unreadable=+unreadable,
         notes=(*notes, *_differences(headers)),
+        lines_above=read[first][1],
+        not_in_all=frozenset(name for header in headers.values() for name in header if name not in shared),
     )
 
 
-def _sniffed(text: str, dialect: Dialect) -> tuple[Dialect, int]:
-    """Let DuckDB find the delimiter, the quotes, and the number of lines above the table."""
-    query = "select Delimiter, Quote, Escape, SkipRows, len(Columns) from sniff_csv(?, all_varchar = true)"
+def _sniffed(text: str, dialect: Dialect) -> Dialect:
+    """Let DuckDB find the delimiter and the quotes."""
+    query = "select Delimiter, Quote, Escape, len(Columns) from sniff_csv(?, all_varchar = true)"
     with tempfile.TemporaryDirectory(prefix="inspect-") as folder, duckdb.connect() as connection:
         copy = Path(folder, "sample.csv")
         copy.write_text(text, encoding="utf-8", newline="")
         try:
-            [(delimiter, quote, escape, skipped, columns)] = connection.execute(query, [str(copy)]).fetchall()
+            [(delimiter, quote, escape, columns)] = connection.execute(query, [str(copy)]).fetchall()
         except duckdb.Error:
-            delimiter, quote, escape, skipped, columns = ",", '"', '"', 0, 1
+            delimiter, quote, escape, columns = ",", '"', '"', 1
     if columns == 1:
         # DuckDB gives up where a few lines have too many or too few fields. Take what most lines agree on.
-        delimiter, skipped = _usual_delimiter(text), 0
+        delimiter = _usual_delimiter(text)
     # Without quotes in the sample, keep RFC 4180's, because a later line may have some.
     quote = quote if quote not in (None, "", "(empty)") else '"'
     escape = escape if escape == "\\" else quote
-    return replace(dialect, delimiter=delimiter, quote=quote, escape=escape), skipped
+    return replace(dialect, delimiter=delimiter, quote=quote, escape=escape)
 
 
 def _usual_delimiter(text: str) -> str:
@@ -253,30 +271,26 @@ def _usual_delimiter(text: str) -> str:
     return max(DELIMITERS, key=agreement)
 
 
-def _table(text: str, dialect: Dialect, skipped: int, unreadable: Counter[str]) -> list[list[str]]:
-    """Split a file into records, its header included, and count those with too many or too few fields."""
-    lines = io.StringIO(text, newline="")
-    for _ in range(skipped):
-        next(lines)
+def _table(text: str, dialect: Dialect, most: int, unreadable: Counter[str]) -> tuple[list[list[str]], int]:
+    """Split a file into records, its header included, and count those with too many or too few fields.
+
+    Returns:
+        The records, and the number of lines above the first one.
+    """
     escapes = dialect.escape == "\\"
     reader = csv.reader(
-        lines,
+        io.StringIO(text, newline=""),
         delimiter=dialect.delimiter,
         quotechar=dialect.quote,
         doublequote=not escapes,
         escapechar="\\" if escapes else None,
     )
-    table: list[list[str]] = []
-    width = 0
-    for line in islice(reader, MAX_RECORDS + 1):
-        width = width or len(line)
-        if not line:
-            continue
-        if len(line) != width:
-            unreadable[f"too {'many' if len(line) > width else 'few'} fields"] += 1
-        else:
-            table.append(line)
-    return table
+    lines = [line for line in islice(reader, most + 1) if line]
+    [(width, _)] = Counter(map(len, lines)).most_common(1)
+    unreadable["too few fields"] += sum(len(line) < width for line in lines)
+    unreadable["too many fields"] += sum(len(line) > width for line in lines)
+    above = next(number for number, line in enumerate(lines) if len(line) == width)
+    return [line for line in lines if len(line) == width], above
 
 
 def has_header(table: Sequence[Sequence[str]]) -> bool | None:
@@ -329,12 +343,11 @@ def _json_sample(texts: dict[Path, str], more_files: int, dialect: Dialect, note
     records: list[dict[str, Any]] = []
     multiline = False
     for file, text in texts.items():
-        for value, begin, end in json_values(text, unreadable):
+        for value, begin, end in islice(json_values(text, unreadable), MAX_RECORDS // len(texts)):
             multiline |= "\n" in text[begin:end]
             records.append({**partition_values(file), **value})
     if not records:
         raise UsageError(f"{next(iter(texts))} has no JSON object: there is nothing to look at")
-    records = records[:MAX_RECORDS]
     # One array over several lines is one value over several lines, even where each object has a line of its own.
     array = next(iter(texts.values())).strip()
     multiline |= array[0] == "[" and "\n" in array and not array.splitlines()[0].rstrip().endswith("]")
@@ -361,19 +374,18 @@ def json_values(text: str, unreadable: Counter[str]) -> Iterator[tuple[dict[str,
         Each object, with the positions of its begin and its end in the text.
     """
     decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number)
-    at = found = 0
-    while found <= MAX_RECORDS and (begin := re.compile(r"[^\s,\[\]]").search(text, at)):
+    at = 0
+    while begin := _BEGIN.search(text, at):
         try:
-            value, at = decoder.raw_decode(text, begin.start())
+            value, end = decoder.raw_decode(text, begin.start())
         except json.JSONDecodeError:
-            value, at = None, text.find("\n", begin.start())
-            if at < 0:
-                at = len(text)
+            value, end = None, text.find("\n", begin.start())
         if isinstance(value, dict):
-            found += 1
-            yield value, begin.start(), at
-        else:
+            yield value, begin.start(), end
+        elif not at or "\n" in text[at : begin.start()]:
+            # What follows an object on its line is no record of its own.
             unreadable["no JSON object"] += 1
+        at = end if end >= 0 else len(text)
 
 
 def _arrays_of_objects(record: dict[str, Any], prefix: str = "") -> Iterator[str]:

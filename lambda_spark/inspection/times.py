@@ -57,8 +57,10 @@ def times_of(values: Sequence[str]) -> Times | None:
         values: Values of one column, none of them empty.
 
     Returns:
-        None if most values are no times.
+        None if most values are no times, or if there are none.
     """
+    if not values:
+        return None
     for kind in (_compact_dates, _numbers, _iso, _dates):
         found = kind(values)
         if found:
@@ -111,13 +113,7 @@ def _iso(values: Sequence[str]) -> Times | None:
     short = [zone for zone in zones if zone and zone.isalpha() and zone not in ("Z", "UTC", "GMT")]
     days = sum(len(value.strip()) == 10 for value in values) > 0.5 * len(values)
     doubt = f"the zone {short[0]} means several zones" if short else ""
-    return Times(
-        zoned=None not in zones,
-        days_only=days,
-        why="ISO 8601",
-        doubt=doubt,
-        candidates=('time_zone = "Europe/London"',) if short else (),
-    )
+    return Times(zoned=None not in zones, days_only=days, why="ISO 8601", doubt=doubt)
 
 
 def _dates(values: Sequence[str]) -> Times | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from lambda_spark.inspection.description import Description
 from lambda_spark.inspection.judge import is_nobody
@@ -21,15 +21,19 @@ _EXACT = 2**53
 """Whole numbers above are not exact in programs that read JSON's numbers as floats."""
 
 
-def warnings_of(sample: Sample, description: Description, mapped: Sequence[Row]) -> list[str]:
+def warnings_of(
+    sample: Sample, description: Description, mapped: Sequence[Row], open_fields: Container[str] = ()
+) -> list[str]:
     """List what is unusual in a sample.
 
     Args:
         sample: The sample.
         description: The description by which it is read.
         mapped: The records as our fields.
+        open_fields: Fields that are not decided.
     """
-    found = [*_users(mapped, description), *_sessions(mapped), *_ids(sample, mapped), *_times(mapped, description)]
+    users = _users(mapped, description) if "user_id" not in open_fields else ()
+    found = [*users, *_sessions(mapped), *_ids(sample, mapped), *_times(mapped, description)]
     return [*found, *_repeats(sample, description)]
 
 
@@ -57,8 +61,8 @@ def _sessions(mapped: Sequence[Row]) -> Iterator[str]:
     shared = [session for session, those in users.items() if len(those) > 1]
     if shared:
         yield (
-            f'{len(shared):,} of {len(users):,} sessions have several users, like "{shared[0]}": each user\'s part is a '
-            "basket of its own"
+            f'{len(shared):,} of {len(users):,} sessions have several users, like "{shared[0]}": each user\'s '
+            "part is a basket of its own"
         )
 
 

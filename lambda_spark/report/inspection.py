@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from lambda_spark.inspection.judge import sources_of
@@ -35,17 +36,18 @@ def next_step(found: Inspection, written: str) -> str:
         found: What was found out.
         written: The file that the description was written to, or empty.
     """
-    file = str(found.sample.files[0])
+    file = " ".join(map(shlex.quote, found.names))
     if not found.is_sure:
         where = f"in {written}" if written else "in the description (--write shop.toml writes it)"
-        return f"{len(found.doubts)} things are not sure: choose a line for each NOT SURE {where}."
+        many = "1 thing is" if len(found.doubts) == 1 else f"{len(found.doubts)} things are"
+        return f"{many} not sure: choose a line for each NOT SURE {where}."
     if found.ready and found.ready.name != DEFAULT:
         return f"This is a log that is known. Next: ./spark-submit.sh run {file} --source {found.ready.name}"
     if found.needs_no_description:
         return f"The log needs no description. Next: ./spark-submit.sh run {file}"
     if written:
         return f"Next: ./spark-submit.sh run {file} --source-file {written}"
-    return f"Sure. Next: the same command with --write shop.toml, then ./spark-submit.sh run {file} --source-file shop.toml"
+    return f"Next: this command with --write shop.toml, then ./spark-submit.sh run {file} --source-file shop.toml"
 
 
 def _format_lines(found: Inspection) -> Iterator[str]:
@@ -62,10 +64,10 @@ def _format_lines(found: Inspection) -> Iterator[str]:
     if found.description.explode:
         words.append(f"an event per element of {found.description.explode}")
     yield ", ".join(words)
-    description = found.description
-    if "event_time" in description.fields:
-        pattern = description.time_format or "as ISO 8601 where they are texts"
-        yield f"times in {description.time_unit} where they are numbers, {pattern}; zone {description.time_zone}"
+    if times := found.times:
+        pattern = found.description.time_format or times.why
+        zone = "" if times.zoned else f", taken as {found.description.time_zone}"
+        yield f"times: {pattern}{zone}" if not times.doubt else f"times: not sure, {times.doubt}"
     yield from (strip_control_characters(note) for note in sample.notes)
 
 
@@ -99,9 +101,10 @@ def _event_lines(found: Inspection) -> Iterator[str]:
     if not found.events:
         return
     meanings = found.description.event_types
+    unsure = {doubt.key for doubt in found.doubts if doubt.section == "event_types"}
     yield "Event names"
     for name, number in sorted(found.events.items(), key=lambda one: -one[1])[:20]:
-        meaning = meanings.get(name, "" if meanings else name)
+        meaning = "not sure" if name in unsure else meanings.get(name, "" if meanings else name)
         unknown = "ignored" if found.description.on_unknown_event == "ignore" else "not known"
         yield strip_control_characters(f"  {name}: {number:,} → {meaning or unknown}")
 
