@@ -119,7 +119,7 @@ def _named(name: str, columns: Mapping[str, Column], explode: str) -> Choice | D
     """Find the column whose name and values say that it is a field."""
     candidates = []
     for column in columns.values():
-        found = field_of(column.name)
+        found = _meaning(column)
         if found and found[0] == name and (not found[1] or _fits(name, column, found[1])):
             inside = bool(explode) and column.name.startswith(f"{explode}.")
             if name == "event_id" and explode and not inside:
@@ -141,6 +141,15 @@ def _named(name: str, columns: Mapping[str, Column], explode: str) -> Choice | D
     if name == "user_id" and best.filled < _MOST_USERS and len(candidates) > 1:
         return _second_user(best, candidates[1][2])
     return Choice(field=name, source=_expression(name, best), why=_why(name, best, rank))
+
+
+def _meaning(column: Column) -> tuple[str, int] | None:
+    """Return the field that a column's name means, and how sure the name is."""
+    found = field_of(column.name)
+    # A category that is a number is an id, and no path.
+    if found and found[0] == "category_code" and found[1] and column.share(str.isdigit) > 0.9:
+        return ("category_id", found[1])
+    return found
 
 
 def _rivals(name: str, columns: Sequence[Column]) -> Doubt:
@@ -174,16 +183,15 @@ def _fits(name: str, column: Column, rank: int) -> bool:
     if name == "event_type":
         return _is_event_type(column, rank)
     if name == "price":
-        return column.share(_amount) > 0.5
+        # A number of pieces is called an amount, too, but it has no decimals.
+        return column.share(_amount) > 0.5 and (rank < 2 or column.share(lambda value: re.search(r"[.,]\d", value)) > 0)
     if name == "event_id":
         return column.filled > 0.9 and len(column.counts) == len(column.values)
     if name == "user_session":
         return column.filled > (0.5 if rank == 1 else 0.9)
     if name == "product_id":
         return column.filled > 0.5 and (len(column.counts) > 1 or column.total < 6)
-    if name == "category_id":
-        return True
-    return bool(column.share(lambda value: re.search(r"[^\W\d_]", value)) > 0.5) if name == "brand" else True
+    return name != "brand" or column.share(lambda value: re.search(r"[^\W\d_]", value)) > 0.5
 
 
 def _is_event_type(column: Column, rank: int) -> bool:

@@ -165,7 +165,7 @@ def _computed(
     used: set[str] = set()
     written = [_for_duckdb(source, columns, used, is_table) for source in expressions.values()]
     names = sorted(used)
-    arrays = [pa.array([_cleaned(row.get(name), nulls) for row in rows], pa.string()) for name in names]
+    arrays = [pa.array([row.get(name) for row in rows], pa.string()) for name in names]
     arrays.append(pa.array(range(len(rows))))
     records = pa.table(arrays, names=[*names, "number of the record"])
     values = ", ".join(f"cast({expression} as varchar)" for expression in written)
@@ -174,7 +174,7 @@ def _computed(
             connection.execute(macro)
         connection.register("records", records)
         found = connection.execute(f'select {values} from records order by "number of the record"').fetchall()
-    return {name: [line[index] for line in found] for index, name in enumerate(expressions)}
+    return {name: [_cleaned(line[index], nulls) for line in found] for index, name in enumerate(expressions)}
 
 
 def _for_duckdb(expression: str, columns: Sequence[str], used: set[str], is_table: bool) -> str:

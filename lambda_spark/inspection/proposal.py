@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lambda_spark.event_format import EVENT_TYPES
-from lambda_spark.inspection.description import SOURCES, Description, Doubt, assignment, toml_of
+from lambda_spark.inspection.description import SOURCES, Description, Doubt, toml_of
 from lambda_spark.inspection.fields import Choice, Column, choose_fields, columns_in, event_names
 from lambda_spark.inspection.judge import Verdict, integer_fault, judge, mapped_rows
 from lambda_spark.inspection.names import field_of
@@ -235,23 +235,15 @@ def _with_times(description: Description, columns: Mapping[str, Column]) -> tupl
             f'time_zone = "Europe/Berlin"   # {column.name} names no zone and is taken as UTC: the shop\'s zone?'
         )
     if times.doubt:
-        return _with_doubtful_times(description, column, times, hints)
+        return description, hints, [Doubt(key=_key(times), why=times.doubt, candidates=times.candidates)]
     if times.unit:
         return replace(description, time_unit=times.unit), hints, []
     return replace(description, time_format=times.format), hints, _clock_doubts(column, times, columns)
 
 
-def _with_doubtful_times(
-    description: Description, column: Column, times: Times, hints: list[str]
-) -> tuple[Description, list[str], list[Doubt]]:
-    if times.candidates:
-        key = "time_unit" if times.unit else "time_format"
-        return description, hints, [Doubt(key=key, why=times.doubt, candidates=times.candidates)]
-    source = f"regexp_replace({column.source}, ' [A-Z]+$', '')"
-    fields = {name: source for name, source in description.fields.items() if name != "event_time"}
-    candidate = f'{assignment("event_time", source)}   # and time_zone = "Europe/London", or what it means, above'
-    doubt = Doubt(section="fields", key="event_time", why=times.doubt, candidates=(candidate,))
-    return replace(description, fields=fields), hints, [doubt]
+def _key(times: Times) -> str:
+    """Return the key of a description that settles a doubt about times."""
+    return times.candidates[0].split(" = ")[0]
 
 
 def _clock_doubts(column: Column, times: Times, columns: Mapping[str, Column]) -> list[Doubt]:

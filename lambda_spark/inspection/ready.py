@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +55,7 @@ def _candidates(sample: Sample, folder: Path) -> Iterator[Ready]:
         if name == DEFAULT:
             # A log with REES46's names needs no description. One without a header has to have all nine columns.
             description = replace(description, header=False, columns=FIELDS)
-        if not _is_written_alike(sample, description):
+        if not _is_written_alike(sample, name, description, folder):
             continue
         try:
             verdict = judge(sample, description)
@@ -63,15 +65,47 @@ def _candidates(sample: Sample, folder: Path) -> Iterator[Ready]:
             yield Ready(name, description, verdict, file)
 
 
-def _is_written_alike(sample: Sample, description: Description) -> bool:
+def _is_written_alike(sample: Sample, name: str, description: Description, folder: Path) -> bool:
     dialect = sample.dialect
     if dialect.format != description.format:
         return False
-    if dialect.format == "csv":
-        same = (dialect.header is not False) == description.header if description.header else dialect.header is not True
-        return same and dialect.delimiter == description.delimiter
-    # A description of JSON names paths that need not stand in every record. Its array and its event names decide.
-    return not description.explode or description.explode in sample.arrays
+    if dialect.format == "json":
+        # Paths need not stand in every record. The array decides, and whether the records can be read.
+        return not description.explode or description.explode in sample.arrays
+    if dialect.delimiter != description.delimiter or dialect.header is not description.header:
+        return False
+    if name == DEFAULT:
+        return True
+    known = _lines(folder / "samples" / f"{name}.csv", description.delimiter)
+    if description.header:
+        # Another log may have the same few names among its columns, so all names have to be the same. A column without
+        # a name is the row number that pandas writes.
+        return {column for column in sample.columns if column} == set(known[0])
+    return len(known[0]) == len(sample.columns) and _has_same_forms(sample, known)
+
+
+def _lines(file: Path, delimiter: str) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as text:
+        return list(csv.reader(text, delimiter=delimiter))
+
+
+def _has_same_forms(sample: Sample, known: list[list[str]]) -> bool:
+    """Return whether the values of each column have the forms of the ready description's sample."""
+    columns = zip(*(row.values() for row in sample.rows()), strict=True)
+    for values, examples in zip(columns, zip(*known, strict=True), strict=True):
+        forms = {_form(example) for example in examples}
+        if sum(_form(value or "") in forms for value in values) < _ENOUGH * len(values):
+            return False
+    return True
+
+
+def _form(value: str) -> str:
+    """Reduce a value to its form: a whole number, one letter, a word, or its signs with 9 for each digit."""
+    if re.fullmatch(r"-?\d+", value):
+        return "number"
+    if value.isalpha():
+        return "letter" if len(value) == 1 else "word"
+    return re.sub(r"\d", "9", value)
 
 
 def _quality(ready: Ready) -> tuple[float, int]:

@@ -27,6 +27,9 @@ _DATE = re.compile(
     r"(?P<between>T|,? )?(?P<clock>\d{1,2}:\d{2}(?P<second>:\d{2})?(?P<part>\.\d{1,9})?(?P<half> ?[AaPp][Mm])?)?"
 )
 _NUMBER = re.compile(r"-?\d+(\.\d*)?([eE]\+?\d+)?")
+_REGIONS = ("Europe/London", "Europe/Dublin", "Europe/Berlin", "Europe/Athens", "Europe/Moscow", "America/New_York",
+            "America/Chicago", "America/Denver", "America/Los_Angeles", "Asia/Kolkata", "Asia/Jerusalem", "Asia/Manila",
+            "Asia/Shanghai", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Perth")  # fmt: skip
 _PYTHON = {"dd": "%d", "d": "%d", "MM": "%m", "M": "%m", "yyyy": "%Y", "yy": "%y", "HH": "%H", "H": "%H", "hh": "%I",
            "h": "%I", "mm": "%M", "ss": "%S", "a": "%p"}  # fmt: skip
 
@@ -112,8 +115,24 @@ def _iso(values: Sequence[str]) -> Times | None:
     zones = Counter(match["zone"] for match in matches)
     short = [zone for zone in zones if zone and zone.isalpha() and zone not in ("Z", "UTC", "GMT")]
     days = sum(len(value.strip()) == 10 for value in values) > 0.5 * len(values)
-    doubt = f"the zone {short[0]} means several zones" if short else ""
-    return Times(zoned=None not in zones, days_only=days, why="ISO 8601", doubt=doubt)
+    return Times(
+        zoned=None not in zones,
+        days_only=days,
+        why="ISO 8601",
+        doubt=f"{short[0]} is the zone of several regions" if short else "",
+        candidates=tuple(f'time_zone = "{region}"' for region in regions_of(short[0])) if short else (),
+    )
+
+
+def regions_of(abbreviation: str) -> list[str]:
+    """List large regions whose clocks name their zone by an abbreviation, like Europe/London for BST."""
+    seasons = [datetime(2020, month, 1, tzinfo=UTC) for month in (1, 7)]
+    found = [
+        region
+        for region in _REGIONS
+        if abbreviation in {season.astimezone(ZoneInfo(region)).tzname() for season in seasons}
+    ]
+    return found or ["NAME OF A REGION"]
 
 
 def _dates(values: Sequence[str]) -> Times | None:

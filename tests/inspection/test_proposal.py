@@ -162,11 +162,8 @@ def test_ids_are_texts_where_one_is_no_whole_number(tmp_path, product, ids):
         ),
         (
             "ts,event,sku,user_id\n2023-10-01 10:00:00 BST,view,S1,1\n2023-10-01 10:00:01 BST,view,S2,2\n",
-            "event_time",
-            (
-                "event_time = \"regexp_replace(ts, ' [A-Z]+$', '')\"   "
-                '# and time_zone = "Europe/London", or what it means, above',
-            ),
+            "time_zone",
+            ('time_zone = "Europe/London"',),
         ),
         (
             "ts,event,sku,customer_id,visitor_id\n1700000000,view,S1,1,a\n1700000001,view,S2,2,b\n",
@@ -234,6 +231,18 @@ def test_what_is_not_sure_is_a_comment_with_its_candidates(tmp_path, text, key, 
     for candidate in candidates:
         assert f"# {candidate}" in lines
     assert "NOT SURE" in next_step(found, "")
+
+
+def test_ids_that_pandas_wrote_as_floats_are_cleaned_where_ids_are_texts(tmp_path):
+    found = look(tmp_path, HEADER + events(12, product="S{n}", user="{n}.0"))
+    assert found.description.fields["user_id"] == "regexp_replace(user_id, '[.]0$', '')"
+    assert found.verdict.mapped[0]["user_id"] == "1"
+
+
+def test_a_number_of_pieces_is_no_price_and_a_number_is_no_path(tmp_path):
+    found = look(tmp_path, "ts,event,sku,user_id,amount,category\n1700000000,buy,S1,a,2,17\n1700000001,buy,S2,b,1,18\n")
+    assert found.description.fields["category_id"] == "category"
+    assert not {"price", "category_code"} & set(found.description.fields)
 
 
 def test_two_arrays_with_products_are_not_sure(tmp_path):

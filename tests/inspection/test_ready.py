@@ -112,3 +112,24 @@ def test_a_log_with_a_ready_descriptions_columns_but_other_values_is_not_taken_f
     found = inspect([tmp_path / "log.csv"])
     assert found.ready is None
     assert [doubt.key for doubt in found.doubts if doubt.section == "event_types"] == ["besuch"]
+
+
+def test_the_same_names_among_others_are_another_log(tmp_path):
+    lines = SAMPLES["instacart"].read_text().splitlines()
+    text = "".join(f"{line},{'event_type' if number == 0 else 'view'}\n" for number, line in enumerate(lines))
+    (tmp_path / "log.csv").write_text(text)
+    found = inspect([tmp_path / "log.csv"])
+    assert (found.ready, found.description.fields["event_type"]) == (None, "event_type")
+
+
+def test_other_values_in_as_many_columns_are_another_log(tmp_path):
+    text = SAMPLES["yoochoose"].read_text().replace(",0\n", ",view\n").replace(",S\n", ",buy\n")
+    (tmp_path / "log.csv").write_text(text)
+    assert inspect([tmp_path / "log.csv"]).ready is None
+
+
+def test_the_row_numbers_of_pandas_do_not_hide_a_known_log(tmp_path):
+    lines = SAMPLES["retailrocket"].read_text().splitlines()
+    text = "".join(f"{number - 1 if number else ''},{line}\n" for number, line in enumerate(lines))
+    (tmp_path / "log.csv").write_text(text)
+    assert inspect([tmp_path / "log.csv"]).ready.name == "retailrocket"

@@ -76,8 +76,11 @@ def test_mixed_units_are_not_guessed_but_one_stray_number_is_no_mixture():
     assert times_of(["1700000000"] * 200 + ["1700000001000"]).doubt == ""
 
 
-def test_the_letters_of_a_zone_that_means_several_are_not_guessed():
-    assert "IST means several zones" in times_of(["2019-10-01 00:00:00 IST"]).doubt
+def test_the_letters_of_a_zone_that_several_regions_have_are_not_guessed():
+    times = times_of(["2019-10-01 00:00:00 IST"])
+    assert times.doubt == "IST is the zone of several regions"
+    regions = ("Europe/Dublin", "Asia/Kolkata", "Asia/Jerusalem")
+    assert times.candidates == tuple(f'time_zone = "{region}"' for region in regions)
 
 
 def test_ids_prices_and_words_are_no_times():
