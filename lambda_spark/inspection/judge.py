@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from lambda_spark.event_format import EVENT_TYPES
 from lambda_spark.inspection.description import OUR_FIELDS, Description
@@ -164,16 +164,16 @@ def _computed(
         return {}
     used: set[str] = set()
     written = [_for_duckdb(source, columns, used, is_table) for source in expressions.values()]
+    # Pass the columns as lists, because pyarrow would load pandas for them, which takes longer than all the rest.
     names = sorted(used)
-    arrays = [pa.array([row.get(name) for row in rows], pa.string()) for name in names]
-    arrays.append(pa.array(range(len(rows))))
-    records = pa.table(arrays, names=[*names, "number of the record"])
+    columns_of_lists = ", ".join(f"unnest(?::varchar[]) as {_quoted(name)}" for name in names)
+    lists: list[Any] = [[None if row.get(name) is None else str(row[name]) for row in rows] for name in names]
     values = ", ".join(f"cast({expression} as varchar)" for expression in written)
+    table = f"select {columns_of_lists}" if names else f"select range from range({len(rows)})"
     with duckdb.connect() as connection:
         for macro in _MACROS:
             connection.execute(macro)
-        connection.register("records", records)
-        found = connection.execute(f'select {values} from records order by "number of the record"').fetchall()
+        found = connection.execute(f"select {values} from ({table})", lists).fetchall()
     return {name: [_cleaned(line[index], nulls) for line in found] for index, name in enumerate(expressions)}
 
 
@@ -190,7 +190,7 @@ def _for_duckdb(expression: str, columns: Sequence[str], used: set[str], is_tabl
         column = _resolved(token, columns)
         if column is not None:
             used.add(column)
-            return '"' + column.replace('"', '""') + '"'
+            return _quoted(column)
         if token.lower() in _KEYWORDS | _TYPES:
             return token
         if is_table:
@@ -198,6 +198,10 @@ def _for_duckdb(expression: str, columns: Sequence[str], used: set[str], is_tabl
         return "null"
 
     return _TOKEN.sub(rewritten, expression)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 # --- From our fields to a verdict -------------------------------------------------------------------------------------

@@ -31,10 +31,16 @@ MAX_RECORDS = 10_000
 """Largest number of records in a sample."""
 _MAX_FILES = 8
 """Largest number of files in a sample."""
-_MAX_BYTES = 4 * 2**20
+_MAX_BYTES = 2 * 2**20
 """Largest number of bytes that are read from a file."""
 DELIMITERS = (",", ";", "\t", "|")
 _WESTERN = "windows-1252"
+_WRONG = "\ufffd"
+"""Stands for a byte that is not of the encoding."""
+_FEW_WRONG = 0.1
+"""Largest number of wrong bytes, for each character that is right and no ASCII, that are bad records."""
+_RARELY_WRONG = 0.001
+"""Largest number of wrong bytes, for each line, that are bad records."""
 
 csv.field_size_limit(_MAX_BYTES)
 
@@ -90,6 +96,7 @@ class Sample:
     """csv: number of lines above the table in the first file, which are no part of it."""
     not_in_all: frozenset[str] = frozenset()
     """csv: columns that some files lack."""
+    _rows: dict[str, list[Row]] = field(default_factory=dict, repr=False)
 
     def rows(self, explode: str = "") -> list[Row]:
         """Return the records as texts by column or path.
@@ -99,7 +106,10 @@ class Sample:
         """
         if self.dialect.format == "csv":
             return list(self.records)
-        return [row for record in self.records for row in _exploded(record, explode)]
+        # Keep the rows, because several descriptions are tried on them.
+        if explode not in self._rows:
+            self._rows[explode] = [row for record in self.records for row in _exploded(record, explode)]
+        return self._rows[explode]
 
 
 def read_sample(names: Sequence[str | Path]) -> Sample:
@@ -174,13 +184,18 @@ def _encoding(everything: bytes, first: bytes) -> tuple[str, tuple[str, ...]]:
     if first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return "utf-16", ()
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(everything)
-    wrong, right = text.count("\ufffd"), sum(character > "\x7f" for character in text)
-    # Other encodings of Latin letters hardly ever make a valid sequence of UTF-8. So few wrong bytes are bad lines.
-    if wrong <= 0.1 * right:
+    wrong = text.count(_WRONG)
+    if not wrong:
         return "utf-8", ()
-    western = everything.decode(_WESTERN, "replace")
+    right = sum(character > "\x7f" for character in text) - wrong
+    lines = zip(text.split("\n"), everything.split(b"\n"), strict=True)
+    western = " ".join(line.decode(_WESTERN, "replace") for read, line in lines if _WRONG in read)
     words = dict.fromkeys(word for word in re.findall(r"[^\W\d_]+", western) if not word.isascii())
-    return _WESTERN, (f"the bytes are no UTF-8; read as {_WESTERN}: check these words: {', '.join([*words][:3])}",)
+    shown = ", ".join([*words][:3])
+    # Other encodings of Latin letters hardly ever make a valid sequence of UTF-8. So few wrong bytes are bad records.
+    if wrong <= _FEW_WRONG * right or wrong <= _RARELY_WRONG * everything.count(b"\n"):
+        return "utf-8", (f'a few bytes are no UTF-8; encoding = "{_WESTERN}" would read them as: {shown}',)
+    return _WESTERN, (f"the bytes are no UTF-8; read as {_WESTERN}: check these words: {shown}",)
 
 
 def _decoded(head: bytes, encoding: str) -> str:
@@ -285,7 +300,12 @@ def _table(text: str, dialect: Dialect, most: int, unreadable: Counter[str]) -> 
         doublequote=not escapes,
         escapechar="\\" if escapes else None,
     )
-    lines = [line for line in islice(reader, most + 1) if line]
+    lines = []
+    for line in filter(None, islice(reader, most + 1)):
+        if any(_WRONG in cell for cell in line):
+            unreadable[f"not valid {dialect.encoding}"] += 1
+        else:
+            lines.append(line)
     [(width, _)] = Counter(map(len, lines)).most_common(1)
     unreadable["too few fields"] += sum(len(line) < width for line in lines)
     unreadable["too many fields"] += sum(len(line) > width for line in lines)
@@ -398,13 +418,12 @@ def _arrays_of_objects(record: dict[str, Any], prefix: str = "") -> Iterator[str
 
 def _exploded(record: dict[str, Any], explode: str) -> list[Row]:
     """Turn a record into one row, or into one row for each element of an array."""
-    row = dict(_texts(record, ""))
     elements: Any = record
     for name in explode.split(".") if explode else ():
         elements = elements.get(name) if isinstance(elements, dict) else None
     if not explode or not isinstance(elements, list) or not elements:
-        return [row]
-    row.pop(explode, None)
+        return [dict(_texts(record, ""))]
+    row = dict(_texts(record, "", explode))
     return [
         {**row, **dict(_texts(element, f"{explode}."))}
         if isinstance(element, dict)
@@ -413,10 +432,12 @@ def _exploded(record: dict[str, Any], explode: str) -> list[Row]:
     ]
 
 
-def _texts(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, str | None]]:
+def _texts(value: dict[str, Any], prefix: str, without: str = "") -> Iterator[tuple[str, str | None]]:
     for name, inner in value.items():
+        if prefix + name == without:
+            continue
         if isinstance(inner, dict):
-            yield from _texts(inner, f"{prefix}{name}.")
+            yield from _texts(inner, f"{prefix}{name}.", without)
         elif inner is None or isinstance(inner, str):
             yield prefix + name, inner
         else:

@@ -64,9 +64,12 @@ def test_the_encoding_is_found(tmp_path, content, encoding):
     assert bool(sample.notes) == (encoding == "windows-1252")
 
 
-def test_one_wrong_byte_does_not_change_the_encoding(tmp_path):
-    lines = "product_id,brand\n" + "1,Müller\n" * 20
-    assert sample_of(tmp_path, "log.csv", lines.encode() + b"2,M\xfcller\n").dialect.encoding == "utf-8"
+@pytest.mark.parametrize(("line", "number"), [("1,Müller\n", 20), ("1,Smith\n", 2000)])
+def test_one_wrong_byte_is_a_bad_record_and_no_other_encoding(tmp_path, line, number):
+    sample = sample_of(tmp_path, "log.csv", ("product_id,brand\n" + line * number).encode() + b"2,M\xfcller\n")
+    assert (sample.dialect.encoding, len(sample.rows())) == ("utf-8", number)
+    assert sample.unreadable == {"not valid utf-8": 1}
+    assert sample.notes == ('a few bytes are no UTF-8; encoding = "windows-1252" would read them as: Müller',)
 
 
 @pytest.mark.parametrize(
