@@ -112,7 +112,7 @@ def parser_of(job: str) -> argparse.ArgumentParser:
     """
     examples = [f"  {PROGRAM} {job} {words}".rstrip() for words in EXAMPLES[job]]
     exit_codes = (
-        "Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use,\n"
+        "Exit codes: 0 done, 1 the job failed (or verify found a difference, or inspect is not sure), 2 wrong use,\n"
         "75 another process is working on the lake (try again later)."
     )
     parser = _Parser(
