@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from lambda_spark.event_format import EVENT_TYPES
 from lambda_spark.inspection.description import NULLS, OUR_FIELDS, Doubt, assignment
 from lambda_spark.inspection.judge import price_of
 from lambda_spark.inspection.names import ORDER, QUANTITY, event_of, field_of, normal
-from lambda_spark.inspection.sample import Row
+from lambda_spark.inspection.sample import Sample
 from lambda_spark.inspection.times import Times, times_of
 
 _MAX_EVENT_NAMES = 60
@@ -32,6 +32,9 @@ class Column:
     name: str
     values: list[str]
     total: int
+    """Number of records."""
+    is_path: bool = False
+    """Whether dots in the name stand between the parts of a path."""
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -55,7 +58,8 @@ class Column:
     @property
     def source(self) -> str:
         """The column as an expression names it."""
-        return self.name if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", self.name) else f"`{self.name}`"
+        parts = self.name.split(".") if self.is_path else [self.name]
+        return ".".join(part if re.fullmatch(r"[A-Za-z_]\w*", part) else _in_backticks(part) for part in parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +71,26 @@ class Choice:
     why: str
 
 
-def columns_in(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Column]:
-    """Gather the values of each column."""
+def _in_backticks(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
+
+
+def columns_in(sample: Sample, explode: str) -> dict[str, Column]:
+    """Gather the values of each column.
+
+    Args:
+        sample: The sample.
+        explode: Path of the array that is exploded, or empty.
+    """
     nulls = set(NULLS)
-    gathered: dict[str, list[str]] = {name: [] for name in names}
+    rows = sample.rows(explode)
+    gathered: dict[str, list[str]] = {name: [] for name in sample.columns if name != explode or not explode}
     for row in rows:
         for name, value in row.items():
             if value is not None and value.strip() not in nulls:
-                gathered.setdefault(name, []).append(value if value == value.strip() else value.strip())
-    return {name: Column(name, values, len(rows)) for name, values in gathered.items()}
+                gathered.setdefault(name, []).append(value.strip())
+    is_path = sample.dialect.format != "csv"
+    return {name: Column(name, values, len(rows), is_path) for name, values in gathered.items()}
 
 
 def choose_fields(columns: Mapping[str, Column], explode: str) -> tuple[dict[str, Choice], list[Doubt]]:
@@ -242,7 +257,7 @@ def _orders(columns: Mapping[str, Column]) -> Choice | None:
 
 def _unknown(name: str, columns: Mapping[str, Column]) -> Doubt:
     """List the columns whose values may be a field, because no name says so."""
-    found = [column for column in columns.values() if column.values and _may_be(name, column)]
+    found = [column for column in columns.values() if column.name and column.values and _may_be(name, column)]
     candidates = [assignment(name, column.source) for column in found]
     if name == "event_type":
         candidates += [assignment(name, "'view'"), assignment(name, "'purchase'")]

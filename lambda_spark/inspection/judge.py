@@ -20,7 +20,12 @@ IGNORE = "ignore"
 _AHEAD = timedelta(minutes=5)
 """How far ahead of this clock a time may be."""
 _MAX_ID = 2**63
-_TOKEN = re.compile(r"'(?:[^']|'')*'|`[^`]+`|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\s*\()?|.", re.DOTALL)
+_LONG = 40
+"""Number of characters of an expression from which on a reason names the field instead."""
+_PART = r"(?:`(?:[^`]|``)+`|[A-Za-z_]\w*)"
+_NAME = re.compile(rf"{_PART}(?:\.{_PART})*")
+"""A column or a path in an expression."""
+_TOKEN = re.compile(rf"'(?:[^']|'')*'|{_NAME.pattern}(?:\s*\()?|.", re.DOTALL)
 _KEYWORDS = frozenset(
     ["case", "when", "then", "else", "end", "and", "or", "not", "is", "null", "in", "like", "rlike", "between", "as"]
 )
@@ -142,9 +147,17 @@ def mapped_rows(sample: Sample, description: Description, sources: Mapping[str, 
     return mapped
 
 
+def bare_name(source: str) -> str:
+    """Return the column or path that an expression is, without backticks. Other expressions stay as they are."""
+    if not _NAME.fullmatch(source):
+        return source
+    parts = re.findall(_PART, source)
+    return ".".join(part[1:-1].replace("``", "`") if part[0] == "`" else part for part in parts)
+
+
 def _resolved(name: str, columns: Sequence[str]) -> str | None:
     """Find the column that a name means: the same name, else the same but for case."""
-    bare = name[1:-1] if re.fullmatch(r"`[^`]+`", name) else name
+    bare = bare_name(name)
     if bare in columns:
         return bare
     return next((column for column in columns if column.lower() == bare.lower()), None)
@@ -227,7 +240,7 @@ def _reason(
 
     def label(name: str) -> str:
         source = sources.get(name, name)
-        return source.strip("`") if len(source) < 40 else name
+        return bare_name(source) if len(source) < _LONG else name
 
     for name in ("event_type", "event_time", "product_id"):
         if name not in sources:

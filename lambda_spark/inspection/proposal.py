@@ -11,7 +11,7 @@ from pathlib import Path
 from lambda_spark.event_format import EVENT_TYPES
 from lambda_spark.inspection.description import SOURCES, Description, Doubt, toml_of
 from lambda_spark.inspection.fields import Choice, Column, choose_fields, columns_in, event_names
-from lambda_spark.inspection.judge import Verdict, integer_fault, judge, mapped_rows
+from lambda_spark.inspection.judge import Verdict, bare_name, integer_fault, judge, mapped_rows
 from lambda_spark.inspection.names import field_of
 from lambda_spark.inspection.ready import DEFAULT, Ready, matching
 from lambda_spark.inspection.sample import Row, Sample, read_sample
@@ -108,7 +108,7 @@ def inspect(names: Sequence[str | Path], folder: Path = SOURCES) -> Inspection:
     explode, doubts = _array(sample)
     description = _written(sample, explode)
     doubts += _header_doubts(sample)
-    columns = columns_in(sample.rows(explode), sample.columns)
+    columns = columns_in(sample, explode)
     choices, open_fields = choose_fields(columns, explode)
     doubts += open_fields + _missing_in_some(sample, choices)
     description = replace(description, fields={name: choice.source for name, choice in choices.items()})
@@ -147,7 +147,7 @@ def _as_ready(names: tuple[str, ...], sample: Sample, ready: Ready) -> Inspectio
     return Inspection(
         names=names,
         sample=sample,
-        columns=columns_in(sample.rows(description.explode), sample.columns),
+        columns=columns_in(sample, description.explode),
         choices={name: Choice(field=name, source=source, why=why) for name, source in description.fields.items()},
         events=Counter(row["event_type"] for row in mapped if row["event_type"]),
         description=description,
@@ -179,7 +179,7 @@ def _written(sample: Sample, explode: str) -> Description:
 
 
 def _missing_in_some(sample: Sample, choices: Mapping[str, Choice]) -> list[Doubt]:
-    missing = [choice.source for choice in choices.values() if choice.source.strip("`") in sample.not_in_all]
+    missing = [choice.source for choice in choices.values() if bare_name(choice.source) in sample.not_in_all]
     why = f"some files lack {', '.join(missing)}: files of different columns need a description each"
     return [Doubt(key="columns", why=why)] if missing else []
 
@@ -225,7 +225,7 @@ def _has_products(rows: Sequence[Row], path: str) -> bool:
 
 
 def _with_times(description: Description, columns: Mapping[str, Column]) -> tuple[Description, list[str], list[Doubt]]:
-    column = columns.get(description.fields.get("event_time", "").strip("`"))
+    column = columns.get(bare_name(description.fields.get("event_time", "")))
     times = column.times if column else None
     if column is None or times is None:
         return description, [], []

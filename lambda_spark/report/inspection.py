@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from lambda_spark.inspection.judge import sources_of
+from lambda_spark.inspection.judge import bare_name, sources_of
 from lambda_spark.inspection.proposal import Inspection
 from lambda_spark.inspection.ready import DEFAULT
 from lambda_spark.text import strip_control_characters, table
@@ -72,7 +72,7 @@ def _format_lines(found: Inspection) -> Iterator[str]:
 
 
 def _column_rows(found: Inspection) -> list[dict[str, str]]:
-    used = {choice.source.strip("`"): choice for choice in found.choices.values()}
+    used = {bare_name(choice.source): choice for choice in found.choices.values()}
     rows = []
     for column in found.columns.values():
         choice = used.get(column.name)
@@ -89,7 +89,7 @@ def _column_rows(found: Inspection) -> list[dict[str, str]]:
         )
     names = set(found.columns)
     for choice in found.choices.values():
-        if choice.source.strip("`") not in names:
+        if bare_name(choice.source) not in names:
             rows.append({"column": choice.source, "type": "", "filled": "", "examples": "", "field": choice.field,
                          "why": choice.why})  # fmt: skip
     if not found.sample.types:

@@ -101,6 +101,14 @@ def test_names_with_blanks_are_written_in_backticks(tmp_path):
     )
 
 
+def test_names_with_dots_are_one_name_in_a_table_and_a_path_in_json(tmp_path):
+    found = look(tmp_path, "timestamp,event,shop.sku,user`id,user_id\n1569888000,view,7,9,1\n1569888001,cart,8,9,2\n")
+    assert (found.verdict.events, found.description.fields["product_id"]) == (2, "`shop.sku`")
+    record = {"timestamp": 1569888000, "event": "view", "the shop": {"sku": 7}, "user": {"id": 1}}
+    found = look(tmp_path, json.dumps(record), "log.json")
+    assert (found.verdict.events, found.description.fields["product_id"]) == (1, "`the shop`.sku")
+
+
 def test_a_log_of_orders_is_one_of_purchases_without_what_came_back(tmp_path):
     text = "order_date,order_number,sku,customer_id,quantity,price\n" + "".join(
         f"2023-01-{n:02},{n},S{n},{n},{-1 if n == 3 else 2},9.90\n" for n in range(1, 11)
