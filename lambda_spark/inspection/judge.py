@@ -251,8 +251,7 @@ def _reason(
         return f"{label('event_time')} is missing", ""
     moment = read_time(time, unit=description.time_unit, pattern=description.time_format, zone=description.time_zone)
     if moment is None:
-        way = f"by the pattern {description.time_format}" if description.time_format else "that is known"
-        return f"{label('event_time')} is no time {way}", time
+        return f"{label('event_time')} is no time {_way_of_times(description)}", time
     if moment < EARLIEST:
         return f"{label('event_time')} is before 2000 in {description.time_unit}", time
     if moment > min(now, LATEST):
@@ -266,6 +265,12 @@ def _reason(
         if value is not None and description.ids == "integer" and (fault := integer_fault(value)):
             return f"{label(name)} {fault}", value
     return "", ""
+
+
+def _way_of_times(description: Description) -> str:
+    if description.time_format:
+        return f"in the format {description.time_format}"
+    return f"in {description.time_unit}{' or in ISO 8601' if description.time_unit == 'seconds' else ''}"
 
 
 def _wrong(label: str, value: str | None, what: str) -> tuple[str, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from lambda_spark.event_format import EVENT_TYPES
-from lambda_spark.inspection.description import SOURCES, Description, Doubt, toml_of
+from lambda_spark.inspection.description import SOURCES, Description, Doubt, assignment, toml_of
 from lambda_spark.inspection.fields import Choice, Column, choose_fields, columns_in, event_names
 from lambda_spark.inspection.judge import Verdict, bare_name, integer_fault, judge, mapped_rows
 from lambda_spark.inspection.names import field_of
@@ -20,23 +20,12 @@ from lambda_spark.inspection.warnings import warnings_of
 
 _TELLING = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Ends of file names that tell the format."""
-_NOBODY = (
-    "0",
-    "-1",
-    "guest",
-    "guests",
-    "anonymous",
-    "anonym",
-    "unknown",
-    "gast",
-    "nobody",
-    "none",
-    "n/a",
-    "not logged in",
-)
+_NOBODY = ("0", "-1", "guest", "guests", "anonymous", "anonym", "unknown", "gast", "nobody", "none", "not logged in")
 """User ids by which logs mean a guest, in lower case."""
 _SEVERAL_TIMES = 3
 """How much more often than any other user `0` must stand for it to mean a guest."""
+_MOST = 0.9
+"""Share of a column's values that are times of day, for the column to be one of them."""
 _RARE = 0.01
 """Share of ids up to which those that are no whole numbers are bad records."""
 
@@ -105,34 +94,24 @@ def inspect(names: Sequence[str | Path], folder: Path = SOURCES) -> Inspection:
     ready = matching(sample, folder)
     if ready:
         return _as_ready(tuple(map(str, names)), sample, ready)
-    explode, doubts = _array(sample)
-    description = _written(sample, explode)
-    doubts += _header_doubts(sample)
-    columns = columns_in(sample, explode)
-    choices, open_fields = choose_fields(columns, explode)
-    doubts += open_fields + _missing_in_some(sample, choices)
-    description = replace(description, fields={name: choice.source for name, choice in choices.items()})
-    description, hints, more = _with_times(description, columns)
-    doubts += more
-    mapped = mapped_rows(sample, description, description.fields)
-    events, description, more = _with_events(description, mapped)
-    doubts += more
-    description, more = _with_ids(description, mapped)
-    doubts += more
-    description, more = _with_prices(description, mapped)
-    doubts += more
-    hints += _session_hints(description)
+    draft = _Draft(sample, Description())
+    for step in (_describe_files, _find_array, _find_fields, _find_times):
+        step(draft)
+    mapped = mapped_rows(sample, draft.description, draft.description.fields)
+    for judgement in (_find_events, _find_ids, _find_prices):
+        judgement(draft, mapped)
+    _hint_at_sessions(draft)
     return Inspection(
         names=tuple(map(str, names)),
         sample=sample,
-        columns=columns,
-        choices=choices,
-        events=events,
-        description=description,
-        doubts=tuple(doubts),
-        hints=tuple(hints),
-        verdict=judge(sample, description),
-        warnings=tuple(warnings_of(sample, description, mapped, {doubt.key for doubt in doubts})),
+        columns=draft.columns,
+        choices=draft.choices,
+        events=_event_counts(mapped),
+        description=draft.description,
+        doubts=tuple(draft.doubts),
+        hints=tuple(draft.hints),
+        verdict=judge(sample, draft.description),
+        warnings=tuple(warnings_of(sample, draft.description, mapped, {doubt.key for doubt in draft.doubts})),
         ready=None,
     )
 
@@ -149,7 +128,7 @@ def _as_ready(names: tuple[str, ...], sample: Sample, ready: Ready) -> Inspectio
         sample=sample,
         columns=columns_in(sample, description.explode),
         choices={name: Choice(field=name, source=source, why=why) for name, source in description.fields.items()},
-        events=Counter(row["event_type"] for row in mapped if row["event_type"]),
+        events=_event_counts(mapped),
         description=description,
         doubts=(),
         hints=(),
@@ -159,13 +138,37 @@ def _as_ready(names: tuple[str, ...], sample: Sample, ready: Ready) -> Inspectio
     )
 
 
+def _event_counts(mapped: Sequence[Row]) -> Counter[str]:
+    return Counter(row["event_type"] for row in mapped if row["event_type"])
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A description in the making."""
+
+    sample: Sample
+    description: Description
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    doubts: list[Doubt] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+
+    def set(self, **values: Any) -> None:
+        """Set keys of the description."""
+        self.description = replace(self.description, **values)
+
+    def doubt(self, key: str, why: str, *candidates: str, section: str = "") -> None:
+        """Leave a key to a person."""
+        self.doubts.append(Doubt(key=key, why=why, candidates=candidates, section=section))
+
+
 # --- How the files are written ----------------------------------------------------------------------------------------
 
 
-def _written(sample: Sample, explode: str) -> Description:
-    dialect = sample.dialect
+def _describe_files(draft: _Draft) -> None:
+    sample, dialect = draft.sample, draft.sample.dialect
     is_headless = dialect.format == "csv" and dialect.header is False
-    return Description(
+    draft.set(
         format=dialect.format,
         delimiter=dialect.delimiter,
         quote=dialect.quote,
@@ -174,163 +177,151 @@ def _written(sample: Sample, explode: str) -> Description:
         columns=sample.columns if is_headless else (),
         multiline=dialect.multiline,
         encoding=dialect.encoding,
-        explode=explode,
     )
-
-
-def _missing_in_some(sample: Sample, choices: Mapping[str, Choice]) -> list[Doubt]:
-    missing = [choice.source for choice in choices.values() if bare_name(choice.source) in sample.not_in_all]
-    why = f"some files lack {', '.join(missing)}: files of different columns need a description each"
-    return [Doubt(key="columns", why=why)] if missing else []
-
-
-def _header_doubts(sample: Sample) -> list[Doubt]:
     if sample.lines_above:
-        why = f"the table begins below {sample.lines_above} other lines, which are taken for its header: remove them"
-        return [Doubt(key="header", why=why)]
-    if sample.dialect.header is not None:
-        return []
-    first = ", ".join(value or "" for value in sample.records[0].values())
-    return [
-        Doubt(
-            key="header",
-            why=f"every column is a text, so that the first line may be names or a record: {first}",
-            candidates=("header = true", f"header = false   # and columns = {list(sample.columns)}"),
-        )
-    ]
+        lines = f"{sample.lines_above} other lines, which are taken for its header"
+        draft.doubt("header", f"the table begins below {lines}: remove them")
+    elif dialect.header is None:
+        first = ", ".join(value or "" for value in sample.records[0].values())
+        why = f"every column is a text, so that the first line may be names or a record: {first}"
+        draft.doubt("header", why, "header = true", f"header = false   # and columns = {list(sample.columns)}")
 
 
-def _array(sample: Sample) -> tuple[str, list[Doubt]]:
+def _find_array(draft: _Draft) -> None:
     """Find the array whose elements are an event each."""
+    sample = draft.sample
     found = [path for path in sample.arrays if _has_products(sample.rows(path), path)]
-    whole = [name for name in sample.columns if (field_of(name) or ("", 9))[0] == "product_id"]
-    if len(found) == 1 and not whole:
-        return found[0], []
-    if not found:
-        return "", []
-    candidates = [f'explode = "{path}"' for path in found]
-    if whole:
-        candidates.append('explode = ""')
-    why = f"{' and '.join(found + whole[:1])} each hold products"
-    return ("" if whole else found[0]), [Doubt(key="explode", why=why, candidates=tuple(candidates))]
+    whole = [name for name in sample.columns if _is_product(name)]
+    if found and not whole:
+        draft.set(explode=found[0])
+    if len(found) > 1 or (found and whole):
+        candidates = [f'explode = "{path}"' for path in [*found, *([""] if whole else [])]]
+        draft.set(explode="")
+        draft.doubt("explode", f"{' and '.join(found + whole[:1])} each hold products", *candidates)
 
 
 def _has_products(rows: Sequence[Row], path: str) -> bool:
-    return any(
-        name.startswith(f"{path}.") and (field_of(name) or ("",))[0] == "product_id" for row in rows for name in row
-    )
+    return any(name.startswith(f"{path}.") and _is_product(name) for row in rows for name in row)
 
 
-# --- Times ------------------------------------------------------------------------------------------------------------
+def _is_product(name: str) -> bool:
+    return (field_of(name) or ("",))[0] == "product_id"
 
 
-def _with_times(description: Description, columns: Mapping[str, Column]) -> tuple[Description, list[str], list[Doubt]]:
-    column = columns.get(bare_name(description.fields.get("event_time", "")))
+# --- Fields and times -------------------------------------------------------------------------------------------------
+
+
+def _find_fields(draft: _Draft) -> None:
+    draft.columns = columns_in(draft.sample, draft.description.explode)
+    draft.choices, doubts = choose_fields(draft.columns, draft.description.explode)
+    draft.doubts += doubts
+    draft.set(fields={name: choice.source for name, choice in draft.choices.items()})
+    used = [choice.source for choice in draft.choices.values()]
+    missing = [source for source in used if bare_name(source) in draft.sample.not_in_all]
+    if missing:
+        draft.doubt("columns", f"some files lack {', '.join(missing)}: files of other columns need a description each")
+
+
+def _find_times(draft: _Draft) -> None:
+    column = draft.columns.get(bare_name(draft.description.fields.get("event_time", "")))
     times = column.times if column else None
     if column is None or times is None:
-        return description, [], []
-    hints = []
+        return
     if not times.zoned and not times.unit:
-        hints.append(
-            f'time_zone = "Europe/Berlin"   # {column.name} names no zone and is taken as UTC: the shop\'s zone?'
-        )
+        why = f"{column.name} names no zone and is taken as UTC: the shop's zone?"
+        draft.hints.append(f'time_zone = "Europe/Berlin"   # {why}')
     if times.doubt:
-        return description, hints, [Doubt(key=_key(times), why=times.doubt, candidates=times.candidates)]
-    if times.unit:
-        return replace(description, time_unit=times.unit), hints, []
-    return replace(description, time_format=times.format), hints, _clock_doubts(column, times, columns)
+        draft.doubt(times.candidates[0].split(" = ")[0], times.doubt, *times.candidates)
+        return
+    draft.set(time_unit=times.unit or "seconds", time_format=times.format)
+    if times.days_only:
+        _ask_for_clock(draft, column, times)
 
 
-def _key(times: Times) -> str:
-    """Return the key of a description that settles a doubt about times."""
-    return times.candidates[0].split(" = ")[0]
-
-
-def _clock_doubts(column: Column, times: Times, columns: Mapping[str, Column]) -> list[Doubt]:
+def _ask_for_clock(draft: _Draft, column: Column, times: Times) -> None:
     """Ask whether another column has the time of day."""
     pattern = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
-    clocks = [one for one in columns.values() if one.values and one.share(pattern.fullmatch) > 0.9]
-    if not times.days_only or not clocks:
-        return []
-    seconds = ":ss" if clocks[0].values[0].count(":") == 2 else ""
-    return [
-        Doubt(
-            section="fields",
-            key="event_time",
-            why=f"{column.name} has days, and {clocks[0].name} may have their times",
-            candidates=(
-                f"event_time = \"concat({column.source}, ' ', {clocks[0].source})\"   "
-                f'# and time_format = "{times.format or "yyyy-MM-dd"} HH:mm{seconds}" above',
-            ),
-        )
-    ]
+    clocks = [one for one in draft.columns.values() if one.values and one.share(pattern.fullmatch) > _MOST]
+    if not clocks:
+        return
+    clock = clocks[0]
+    seconds = ":ss" if clock.values[0].count(":") == 2 else ""
+    joined = assignment("event_time", f"concat({column.source}, ' ', {clock.source})")
+    draft.set(fields={name: source for name, source in draft.description.fields.items() if name != "event_time"})
+    draft.doubt(
+        "event_time",
+        f"{column.name} has days, and {clock.name} may have their times",
+        assignment("event_time", column.source),
+        f'{joined}   # and time_format = "{times.format or "yyyy-MM-dd"} HH:mm{seconds}" above',
+        section="fields",
+    )
 
 
 # --- Event names, ids, prices -----------------------------------------------------------------------------------------
 
 
-def _with_events(description: Description, mapped: Sequence[Row]) -> tuple[Mapping[str, int], Description, list[Doubt]]:
-    counts = Counter(row["event_type"] for row in mapped if row["event_type"])
-    source = description.fields.get("event_type", "")
+def _find_events(draft: _Draft, mapped: Sequence[Row]) -> None:
+    source = draft.description.fields.get("event_type", "")
     if not source or "'" in source:
-        return counts, description, []
-    meanings, doubts = event_names(counts)
-    if all(word == meaning and word in EVENT_TYPES for word, meaning in meanings.items()) and not doubts:
-        return counts, description, []
-    return counts, replace(description, event_types=meanings), doubts
+        return
+    meanings, doubts = event_names(_event_counts(mapped))
+    draft.doubts += doubts
+    if doubts or any(word != meaning for word, meaning in meanings.items()):
+        draft.set(event_types=meanings)
 
 
-def _with_ids(description: Description, mapped: Sequence[Row]) -> tuple[Description, list[Doubt]]:
+def _find_ids(draft: _Draft, mapped: Sequence[Row]) -> None:
     """Decide which user ids mean nobody, and whether ids are whole numbers or texts."""
     users = Counter(row["user_id"] for row in mapped if row["user_id"] is not None)
-    nobody, doubts = _nobody(users)
+    nobody = _find_nobody(draft, users)
     values = [value for value in users.elements() if value not in nobody]
     products = [row["product_id"] for row in mapped if row["product_id"] is not None]
     if not (_are_texts(values) or _are_texts(products)):
-        return replace(description, nobody=nobody), doubts
+        return
     # As texts, 17850.0 and 17850 would be two ids. As whole numbers they are one anyway.
-    fields = dict(description.fields)
+    fields = dict(draft.description.fields)
     for name, ids in (("user_id", values), ("product_id", products)):
-        if sum(bool(re.fullmatch(r"\d+\.0", value)) for value in ids) > 0.5 * len(ids) > 0:
+        if sum(bool(re.fullmatch(r"\d+\.0", value)) for value in ids) > 0.5 * len(ids):
             fields[name] = f"regexp_replace({fields[name]}, '[.]0$', '')"
-    return replace(description, nobody=nobody, ids="text", fields=fields), doubts
+    draft.set(ids="text", fields=fields)
 
 
 def _are_texts(values: Sequence[str]) -> bool:
     wrong = sum(bool(integer_fault(value)) for value in values)
-    return wrong > _RARE * len(values) or any(re.fullmatch(r"\+\d+|0\d*", value) for value in values)
+    return wrong > _RARE * len(values) or any(re.fullmatch(r"\+\d+|0\d+", value) for value in values)
 
 
-def _nobody(users: Counter[str]) -> tuple[tuple[str, ...], list[Doubt]]:
+def _find_nobody(draft: _Draft, users: Counter[str]) -> list[str]:
     markers = [user for user in users if user.lower() in _NOBODY]
     others = max((number for user, number in users.items() if user not in markers), default=0)
-    sure, doubts = [], []
+    sure = []
     for user in sorted(markers):
         # No person has the id -1 or a word like guest. The id 0 may be a person's, where ids begin at 0.
         if user != "0" or users[user] >= _SEVERAL_TIMES * others:
             sure.append(user)
         elif users[user] > others:
             why = f'the user "0" has more records ({users[user]:,}) than any other: a guest or a person'
-            doubts.append(Doubt(key="nobody", why=why, candidates=('nobody = ["0"]', "nobody = []")))
-    return tuple(sure), doubts
+            draft.doubt("nobody", why, 'nobody = ["0"]', "nobody = []")
+    draft.set(nobody=tuple(sure))
+    return sure
 
 
-def _with_prices(description: Description, mapped: Sequence[Row]) -> tuple[Description, list[Doubt]]:
+def _find_prices(draft: _Draft, mapped: Sequence[Row]) -> None:
     prices = [row["price"] for row in mapped if row["price"]]
     commas = [price for price in prices if re.fullmatch(r"-?[\d.]*\d,\d+", price)]
-    if len(commas) <= 0.5 * len(prices) or not commas:
-        return description, []
+    if not commas or len(commas) <= 0.5 * len(prices):
+        return
     if all(re.search(r",\d{3}$", price) for price in commas):
         why = f'"{commas[0]}" may be a thousand and more, or a number with three decimals'
-        options = ("decimal_comma = true", "decimal_comma = false")
-        return description, [Doubt(key="decimal_comma", why=why, candidates=options)]
-    return replace(description, decimal_comma=True), []
+        draft.doubt("decimal_comma", why, "decimal_comma = true", "decimal_comma = false")
+    else:
+        draft.set(decimal_comma=True)
 
 
-def _session_hints(description: Description) -> list[str]:
-    session = description.fields.get("user_session")
-    if not session or "user_id" in description.fields:
-        return []
-    return [
-        f'in [source.fields]: user_id = "{session}"   # makes each session a user; else all are guests without a list'
-    ]
+def _hint_at_sessions(draft: _Draft) -> None:
+    fields = draft.description.fields
+    if "user_session" in fields and "user_id" not in fields:
+        line = assignment("user_id", fields["user_session"])
+        draft.hints.append(
+            f"in [source.fields]: {line}   # makes each session a user; else all are guests without a list"
+        )

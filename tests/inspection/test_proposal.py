@@ -211,7 +211,10 @@ def test_ids_are_texts_where_one_is_no_whole_number(tmp_path, product, ids):
         (
             "date,clock,event,sku,user_id\n2023-01-02,10:15,view,S1,a\n2023-01-03,11:20,view,S2,b\n",
             "event_time",
-            ('event_time = "concat(date, \' \', clock)"   # and time_format = "yyyy-MM-dd HH:mm" above',),
+            (
+                'event_time = "date"',
+                'event_time = "concat(date, \' \', clock)"   # and time_format = "yyyy-MM-dd HH:mm" above',
+            ),
         ),
         (
             "5,7,view,2023-01-01T10:00:00Z\n6,8,cart,2023-01-01T10:00:01Z\n",
@@ -239,6 +242,27 @@ def test_what_is_not_sure_is_a_comment_with_its_candidates(tmp_path, text, key, 
     for candidate in candidates:
         assert f"# {candidate}" in lines
     assert "NOT SURE" in next_step(found, "")
+
+
+def test_a_description_is_complete_once_a_line_of_each_doubt_is_uncommented(tmp_path):
+    found = look(
+        tmp_path,
+        "date,clock,was,sku,item_id,user_id,price\n"
+        + "".join(f'0{n}/0{n}/2023,10:15,Kauf,S{n},{n},u{n},"1,23{n}"\n' for n in range(1, 9)),
+    )
+    text = found.toml()
+    for doubt in found.doubts:
+        assert f"# {doubt.candidates[0]}\n" in text
+        text = text.replace(f"# {doubt.candidates[0]}\n", f"{doubt.candidates[0]}\n")
+    source = tomllib.loads(text)["source"]
+    assert (source["time_format"], source["decimal_comma"]) == ("dd/MM/yyyy", True)
+    assert source["fields"] == {
+        "event_time": "date",
+        "event_type": "was",
+        "product_id": "item_id",
+        "user_id": "user_id",
+        "price": "price",
+    }
 
 
 def test_ids_that_pandas_wrote_as_floats_are_cleaned_where_ids_are_texts(tmp_path):

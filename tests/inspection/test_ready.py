@@ -33,7 +33,7 @@ EXPECTED = {
         ["timestamp is before 2000 in seconds", "timestamp is in the future"],
     ),
     "yoochoose": ({"view": 11}, 0, 0, ["item is missing"]),
-    "yoochoose-buys": ({"purchase": 9}, 0, 0, ["time is no time that is known"]),
+    "yoochoose-buys": ({"purchase": 9}, 0, 0, ["time is no time in seconds or in ISO 8601"]),
 }
 
 # What the samples leave to a person where no ready description is known. Without a header it is everything.
