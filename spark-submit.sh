@@ -131,7 +131,7 @@ set_up_once() {
 }
 
 case "${1:-}" in
-    "" | -h | --help | help | lookup) ;;
+    "" | -h | --help | help | lookup | inspect) ;;
     *) check_java ;;
 esac
 # Send the messages of the installation to the error output, because a program may read the job's standard output.

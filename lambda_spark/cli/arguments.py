@@ -32,6 +32,7 @@ JOBS = {
     "similarity": "speed layer: bring the counts of item co-interaction and similar_items up to date",
     "recommend": "serving layer: write the list of every active user, or print the list of one user",
     "lookup": "print the list that `recommend` wrote for a user, at once and without Spark",
+    "inspect": "look at a sample of a log, at once and without Spark, and propose a description of it",
     "verify": "recompute every table from events and compare; exit code 1 if a table differs",
     "status": "print rows, size and newest event of every table, the lag of every step, and the last runs",
     "evaluate": "measure recommendations and baselines on what users did after a split in time",
@@ -61,6 +62,7 @@ EXAMPLES = {
     "similarity": ("--trigger '10 seconds'", "--rebuild"),
     "recommend": ("", "--user 517392081"),
     "lookup": ("--user 517392081", "--user 517392081 --json"),
+    "inspect": ("export.csv", "/data/events --write shop.toml"),
     "verify": ("", "--table similar_items"),
     "status": ("", "--prometheus /var/lib/node_exporter/lambda_spark.prom"),
     "evaluate": ("--protocol next-item", "october.csv.gz --protocol second-half", "--tune --budget 60"),
@@ -82,8 +84,8 @@ EXAMPLES = {
 }
 """Example command lines of every job, each without the program and the name of the job."""
 
-_WITHOUT_LAKE = {"replay"}
-_WITHOUT_SPARK = {"replay", "lookup"}
+_WITHOUT_LAKE = {"replay", "inspect"}
+_WITHOUT_SPARK = {"replay", "lookup", "inspect"}
 
 Value = TypeVar("Value")
 
@@ -112,7 +114,7 @@ def parser_of(job: str) -> argparse.ArgumentParser:
     """
     examples = [f"  {PROGRAM} {job} {words}".rstrip() for words in EXAMPLES[job]]
     exit_codes = (
-        "Exit codes: 0 done, 1 the job failed (or verify found a difference), 2 wrong use,\n"
+        "Exit codes: 0 done, 1 the job failed (or verify found a difference, or inspect is not sure), 2 wrong use,\n"
         "75 another process is working on the lake (try again later)."
     )
     parser = _Parser(
@@ -295,6 +297,12 @@ def _lookup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="FILE", help="files of one log, or folders of them")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the proposed description, like shop.toml")
+    parser.add_argument("--overwrite", action="store_true", help="write: replace the file if it exists")
+
+
 def _ingest(parser: argparse.ArgumentParser) -> None:
     _source(parser)
     _trigger(parser)
@@ -466,6 +474,7 @@ _OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "similarity": _similarity,
     "recommend": lambda parser: _user(parser, "print the list of one user at once; store nothing"),
     "lookup": _lookup,
+    "inspect": _inspect,
     "evaluate": _evaluate,
     "status": _status,
     "verify": _verify,

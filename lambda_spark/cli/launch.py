@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
         user_options = _user_options()
         if job == "replay":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.replay.play", *options])
-        if job == "lookup":
-            os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.cli.lookup", *options])
+        if job in ("lookup", "inspect"):
+            os.execv(sys.executable, [sys.executable, "-m", f"lambda_spark.cli.{job}", *options])
         if reads_kafka(parsed):
             # Fetch the Kafka connector's jars only now, so that jobs on files need neither these jars nor Maven.
             fetch_jars(KAFKA_CONF, Path(sys.executable).parents[1], KAFKA_JARS)
