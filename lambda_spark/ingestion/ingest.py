@@ -14,7 +14,8 @@ from dataclasses import replace
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lambda_spark.errors import CheckpointError
+from lambda_spark.errors import CheckpointError, UsageError
+from lambda_spark.ids import IDS, WORDS, Ids
 from lambda_spark.ingestion.file_source import FileSource
 from lambda_spark.ingestion.kafka_source import KafkaSource
 from lambda_spark.ingestion.micro_batch import INGEST_TABLES, Account, MicroBatch
@@ -38,7 +39,14 @@ _COME_BACK = (
 )
 
 
-def ingest(lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trigger: str = AVAILABLE_NOW) -> Account:
+def ingest(
+    lake: Lake,
+    sources: Iterable[str],
+    settings: IngestSettings,
+    *,
+    trigger: str = AVAILABLE_NOW,
+    ids: Ids = "integer",
+) -> Account:
     """Ingest the new files among the given files and folders.
 
     Args:
@@ -47,16 +55,19 @@ def ingest(lake: Lake, sources: Iterable[str], settings: IngestSettings, *, trig
         settings: The settings of ingestion.
         trigger: `available-now` to stop after the files that exist now, or an interval like `10 seconds` to keep
             running.
+        ids: The kind of product and user ids.
 
     Returns:
         The counts of the lines read. They come with the names of unreadable files and of files that were rewritten.
 
     Raises:
-        UsageError: No source is named, a source does not exist, or the sources cannot be read together.
+        UsageError: No source is named, a source does not exist, the sources cannot be read together, or the lake has
+            ids of another kind.
     """
+    _check_ids(lake, ids)
     files = FileSource(lake, list(sources), settings)
     _restore_missing_tables(lake)
-    create_tables(lake)
+    create_tables(lake, ids=ids)
     at_start = files.present()
     account = _ingest_stream(lake, files, settings, trigger)
     with lake.locks.reader():
@@ -70,6 +81,7 @@ def ingest_topic(
     *,
     from_start: bool = False,
     trigger: str = AVAILABLE_NOW,
+    ids: Ids = "integer",
 ) -> Account:
     """Ingest the new messages of a Kafka topic.
 
@@ -80,18 +92,21 @@ def ingest_topic(
         from_start: Whether to read the topic again from its earliest offset.
         trigger: `available-now` to stop after the messages that exist now, or an interval like `10 seconds` to keep
             running.
+        ids: The kind of product and user ids.
 
     Returns:
         The counts of the messages read.
 
     Raises:
-        UsageError: The topic does not exist or is not named, or the client properties cannot be read.
+        UsageError: The topic does not exist or is not named, the client properties cannot be read, or the lake has ids
+            of another kind.
         KafkaError: No broker answers, Kafka has deleted unread messages, or the topic was deleted and created again.
     """
+    _check_ids(lake, ids)
     topic = KafkaSource(lake.spark, kafka)
     topic_id = topic.look_up()
     _restore_missing_tables(lake)
-    create_tables(lake)
+    create_tables(lake, ids=ids)
     recorded_id = lake[EVENTS].properties().get(topic.id_key)
     if from_start or recorded_id is None:
         lake[EVENTS].set_properties({topic.application_key: new_application(), topic.id_key: topic_id})
@@ -102,15 +117,33 @@ def ingest_topic(
         return _ingest_stream(lake, topic, settings, trigger)
 
 
-def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> None:
+def create_tables(lake: Lake, properties: Mapping[str, str] | None = None, *, ids: Ids = "integer") -> None:
     """Create the tables that ingestion writes, where they do not exist yet.
 
     Args:
         lake: The lake.
         properties: Further properties for `events`, used only if that table is created now.
+        ids: The kind of product and user ids. A new lake records it.
+
+    Raises:
+        UsageError: The lake has ids of another kind.
     """
-    lake.create(EVENTS, properties={APPLICATION: new_application(), **(properties or {})})
+    lake.create(EVENTS, properties={APPLICATION: new_application(), IDS: ids, **(properties or {})})
+    _check_ids(lake, ids)
     lake.create(REJECTED_EVENTS, INGESTION_LOG, PRODUCTS)
+
+
+def _check_ids(lake: Lake, ids: Ids) -> None:
+    """Check that the ids to ingest are of the kind of the lake's ids.
+
+    Raises:
+        UsageError: The lake has ids of the other kind.
+    """
+    if lake[EVENTS].exists() and lake.ids != ids:
+        raise UsageError(
+            f"{lake.path} has {WORDS[lake.ids]} as ids (recorded with the table events), not {WORDS[ids]}: name "
+            f'another --lake, or set source.ids to "{lake.ids}"'
+        )
 
 
 def _restore_missing_tables(lake: Lake) -> None:

@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
+from lambda_spark.ids import ids_in
 from lambda_spark.ingestion.deduplication import distinct_new, twice_seen
 from lambda_spark.ingestion.refused_users import REFUSING, SALT, Refusals, refuse
 from lambda_spark.ingestion.source import Delivery, Part, part_of
@@ -175,7 +176,10 @@ class MicroBatch:
         fields = self.delivery.lines().withColumn("ingested_at", column_constant(self.ingested_at, "timestamp"))
         properties = self.lake[EVENTS].properties()
         validated = validate(
-            fields, min_event_date=self.settings.min_event_date, retention_cutoff=retention_cutoff_in(properties)
+            fields,
+            min_event_date=self.settings.min_event_date,
+            retention_cutoff=retention_cutoff_in(properties),
+            ids=ids_in(properties),
         ).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
         # Keep the raw text of rejected lines only, because only rejected lines are stored as text.

@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.event_format import EVENT_TYPES, FIELDS, REQUIRED
+from lambda_spark.ids import ID_TYPES, Ids
 
 MAX_LINE_LENGTH = 16_384
 """Largest number of characters in a valid line.
@@ -24,7 +25,9 @@ _SEPARATOR = "\n"
 """Separator between the rejection reasons of a line, joined into one text. No reason contains this separator."""
 
 
-def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date | None = None) -> DataFrame:
+def validate(
+    fields: DataFrame, *, min_event_date: date, retention_cutoff: date | None = None, ids: Ids = "integer"
+) -> DataFrame:
     """Cast the nine fields of each line to their types, and list the reasons to reject the line.
 
     If `flaw` names a fault, this fault is the line's only reason, because the line's fields cannot be trusted.
@@ -34,6 +37,7 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
             line, or is null. `ingested_at` is the time of the micro-batch.
         min_event_date: Events before this date (UTC) are rejected.
         retention_cutoff: Events before this date (UTC) have expired and are rejected too. None if no events expire.
+        ids: The kind of product and user ids. Texts are kept as delivered, without the spaces around them.
 
     Returns:
         The same lines without `flaw`. The nine columns are typed, and null where malformed. New columns are
@@ -43,12 +47,12 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
     typed = {
         "event_time": event_time(text["event_time"]),
         "event_type": text["event_type"],
-        "product_id": text["product_id"].try_cast("bigint"),
+        "product_id": text["product_id"].try_cast(ID_TYPES[ids]),
         "category_id": text["category_id"].try_cast("bigint"),
         "category_code": text["category_code"],
         "brand": text["brand"],
         "price": _decimal(text["price"], "decimal(12,2)"),
-        "user_id": text["user_id"].try_cast("bigint"),
+        "user_id": text["user_id"].try_cast(ID_TYPES[ids]),
         "user_session": text["user_session"],
     }
     kept = [name for name in fields.columns if name not in (*FIELDS, "flaw")]
@@ -60,7 +64,7 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
     )
     # Join the reasons into one text. An array would need an array function to drop its nulls, and Spark interprets
     # array functions row by row, which is slow. Build the text only for lines with a reason, which are rare.
-    reasons = _reasons(min_event_date, retention_cutoff)
+    reasons = _reasons(min_event_date, retention_cutoff, ids)
     is_bad = reduce(Column.__or__, reasons.values())
     all_reasons = F.concat_ws(_SEPARATOR, *(F.when(condition, reason) for reason, condition in reasons.items()))
     reason_text = F.when(F.col("flaw").isNotNull(), F.col("flaw")).when(is_bad, all_reasons).otherwise(F.lit(""))
@@ -69,7 +73,7 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
         *kept,
         *FIELDS,
         F.to_date("event_time").alias("event_date"),
-        event_id().alias("event_id"),
+        event_id(ids).alias("event_id"),
         reason_text.alias("reason_text"),
     ).select(
         *kept,
@@ -98,11 +102,14 @@ def event_time(text: Column) -> Column:
     return F.when(looks_like_a_date, text.try_cast("timestamp")).when(in_range, F.timestamp_seconds(seconds))
 
 
-def event_id() -> Column:
+def event_id(ids: Ids = "integer") -> Column:
     """Compute the id of an event from its nine typed columns.
 
     The hash is taken over a text made from all columns. It has numbers and times (epoch microseconds) as digits, texts
     with their length in front, and null as `~`. Different events therefore always give different texts.
+
+    Args:
+        ids: The kind of product and user ids.
 
     Returns:
         The first 16 bytes of SHA-256 over this text, as 32 hex characters.
@@ -114,16 +121,19 @@ def event_id() -> Column:
     def with_length(name: str) -> Column:
         return F.coalesce(F.concat(F.length(name).cast("string"), F.lit(":"), F.col(name)), F.lit("~"))
 
+    def of_id(name: str) -> Column:
+        return plain(F.col(name)) if ids == "integer" else with_length(name)
+
     hashed_text = F.concat_ws(
         "|",
         plain(F.unix_micros("event_time")),
         with_length("event_type"),
-        plain(F.col("product_id")),
+        of_id("product_id"),
         plain(F.col("category_id")),
         with_length("category_code"),
         with_length("brand"),
         plain(F.col("price")),
-        plain(F.col("user_id")),
+        of_id("user_id"),
         with_length("user_session"),
     )
     return F.substring(F.sha2(hashed_text, 256), 1, 32)
@@ -147,11 +157,12 @@ def _trimmed(value: Column) -> Column:
     return F.nullif(F.trim(value), F.lit(""))
 
 
-def _reasons(min_event_date: date, retention_cutoff: date | None) -> dict[str, Column]:
+def _reasons(min_event_date: date, retention_cutoff: date | None, ids: Ids) -> dict[str, Column]:
     """Return the rejection reasons, each with the condition for it. A rejected line lists reasons in this order."""
     missing = {f"{name} is missing": ~F.col(_given(name)) for name in REQUIRED}
     malformed = {f"{name} is malformed": F.col(_given(name)) & F.col(name).isNull() for name in FIELDS}
     expired = F.lit(False) if retention_cutoff is None else F.to_date("event_time") < F.lit(retention_cutoff)
+    not_positive = {f"{name} is not above 0": F.col(name) <= 0 for name in ("product_id", "user_id")}
     latest = F.timestamp_micros(F.unix_micros("ingested_at") + F.lit(_DAY))
     return {
         **missing,
@@ -160,7 +171,6 @@ def _reasons(min_event_date: date, retention_cutoff: date | None) -> dict[str, C
         f"event_time is before the lake's cut date {retention_cutoff}": expired,
         "event_time is in the future": F.col("event_time") > latest,
         "event_type is unknown": ~F.col("event_type").isin(*EVENT_TYPES),
-        "product_id is not above 0": F.col("product_id") <= 0,
-        "user_id is not above 0": F.col("user_id") <= 0,
+        **(not_positive if ids == "integer" else {}),
         "price is below 0": F.col("price") < 0,
     }

@@ -156,7 +156,7 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> A
         lake[EVENTS].set_properties({APPLICATION: new_application(), **kept})
         if undo.retention_cutoff is not None:
             expire(lake, undo.retention_cutoff)
-    account = ingest(lake, sources, settings.ingest) if sources else None
+    account = ingest(lake, sources, settings.ingest, ids=lake.ids) if sources else None
     if lake[CO_INTERACTIONS].exists():
         chosen = similarity_settings(lake, settings)
         start_over(lake, chosen)
