@@ -6,7 +6,9 @@ The option `--set section.key=value` takes precedence over the file that the opt
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import math
 import re
 import tomllib
@@ -14,13 +16,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NewType, TypeVar, get_args, get_origin, get_type_hints
 
 from lambda_spark.errors import UsageError
 
 Measure = Literal["confidence", "cosine", "jaccard", "lift", "llr"]
 Repeat = Literal["exclude", "allow", "boost"]
 Section = TypeVar("Section")
+ProductId = NewType("ProductId", str)
+"""A product id as it is written, also where the lake's ids are whole numbers."""
 
 AVAILABLE_NOW = "available-now"
 
@@ -180,9 +184,9 @@ class RecommendationSettings:
     """
     filter: str = ""
     """An SQL predicate over `products`, like `price > 10`. Only products that fulfil it are recommended."""
-    allow_products: tuple[int, ...] = ()
+    allow_products: tuple[ProductId, ...] = ()
     """Product ids. If there are any, only these are recommended."""
-    deny_products: tuple[int, ...] = ()
+    deny_products: tuple[ProductId, ...] = ()
     """Product ids that are never recommended."""
 
     def __post_init__(self) -> None:
@@ -379,7 +383,7 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, bool) and hint is not bool:
         raise UsageError(f"{name} must not be true or false")
     if get_origin(hint) is tuple:
-        items = value if isinstance(value, list) else [item for item in str(value).split(",") if item.strip()]
+        items = value if isinstance(value, list) else _items(str(value))
         kind = get_args(hint)[0]
         return tuple(_convert(item.strip() if isinstance(item, str) else item, kind, name) for item in items)
     if get_origin(hint) is Literal:
@@ -387,6 +391,12 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             raise UsageError(f"{name} must be one of {', '.join(get_args(hint))}, not '{value}'")
         return value
     return _CONVERTERS[hint](value, name)
+
+
+def _items(text: str) -> list[str]:
+    """Split a list at its commas. An item with a comma of its own stands between double quotes, as in a CSV file."""
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    return [item for row in rows for item in row if item.strip()]
 
 
 def _to_bool(value: Any, name: str) -> bool:
@@ -435,6 +445,10 @@ def _to_str(value: Any, name: str) -> str:
     return value
 
 
+def _to_product_id(value: Any, name: str) -> ProductId:
+    return ProductId(str(value) if isinstance(value, int) else _to_str(value, name))
+
+
 _CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
     bool: _to_bool,
     int: _to_int,
@@ -442,6 +456,7 @@ _CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
     date: _to_date,
     timedelta: _to_duration,
     str: _to_str,
+    ProductId: _to_product_id,
 }
 
 
@@ -450,7 +465,9 @@ def _to_text(value: Any) -> str:
     if isinstance(value, timedelta):
         return f"{value // timedelta(minutes=1)} minutes"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)
+        return line.getvalue()
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)

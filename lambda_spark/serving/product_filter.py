@@ -10,10 +10,11 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
+from lambda_spark.ids import Ids
 from lambda_spark.storage.tables import PRODUCTS
 
 
-def predicate(spark: SparkSession, text: str) -> Column:
+def predicate(spark: SparkSession, text: str, ids: Ids) -> Column:
     """Turn a text like `price > 10 and brand is not null` into a condition.
 
     The store's operator writes the text. Any expression is allowed whose result depends on the product alone. If the
@@ -22,6 +23,7 @@ def predicate(spark: SparkSession, text: str) -> Column:
     Args:
         spark: The session that parses the text.
         text: A Spark SQL expression.
+        ids: The kind of the product ids.
 
     Returns:
         A boolean column over `products`.
@@ -36,7 +38,7 @@ def predicate(spark: SparkSession, text: str) -> Column:
     if re.search(r"['\"]\s*(now|today|tomorrow|yesterday)\s*(UTC\s*)?['\"]", text, re.IGNORECASE):
         # Spark would turn a text like 'now' into the present time where a date or a time is needed.
         raise _refused("it may not name a moment of the clock; write a date like date '2019-11-01'")
-    schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns)
+    schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns_for(ids))
     # Do not use `spark.range` here, because the filter could then name the hidden column `id` of `spark.range`.
     no_products = spark.createDataFrame([], schema)
     try:
