@@ -20,7 +20,8 @@ def quiet(_):
 
 
 def event(moment, kind, product, user, session):
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{product},1,c.{product % 3},b,1.00,{user},{session}"
+    number = product if isinstance(product, int) else len(product)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{product},1,c.{number % 3},b,1.00,{user},{session}"
 
 
 def random_events(seed, count):
@@ -41,10 +42,27 @@ def random_events(seed, count):
     return lines + dice.choices(lines, k=count // 5)
 
 
-def deliver(lake, inbox, name, lines):
+def text_product(number):
+    """Return a product id that is a text, in the style of several stores. Texts and numbers have different orders."""
+    return (f"{number:010}", f"{number}A", f"gid://shopify/Product/{number}")[number % 3]
+
+
+def text_user(number):
+    return f"u-{number}"
+
+
+def with_text_ids(line):
+    """Return an event's line with texts in place of the product id and the user id."""
+    fields = line.split(",")
+    fields[2], fields[7] = text_product(int(fields[2])), text_user(int(fields[7]))
+    return ",".join(fields)
+
+
+def deliver(lake, inbox, name, lines, *, ids=None):
+    """Ingest lines as a new file. If `ids` is None, the ids are of the lake's kind, in a new lake whole numbers."""
     inbox.mkdir(exist_ok=True)
     (inbox / f"{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
-    return ingest(lake, [str(inbox)], IngestSettings())
+    return ingest(lake, [str(inbox)], IngestSettings(), ids=ids or lake.ids)
 
 
 def bring_up_to_date(lake, settings):
