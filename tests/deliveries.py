@@ -51,11 +51,15 @@ def text_user(number):
     return f"u-{number}"
 
 
-def with_text_ids(line):
-    """Return an event's line with texts in place of the product id and the user id."""
-    fields = line.split(",")
-    fields[2], fields[7] = text_product(int(fields[2])), text_user(int(fields[7]))
-    return ",".join(fields)
+def with_ids(ids, lines):
+    """Return events' lines with product and user ids of a kind, in place of whole numbers."""
+
+    def texts(line):
+        fields = line.split(",")
+        fields[2], fields[7] = text_product(int(fields[2])), text_user(int(fields[7]))
+        return ",".join(fields)
+
+    return [texts(line) for line in lines] if ids == "text" else list(lines)
 
 
 def deliver(lake, inbox, name, lines, *, ids=None):

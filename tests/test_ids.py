@@ -18,7 +18,7 @@ from lambda_spark.serving.one_user import for_user
 from lambda_spark.settings import RecommendationSettings, Settings
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVENTS, ID, RECOMMENDATIONS, REJECTED_EVENTS, TABLES
-from tests.deliveries import TRENDS, bring_up_to_date, deliver, event, random_events, with_text_ids
+from tests.deliveries import TRENDS, bring_up_to_date, deliver, event, random_events, with_ids
 from tests.in_session import do
 
 USER = "gid://shopify/Customer/70bbe85a-97db"
@@ -36,7 +36,7 @@ SETTINGS = Settings(
 
 
 def test_text_ids_are_the_same_in_every_table_list_filter_and_command(lake, spark, capsys, tmp_path):
-    others = list(map(with_text_ids, random_events(4, 60)))
+    others = with_ids("text", random_events(4, 60))
     deliver(lake, tmp_path / "in", "one", [*others, *VISIT, *BAD_LINES], ids="text")
     bring_up_to_date(lake, SETTINGS)
     for table in lake.present():
