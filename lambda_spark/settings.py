@@ -185,9 +185,12 @@ class RecommendationSettings:
     filter: str = ""
     """An SQL predicate over `products`, like `price > 10`. Only products that fulfil it are recommended."""
     allow_products: tuple[ProductId, ...] = ()
-    """Product ids. If there are any, only these are recommended."""
+    """Product ids, numbers or texts as the lake has them. If there are any, only these are recommended.
+
+    On the command line, an id with a comma stands between double quotes.
+    """
     deny_products: tuple[ProductId, ...] = ()
-    """Product ids that are never recommended."""
+    """Product ids that are never recommended, written like `allow_products`."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.list_length <= 1000, "recommendations.list_length must be 1 to 1000")

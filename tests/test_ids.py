@@ -1,7 +1,9 @@
 """Tests of lakes whose product and user ids are texts, and that a lake's ids keep their kind."""
 
 import json
-from datetime import datetime
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from pyspark.sql import functions as F
@@ -13,12 +15,14 @@ from lambda_spark.cli import lookup
 from lambda_spark.errors import UsageError
 from lambda_spark.ids import ID_TYPES
 from lambda_spark.ingestion.ingest import create_tables
+from lambda_spark.operations.maintain import maintain
+from lambda_spark.operations.restore import plan, restore
 from lambda_spark.serving.inputs import pin_views
 from lambda_spark.serving.one_user import for_user
-from lambda_spark.settings import RecommendationSettings, Settings
+from lambda_spark.settings import IngestSettings, MaintenanceSettings, RecommendationSettings, Settings
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVENTS, ID, RECOMMENDATIONS, REJECTED_EVENTS, TABLES
-from tests.deliveries import TRENDS, bring_up_to_date, deliver, event, random_events, with_ids
+from tests.deliveries import TRENDS, bring_up_to_date, deliver, differing, event, random_events, with_ids
 from tests.in_session import do
 
 USER = "gid://shopify/Customer/70bbe85a-97db"
@@ -66,6 +70,30 @@ def test_text_ids_are_the_same_in_every_table_list_filter_and_command(lake, spar
     assert do("verify", verify, spark, "--lake", lake.path) == 0
     again = deliver(lake, tmp_path / "in", "two", [VISIT[0], BAD_LINES[0], others[0]])
     assert (again.events, again.rejected, again.repeats) == (0, 2, 1)
+
+
+@pytest.mark.long
+def test_a_lake_with_text_ids_is_kept_small_and_taken_back(lake, tmp_path):
+    """The second delivery has late events, which correct the tables of the first, and a crowd of small files."""
+    settings = replace(SETTINGS, maintenance=MaintenanceSettings(min_files=2, expire_days=15))
+    inbox, events = tmp_path / "in", with_ids("text", random_events(5, 90))
+    deliver(lake, inbox, "one", events[:40], ids="text")
+    bring_up_to_date(lake, settings)
+    before = lake[EVENTS].read().count()
+    time.sleep(1.1)
+    moment = datetime.now(UTC)
+    deliver(lake, inbox, "two", [*events[40:], *VISIT])
+    bring_up_to_date(lake, settings)
+    assert differing(lake) == []
+    maintain(lake, settings)
+    assert lake[EVENTS].read().where("event_date < '2019-10-05'").isEmpty()
+    assert differing(lake) == []
+
+    without = replace(settings, ingest=IngestSettings(exclude=("two.csv",)))
+    restore(lake, without, plan(lake, moment, [str(inbox)], without.ingest), [str(inbox)])
+    assert lake.ids == "text"
+    assert 0 < lake[EVENTS].read().count() < before
+    assert differing(lake) == []
 
 
 def test_a_lake_refuses_ids_of_another_kind(lake, tmp_path):
