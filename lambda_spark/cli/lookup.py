@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ def main(arguments: list[str]) -> int:
         user = strip_control_characters(str(found.user_id))
         print(
             f"no list is written for user {user}: the store never saw this user, or not in the last "
-            f"recommendations.active_days; `recommend --user {user}` computes and prints one"
+            f"recommendations.active_days; `recommend --user {shlex.quote(user)}` computes and prints one"
         )
     return 0
 

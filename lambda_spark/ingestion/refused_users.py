@@ -41,8 +41,11 @@ _WITH_EXPONENT = r"(\d+(?:\.\d+)?[eE]\+?\d{1,2})(?!\d)"
 """Pattern of a number with an exponent. Spark writes an id like this if a file stores the id as a float."""
 _NO_WHOLE_NUMBERS = r"\d{4}-\d\d-\d\d(?!\d)|(?<!\d)\d\d:\d\d(:\d\d)?(?!\d)|(?<=\d)\.\d+"
 """Pattern of digits that are not a whole number: a date, a time of day, or the digits after a decimal point."""
-_QUOTED = r"\"((?:[^\"\\]|\"\"|\\.)*)\""
-"""Pattern of what stands between two double quotes. A quote within is doubled, as in CSV, or escaped, as in JSON."""
+_QUOTED = r"\"((?:[^\"\\]++|\"\"|\\.)*+)\"?"
+"""Pattern of what stands between two double quotes. A quote within is doubled, as in CSV, or escaped, as in JSON.
+
+Nothing in the pattern makes Java go back or recurse. Otherwise a long line could overflow its stack or take hours.
+"""
 _BETWEEN_FIELDS = r"[\",;|\t\r\n{}\[\]]+"
 """Pattern of the characters that separate fields in CSV and JSON. A colon is none, because ids may be like `gid://a/1`."""
 _BETWEEN_WORDS = r"[\s\",;|:='(){}\[\]<>]+"

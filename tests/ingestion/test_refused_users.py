@@ -55,6 +55,8 @@ UUID = "70bbe85a-97db-4f19-8a5c-1234-11-22ff"
         (f"look,{GID}".encode("utf-16-le").decode("latin-1"), GID, True),
         (LINE, "541312140", True),
         (LINE, "10", False),
+        pytest.param(f"look,u-1,{'x' * 1_000_000}", "u-1", True, id="a long line"),
+        pytest.param('look,u-1,"' + '\\"' * 500_000, "u-1", True, id="a long field without an end"),
         ("look,u-12,1", "u-1", False),
         (f"{GID}1", GID, False),
     ],
