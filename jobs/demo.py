@@ -7,6 +7,7 @@ from lambda_spark.cli.arguments import PROJECT
 from lambda_spark.cli.demo_lake import MADE_BY_DEMO, clear_demo_lake
 from lambda_spark.cli.job import Job, run_job
 from lambda_spark.cli.pipeline import run_chain
+from lambda_spark.ids import user_id
 from lambda_spark.ingestion.ingest import create_tables
 from lambda_spark.report.result import result
 
@@ -19,7 +20,7 @@ def demo(job: Job) -> int:
     """Delete the lake of an earlier demo, run all steps on a new lake, and print the result.
 
     Raises:
-        UsageError: There is a lake that was not made by a demo.
+        UsageError: There is a lake that was not made by a demo, or --user names no user id of the new lake.
         JobRunningError: Another process runs one of the steps on the lake.
     """
     with ExitStack() as locks:
@@ -27,10 +28,11 @@ def demo(job: Job) -> int:
         if cleared:
             logger.info(f"the lake of an earlier demo is cleared: {job.arguments.lake}")
     lake = job.lake(create=True)
-    create_tables(lake, properties=MADE_BY_DEMO)
+    create_tables(lake, properties=MADE_BY_DEMO, ids=job.settings.source.ids)
+    user = None if job.arguments.user is None else user_id(job.arguments.user, lake.ids)
     code = run_chain(job, lake, job.arguments.sources or [str(PROJECT / "data" / "store")])
     with lake.locks.reader():
-        print(f"\n{result(lake, job.settings, job.arguments.user)}")
+        print(f"\n{result(lake, job.settings, user)}")
     print(
         "\nNow ask the lake yourself:\n"
         "  ./spark-submit.sh recommend --user ID\n"

@@ -6,7 +6,9 @@ The option `--set section.key=value` takes precedence over the file that the opt
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import math
 import re
 import tomllib
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NewType, TypeVar, get_args, get_origin, get_type_hints
 
 from lambda_spark.errors import UsageError
 from lambda_spark.source_description import SourceDescription
@@ -23,6 +25,8 @@ Measure = Literal["confidence", "cosine", "jaccard", "lift", "llr"]
 Repeat = Literal["exclude", "allow", "boost"]
 Reread = Literal["never", "changed"]
 Section = TypeVar("Section")
+ProductId = NewType("ProductId", str)
+"""A product id as it is written, also where the lake's ids are whole numbers."""
 
 AVAILABLE_NOW = "available-now"
 
@@ -186,10 +190,13 @@ class RecommendationSettings:
     """
     filter: str = ""
     """An SQL predicate over `products`, like `price > 10`. Only products that fulfil it are recommended."""
-    allow_products: tuple[int, ...] = ()
-    """Product ids. If there are any, only these are recommended."""
-    deny_products: tuple[int, ...] = ()
-    """Product ids that are never recommended."""
+    allow_products: tuple[ProductId, ...] = ()
+    """Product ids, numbers or texts as the lake has them. If there are any, only these are recommended.
+
+    On the command line, an id with a comma stands between double quotes.
+    """
+    deny_products: tuple[ProductId, ...] = ()
+    """Product ids that are never recommended, written like `allow_products`."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.list_length <= 1000, "recommendations.list_length must be 1 to 1000")
@@ -403,7 +410,7 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     if isinstance(value, bool) and hint is not bool:
         raise UsageError(f"{name} must not be true or false")
     if get_origin(hint) is tuple:
-        items = value if isinstance(value, list) else [item for item in str(value).split(",") if item.strip()]
+        items = value if isinstance(value, list) else _items(str(value))
         kind = get_args(hint)[0]
         return tuple(_convert(item.strip() if isinstance(item, str) else item, kind, name) for item in items)
     if get_origin(hint) is Mapping:
@@ -415,6 +422,12 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             raise UsageError(f"{name} must be one of {', '.join(get_args(hint))}, not '{value}'")
         return value
     return _CONVERTERS[hint](value, name)
+
+
+def _items(text: str) -> list[str]:
+    """Split a list at its commas. An item with a comma of its own stands between double quotes, as in a CSV file."""
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    return [item for row in rows for item in row if item.strip()]
 
 
 def _to_bool(value: Any, name: str) -> bool:
@@ -463,6 +476,10 @@ def _to_str(value: Any, name: str) -> str:
     return value
 
 
+def _to_product_id(value: Any, name: str) -> ProductId:
+    return ProductId(str(value) if isinstance(value, int) else _to_str(value, name))
+
+
 _CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
     bool: _to_bool,
     int: _to_int,
@@ -470,6 +487,7 @@ _CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
     date: _to_date,
     timedelta: _to_duration,
     str: _to_str,
+    ProductId: _to_product_id,
 }
 
 
@@ -478,7 +496,9 @@ def _to_text(value: Any) -> str:
     if isinstance(value, timedelta):
         return f"{value // timedelta(minutes=1)} minutes"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(value)
+        return line.getvalue()
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)

@@ -14,10 +14,10 @@ from zoneinfo import available_timezones
 
 from lambda_spark.errors import UsageError
 from lambda_spark.event_format import EVENT_TYPES, FIELDS
+from lambda_spark.ids import Ids
 
 Format = Literal["", "csv", "json", "parquet", "delta"]
 TimeUnit = Literal["seconds", "milliseconds", "microseconds", "nanoseconds"]
-Ids = Literal["integer", "text"]
 OnUnknownEvent = Literal["reject", "ignore"]
 Identical = Literal["drop", "keep"]
 

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 from lambda_spark.errors import UsageError
+from lambda_spark.ids import Ids
 
 _PARTITIONS_PER_CORE = 4
 _BYTES_PER_PARTITION = 32 << 20
@@ -169,6 +171,16 @@ def column_constant(value: Any, kind: str) -> Column:
         kind: The column's Spark SQL type.
     """
     return F.explode(F.array(F.lit(value).cast(kind)))
+
+
+def ids_of(rows: DataFrame, name: str) -> Ids:
+    """Return the kind of the ids in a column.
+
+    Args:
+        rows: The rows.
+        name: Name of a column of product or user ids.
+    """
+    return "text" if isinstance(rows.schema[name].dataType, StringType) else "integer"
 
 
 def smallest_dates_up_to(rows_on: Mapping[date, int], most: int) -> set[date]:

@@ -8,6 +8,7 @@ from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.operations.verify import verify
 from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import IngestSettings, TrendSettings
+from lambda_spark.source_description import SourceDescription
 from lambda_spark.speed.update import update_similarity
 
 HEADER = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
@@ -20,7 +21,8 @@ def quiet(_):
 
 
 def event(moment, kind, product, user, session):
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{product},1,c.{product % 3},b,1.00,{user},{session}"
+    number = product if isinstance(product, int) else len(product)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC,{kind},{product},1,c.{number % 3},b,1.00,{user},{session}"
 
 
 def random_events(seed, count):
@@ -41,10 +43,31 @@ def random_events(seed, count):
     return lines + dice.choices(lines, k=count // 5)
 
 
-def deliver(lake, inbox, name, lines):
+def text_product(number):
+    """Return a product id that is a text, in the style of several stores. Texts and numbers have different orders."""
+    return (f"{number:010}", f"{number}A", f"gid://shopify/Product/{number}")[number % 3]
+
+
+def text_user(number):
+    return f"u-{number}"
+
+
+def with_ids(ids, lines):
+    """Return events' lines with product and user ids of a kind, in place of whole numbers."""
+
+    def texts(line):
+        fields = line.split(",")
+        fields[2], fields[7] = text_product(int(fields[2])), text_user(int(fields[7]))
+        return ",".join(fields)
+
+    return [texts(line) for line in lines] if ids == "text" else list(lines)
+
+
+def deliver(lake, inbox, name, lines, *, ids=None):
+    """Ingest lines as a new file. If `ids` is None, the ids are of the lake's kind, in a new lake whole numbers."""
     inbox.mkdir(exist_ok=True)
     (inbox / f"{name}.csv").write_text("\n".join([HEADER, *lines, ""]))
-    return ingest(lake, [str(inbox)], IngestSettings())
+    return ingest(lake, [str(inbox)], IngestSettings(), SourceDescription(ids=ids or lake.ids))
 
 
 def bring_up_to_date(lake, settings):

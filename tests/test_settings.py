@@ -33,7 +33,7 @@ def test_an_assignment_overrides_the_file(tmp_path):
         file, ["trends.min_change=4", "trends.origin=2019-11-01", "recommendations.deny_products=7,8"]
     )
     assert settings.trends == TrendSettings(bucket=timedelta(minutes=30), min_change=4, origin=date(2019, 11, 1))
-    assert settings.recommendations.deny_products == (7, 8)
+    assert settings.recommendations.deny_products == ("7", "8")
     assert load_settings(None, ["ingest.exclude=bad*.csv, /in/x y.csv"]).ingest.exclude == ("bad*.csv", "/in/x y.csv")
 
 
@@ -54,7 +54,6 @@ def test_an_assignment_overrides_the_file(tmp_path):
         ("similarity.measure=dice", "similarity.measure must be one of confidence, cosine, jaccard, lift, llr"),
         ("similarity.max_bytes_per_batch=lots", "similarity.max_bytes_per_batch must be a size"),
         ("recommendations.repeat=maybe", "recommendations.repeat must be one of exclude, allow, boost"),
-        ("recommendations.deny_products=7,x", "recommendations.deny_products must be a whole number, not 'x'"),
         ("recommendations.list_length=0", "recommendations.list_length must be 1 to 1000"),
         ("maintenance.retention=0 days", "maintenance.retention must be at least '1 hour'"),
         ("maintenance.expire_days=-1", "maintenance.expire_days must be at least 0"),
@@ -76,12 +75,22 @@ def test_a_wrong_setting_is_refused_in_one_line(assignment, message):
     assert "\n" not in str(refused.value)
 
 
+def test_product_ids_are_read_as_numbers_or_texts(tmp_path):
+    file = tmp_path / "lambda.toml"
+    file.write_text('[recommendations]\nallow_products = [1, "0108775015", "a,b"]\n')
+    listed = load_settings(file, ['recommendations.deny_products="a,b", 85123A']).recommendations
+    assert listed.allow_products == ("1", "0108775015", "a,b")
+    assert listed.deny_products == ("a,b", "85123A")
+    assert recorded(RecommendationSettings(allow_products=("1", "2")))["allow_products"] == "1,2"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("[trends\n", "not TOML"),
         ("[trends]\nbuckets = 1\n", "unknown setting 'trends.buckets'"),
         ("trends = 1\n", "must be a [section]"),
+        ("[recommendations]\ndeny_products = [1.5]\n", "recommendations.deny_products must be a text, not '1.5'"),
     ],
 )
 def test_a_wrong_settings_file_is_refused(tmp_path, content, message):
@@ -102,7 +111,7 @@ def test_a_missing_settings_file_is_refused(tmp_path):
     [
         TrendSettings(bucket=timedelta(minutes=30), min_z=2.5, origin=date(2019, 11, 1)),
         SimilaritySettings(window=3, measure="llr", half_life_days=0, refresh_interval=timedelta(days=1000)),
-        RecommendationSettings(allow_products=(1, 2), filter="price > 1", trend_weight=0),
+        RecommendationSettings(allow_products=("1", 'a "b", c'), filter="price > 1", trend_weight=0),
     ],
 )
 def test_recorded_settings_are_read_back_unchanged(section):

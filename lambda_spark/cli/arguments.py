@@ -289,7 +289,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _user(parser: argparse.ArgumentParser, description: str) -> None:
-    parser.add_argument("--user", type=user_id, metavar="ID", help=description)
+    parser.add_argument("--user", metavar="ID", help=description)
 
 
 def _lookup(parser: argparse.ArgumentParser) -> None:
@@ -413,7 +413,7 @@ def _dry_run(parser: argparse.ArgumentParser) -> None:
 
 def _forget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--user", type=user_id, metavar="ID", nargs="+", action="extend", default=[], help="ids of the users to forget"
+        "--user", metavar="ID", nargs="+", action="extend", default=[], help="ids of the users to forget"
     )
     parser.add_argument("--users-file", type=Path, metavar="FILE", help="text file of users to forget, one id per line")
     parser.add_argument("--refuse", action="store_true", help="also reject every later event of these users")
@@ -499,14 +499,6 @@ def checked(convert: Callable[[str], Value]) -> Callable[[str], Value]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return converted
-
-
-@checked
-def user_id(text: str) -> int:
-    """Read a user id, a whole number above 0 that fits into 64 bits."""
-    if not text.isdigit() or not 0 < int(text) < 2**63:
-        raise UsageError(f"a user id is a whole number above 0, not '{text}'")
-    return int(text)
 
 
 @checked

@@ -8,40 +8,50 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import TableNotFoundError
 
 from lambda_spark.cli.arguments import parse
 from lambda_spark.errors import LakeError, LambdaSparkError, UsageError
+from lambda_spark.ids import Id, user_id
 from lambda_spark.storage.tables import RECOMMENDATIONS
 from lambda_spark.text import strip_control_characters, table
 
 _COLUMNS = ("rank", "product_id", "category_code", "brand", "price", "score", "reason")
 
 
-def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
+class UsersList(NamedTuple):
+    """A user's list of products, as the table `recommendations` has it."""
+
+    user_id: Id
+    rows: list[dict[str, Any]]
+    """The rows of `recommendations` for this user, by rank. Empty if the table has no rows for the user."""
+
+
+def look_up(lake: str, user: str) -> UsersList:
     """Read a user's list of products from the table `recommendations`.
 
     Args:
         lake: Path of the lake.
-        user_id: Id of the user.
-
-    Returns:
-        The rows of `recommendations` for this user, by rank. The list is empty if the table has no rows for the user.
+        user: Id of the user, as on the command line.
 
     Raises:
+        UsageError: The text is no user id of this lake.
         LakeError: The table does not exist, or it can't be read.
     """
     location = f"{lake}/{RECOMMENDATIONS.name}"
     failure = ""
     for _ in range(2):
         try:
-            return _read(location, user_id)
+            return _read(location, user)
         except TableNotFoundError:
             raise LakeError(f"{lake} has no lists: run `recommend` first (or `run`, or `demo`)") from None
+        except UsageError:
+            raise
         # Catch every exception, because delta-rs raises a plain Exception for a failed query.
         except Exception as error:
             # Try once more, because this reader holds no lock. Another job may have replaced the version that this
@@ -50,10 +60,14 @@ def look_up(lake: str, user_id: int) -> list[dict[str, Any]]:
     raise LakeError(f"{location} can't be read: {failure}")
 
 
-def _read(location: str, user_id: int) -> list[dict[str, Any]]:
-    query = f"select * from lists where user_id = {int(user_id)} order by rank"
-    rows = QueryBuilder().register("lists", DeltaTable(location)).execute(query).read_all()
-    return [rows.to_struct_array()[at].as_py() for at in range(rows.num_rows)]
+def _read(location: str, user: str) -> UsersList:
+    lists = DeltaTable(location)
+    types = {field.name: str(field.type.type) for field in lists.schema().fields}
+    chosen = user_id(user, "text" if types["user_id"] == "string" else "integer")
+    literal = str(chosen) if isinstance(chosen, int) else "'" + chosen.replace("'", "''") + "'"
+    query = f"select * from lists where user_id = {literal} order by rank"
+    rows = QueryBuilder().register("lists", lists).execute(query).read_all()
+    return UsersList(chosen, [rows.to_struct_array()[at].as_py() for at in range(rows.num_rows)])
 
 
 def main(arguments: list[str]) -> int:
@@ -71,18 +85,19 @@ def main(arguments: list[str]) -> int:
             raise UsageError("no user is named: name a --user ID")
         if ":/" not in parsed.lake and not os.path.isdir(parsed.lake):
             raise UsageError(f"{parsed.lake} is no lake yet: run `ingest` (or `run`, or `demo`) first")
-        rows = look_up(parsed.lake, parsed.user)
+        found = look_up(parsed.lake, parsed.user)
     except LambdaSparkError as error:
         print(strip_control_characters(f"lookup: {error}"), file=sys.stderr)
         return error.exit_code
     if parsed.json:
-        print(json.dumps({"user_id": parsed.user, "recommendations": rows}, default=float))
-    elif rows:
-        print(table([{name: row[name] for name in _COLUMNS} for row in rows], {"score": ".4f", "price": ".2f"}))
+        print(json.dumps({"user_id": found.user_id, "recommendations": found.rows}, default=float))
+    elif found.rows:
+        print(table([{name: row[name] for name in _COLUMNS} for row in found.rows], {"score": ".4f", "price": ".2f"}))
     else:
+        user = strip_control_characters(str(found.user_id))
         print(
-            f"no list is written for user {parsed.user}: the store never saw this user, or not in the last "
-            f"recommendations.active_days; `recommend --user {parsed.user}` computes and prints one"
+            f"no list is written for user {user}: the store never saw this user, or not in the last "
+            f"recommendations.active_days; `recommend --user {shlex.quote(user)}` computes and prints one"
         )
     return 0
 

@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import CheckpointError, UsageError
+from lambda_spark.ids import IDS, WORDS, Ids
 from lambda_spark.ingestion.delta_source import DeltaSource, is_delta_table
 from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.file_source import FileSource
@@ -69,8 +70,10 @@ def ingest(
         The counts of the lines read. They come with the names of unreadable files and of files that were rewritten.
 
     Raises:
-        UsageError: No source is named, a source does not exist, or the sources cannot be read together.
+        UsageError: No source is named, a source does not exist, the sources cannot be read together, or the lake has
+            ids of another kind.
     """
+    _check_ids(lake, description.ids)
     named = list(sources)
     mapping = FieldMapping(lake.spark, description)
     tables = [source for source in named if is_delta_table(lake, source)]
@@ -78,14 +81,14 @@ def ingest(
         raise UsageError(f"{tables[0]} is a Delta table, which must be read alone: leave out the other sources")
     if tables:
         table = DeltaSource(lake, tables[0], settings, mapping)
-        _prepare(lake)
+        _prepare(lake, description)
         if table.application_key not in lake[EVENTS].properties():
             lake[EVENTS].set_properties({table.application_key: new_application()})
         return _ingest_described(lake, table, settings, trigger, accept_source)
     if description.format == "delta":
         raise UsageError(f"source.format is delta, but {', '.join(named)} is no folder of a Delta table")
     files = FileSource(lake, named, settings, mapping)
-    _prepare(lake)
+    _prepare(lake, description)
     at_start = files.present()
     account = _ingest_described(lake, files, settings, trigger, accept_source)
     with lake.locks.reader():
@@ -97,9 +100,9 @@ def ingest(
     return replace(account, rewritten=tuple(left))
 
 
-def _prepare(lake: Lake) -> None:
+def _prepare(lake: Lake, description: SourceDescription) -> None:
     _restore_missing_tables(lake)
-    create_tables(lake)
+    create_tables(lake, ids=description.ids)
 
 
 def _ingest_described(
@@ -211,12 +214,14 @@ def ingest_topic(
         The counts of the messages read.
 
     Raises:
-        UsageError: The topic does not exist or is not named, or the client properties cannot be read.
+        UsageError: The topic does not exist or is not named, the client properties cannot be read, or the lake has ids
+            of another kind.
         KafkaError: No broker answers, Kafka has deleted unread messages, or the topic was deleted and created again.
     """
+    _check_ids(lake, description.ids)
     topic = KafkaSource(lake.spark, kafka, FieldMapping(lake.spark, description))
     topic_id = topic.look_up()
-    _prepare(lake)
+    _prepare(lake, description)
     recorded_id = lake[EVENTS].properties().get(topic.id_key)
     if from_start or recorded_id is None:
         lake[EVENTS].set_properties({topic.application_key: new_application(), topic.id_key: topic_id})
@@ -227,15 +232,33 @@ def ingest_topic(
         return _ingest_described(lake, topic, settings, trigger, accept_source)
 
 
-def create_tables(lake: Lake, properties: Mapping[str, str] | None = None) -> None:
+def create_tables(lake: Lake, properties: Mapping[str, str] | None = None, *, ids: Ids = "integer") -> None:
     """Create the tables that ingestion writes, where they do not exist yet.
 
     Args:
         lake: The lake.
         properties: Further properties for `events`, used only if that table is created now.
+        ids: The kind of product and user ids. A new lake records it.
+
+    Raises:
+        UsageError: The lake has ids of another kind.
     """
-    lake.create(EVENTS, properties={APPLICATION: new_application(), **(properties or {})})
+    lake.create(EVENTS, properties={APPLICATION: new_application(), IDS: ids, **(properties or {})})
+    _check_ids(lake, ids)
     lake.create(REJECTED_EVENTS, INGESTION_LOG, PRODUCTS)
+
+
+def _check_ids(lake: Lake, ids: Ids) -> None:
+    """Check that the ids to ingest are of the kind of the lake's ids.
+
+    Raises:
+        UsageError: The lake has ids of the other kind.
+    """
+    if lake[EVENTS].exists() and lake.ids != ids:
+        raise UsageError(
+            f"{lake.path} has {WORDS[lake.ids]} as ids (recorded with the table events), not {WORDS[ids]}: name "
+            f'another --lake, or set source.ids to "{lake.ids}"'
+        )
 
 
 def _restore_missing_tables(lake: Lake) -> None:

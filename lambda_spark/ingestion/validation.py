@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lambda_spark.event_format import EVENT_TYPES, FIELDS, REQUIRED
+from lambda_spark.ids import Ids
 from lambda_spark.ingestion.times import described_time, flaw_of_time
 from lambda_spark.source_description import EVENT_ID, IGNORE, SourceDescription
 
@@ -111,8 +112,8 @@ def _with_event_id(inspected: DataFrame, description: SourceDescription) -> Data
 
     Identical records that are to be kept get a number each, counted within their file.
     """
-    parts = F.col("nulled_fields").isNotNull(), F.to_json("nulled_fields")
-    text = F.when(parts[0], F.concat(_hashed_text(), F.lit("|"), parts[1])).otherwise(_hashed_text())
+    text, nulled = _hashed_text(description.ids), F.to_json("nulled_fields")
+    text = F.when(nulled.isNotNull(), F.concat(text, F.lit("|"), nulled)).otherwise(text)
     if EVENT_ID in description.fields:
         text = F.coalesce(F.concat(F.lit("id|"), F.col("given_id")), text)
     if description.identical == "keep":
@@ -122,7 +123,7 @@ def _with_event_id(inspected: DataFrame, description: SourceDescription) -> Data
     return inspected.withColumn(EVENT_ID, F.substring(F.sha2(text, 256), 1, 32))
 
 
-def _hashed_text() -> Column:
+def _hashed_text(ids: Ids) -> Column:
     """Write the nine typed columns of an event as one text, from which its id is computed.
 
     The text has numbers and times (epoch microseconds) as digits, texts with their length in front, and null as `~`.
@@ -135,16 +136,19 @@ def _hashed_text() -> Column:
     def with_length(name: str) -> Column:
         return F.coalesce(F.concat(F.length(name).cast("string"), F.lit(":"), F.col(name)), F.lit("~"))
 
+    def of_id(name: str) -> Column:
+        return plain(F.col(name)) if ids == "integer" else with_length(name)
+
     return F.concat_ws(
         "|",
         plain(F.unix_micros("event_time")),
         with_length("event_type"),
-        plain(F.col("product_id")),
+        of_id("product_id"),
         plain(F.col("category_id")),
         with_length("category_code"),
         with_length("brand"),
         plain(F.col("price")),
-        plain(F.col("user_id")),
+        of_id("user_id"),
         with_length("user_session"),
     )
 

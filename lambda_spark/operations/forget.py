@@ -25,6 +25,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
+from lambda_spark.ids import Id
 from lambda_spark.ingestion.refused_users import FORGETTING, REFUSING, SALT, lines_naming, pseudonym, pseudonym_of
 from lambda_spark.operations.quiesce import at_rest, mark_events_covered, renew_views
 from lambda_spark.operations.vacuum import Deleted, vacuum
@@ -45,6 +46,7 @@ from lambda_spark.storage.tables import (
     USER_TRENDS,
     Table,
 )
+from lambda_spark.text import strip_control_characters
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Certificate:
 class _UsersToForget:
     """The users to forget in one run."""
 
-    ids: Collection[int]
+    ids: Collection[Id]
     salt: str
     """Salt of the users' pseudonyms (hashes of their ids), new in each run."""
     pseudonyms: DataFrame
@@ -110,7 +112,7 @@ def is_pending(lake: Lake) -> bool:
     return bool(_pending_forget(lake))
 
 
-def preview(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
+def preview(lake: Lake, ids: Collection[Id], *, refuse: bool) -> Certificate:
     """Count what `forget` would remove, and change nothing.
 
     Args:
@@ -125,7 +127,7 @@ def preview(lake: Lake, ids: Collection[int], *, refuse: bool) -> Certificate:
         users.known.unpersist()
 
 
-def forget(lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool, erase: bool) -> Certificate:
+def forget(lake: Lake, settings: Settings, ids: Collection[Id], *, refuse: bool, erase: bool) -> Certificate:
     """Remove some users from every table.
 
     If a run is interrupted, another run for the same users finishes the removal, because each step first checks what is
@@ -166,9 +168,9 @@ def forget(lake: Lake, settings: Settings, ids: Collection[int], *, refuse: bool
     return certificate
 
 
-def _users_to_forget(lake: Lake, ids: Collection[int]) -> _UsersToForget:
+def _users_to_forget(lake: Lake, ids: Collection[Id]) -> _UsersToForget:
     salt = secrets.token_hex(16)
-    rows = [{"user": pseudonym(user_id, salt)} for user_id in sorted(ids)]
+    rows = [{"user": pseudonym(user_id, salt)} for user_id in sorted(ids, key=str)]
     pseudonyms = literal_rows(lake.spark, rows, "user: string")
     everyone = reduce(DataFrame.unionByName, (_users_of(lake, table) for table in BY_USER if lake[table].exists()))
     known = everyone.distinct().withColumn("user", pseudonym_of(F.col("user_id"), salt))
@@ -203,15 +205,17 @@ def _rows_of(lake: Lake, table: Table, known: DataFrame) -> DataFrame:
 def _rejected(lake: Lake, users: _UsersToForget) -> DataFrame:
     """Find the rejected lines that name one of the users. The only column returned is `rejected_id`."""
     lines = lake[REJECTED_EVENTS].read(lake[REJECTED_EVENTS].version()).where(F.col("raw").isNotNull())
-    return lines_naming(lines, "rejected_id", users.pseudonyms, users.salt)
+    return lines_naming(lines, "rejected_id", users.pseudonyms, users.salt, lake.ids)
 
 
-def _refuse_users(lake: Lake, ids: Collection[int]) -> None:
+def _refuse_users(lake: Lake, ids: Collection[Id]) -> None:
     lake.create(REFUSED_USERS, properties={SALT: secrets.token_hex(16)})
     if REFUSING not in lake[EVENTS].properties():
         lake[EVENTS].set_properties({REFUSING: "true"})
     salt = lake[REFUSED_USERS].properties()[SALT]
-    users = literal_rows(lake.spark, [{"user": pseudonym(user_id, salt)} for user_id in sorted(ids)], "user: string")
+    users = literal_rows(
+        lake.spark, [{"user": pseudonym(user_id, salt)} for user_id in sorted(ids, key=str)], "user: string"
+    )
     new = users.join(lake[REFUSED_USERS].read(lake[REFUSED_USERS].version()), on="user", how="left_anti")
     if not new.isEmpty():
         lake[REFUSED_USERS].append(new, note={"job": "forget"})
@@ -245,7 +249,7 @@ def _pending_forget(lake: Lake) -> dict[str, Any]:
     return recorded
 
 
-def _record_start(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) -> tuple[int, str]:
+def _record_start(lake: Lake, ids: Collection[Id], pending: Mapping[str, Any]) -> tuple[int, str]:
     """Record that a run of `forget` begins.
 
     If an earlier run was interrupted, its record is kept, unless the speed layer was rebuilt after the interruption.
@@ -265,9 +269,10 @@ def _record_start(lake: Lake, ids: Collection[int], pending: Mapping[str, Any]) 
     return since, application
 
 
-def _digest(ids: Collection[int], salt: str) -> str:
+def _digest(ids: Collection[Id], salt: str) -> str:
     """Fingerprint a set of users. It does not reveal the users, because scrypt makes guessing ids slow."""
-    text = ",".join(map(str, sorted(ids)))
+    # Write texts as in JSON, so that no comma within an id can make two different sets look the same.
+    text = ",".join(map(json.dumps, sorted(ids)))
     return hashlib.scrypt(text.encode(), salt=salt.encode(), n=2**14, r=8, p=1).hex()
 
 
@@ -299,14 +304,19 @@ def _withdraw_counts(lake: Lake, removed: int, application: str) -> None:
     )
 
 
-def _delete_logs_naming(lake: Lake, ids: Collection[int]) -> int:
+def _delete_logs_naming(lake: Lake, ids: Collection[Id]) -> int:
     """Delete the job logs that name one of the users, for example in an error. Return the number of deleted logs."""
-    numbers = {str(user_id) for user_id in ids}
-    naming = [
-        name
-        for name in lake.files.list("_logs")
-        if numbers & set(re.findall(r"\d+", lake.files.read_text(f"_logs/{name}")))
-    ]
+    naming = [name for name in lake.files.list("_logs") if _names_a_user(lake.files.read_text(f"_logs/{name}"), ids)]
     for name in naming:
         lake.files.delete(f"_logs/{name}")
     return len(naming)
+
+
+def _names_a_user(text: str, ids: Collection[Id]) -> bool:
+    """Whether a text has the id of one of the users, not as a part of a longer word or number."""
+    numbers = {str(user_id) for user_id in ids if isinstance(user_id, int)}
+    # Logs have control characters as hex codes.
+    texts = {strip_control_characters(user_id) for user_id in ids if isinstance(user_id, str)}
+    return not numbers.isdisjoint(re.findall(r"\d+", text)) or any(
+        re.search(rf"(?<!\w){re.escape(user_id)}(?!\w)", text) for user_id in texts if user_id in text
+    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from lambda_spark.ids import Id
 from lambda_spark.serving.inputs import Views, bucket_words, newest_buckets, pin_views
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.refresh import is_up_to_date
@@ -20,7 +21,7 @@ _TOP = 5
 _FIGURES = {"growth": "+.3f", "trend_pct": ".1f", "change_pct": "+.0f", "z": "+.1f", "score": ".4f", "price": ".2f"}
 
 
-def result(lake: Lake, settings: Settings, user_id: int | None) -> str:
+def result(lake: Lake, settings: Settings, user_id: Id | None) -> str:
     """Format the whole result: the trends, and one user's products and recommendations.
 
     Args:
@@ -40,7 +41,7 @@ def result(lake: Lake, settings: Settings, user_id: int | None) -> str:
     return "\n\n".join(parts)
 
 
-def user_result(lake: Lake, settings: Settings, user_id: int) -> str:
+def user_result(lake: Lake, settings: Settings, user_id: Id) -> str:
     """Format what one user is recommended and why, from the newest version of the tables.
 
     Raises:
@@ -104,7 +105,7 @@ def _no_trend(direction: str, title: str, settings: TrendSettings) -> str:
     )
 
 
-def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> str:
+def _user_part(lake: Lake, views: Views, settings: Settings, user_id: Id) -> str:
     touched = views.events.where((F.col("user_id") == user_id) & (F.col("event_type") != "remove_from_cart"))
     recent = (
         touched.groupBy("product_id")
@@ -116,10 +117,11 @@ def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> st
         .collect()
     )
     recommended = _list_of(lake, views, settings.recommendations, user_id)
+    name = strip_control_characters(f"User {user_id}")
     if not recent:
-        parts = [f"User {user_id} was never seen: these are the products most in demand in the store."]
+        parts = [f"{name} was never seen: these are the products most in demand in the store."]
         return "\n".join([*parts, *_recommendations(recommended)])
-    parts = [f"User {user_id}", "\nRecently viewed", table([row.asDict() for row in recent], _FIGURES)]
+    parts = [name, "\nRecently viewed", table([row.asDict() for row in recent], _FIGURES)]
     similar = _similar(views, [row.product_id for row in recent])
     parts.append("\nSimilar products")
     parts.append(
@@ -132,7 +134,7 @@ def _user_part(lake: Lake, views: Views, settings: Settings, user_id: int) -> st
     return "\n".join([*parts, *_recommendations(recommended)])
 
 
-def _list_of(lake: Lake, views: Views, settings: RecommendationSettings, user_id: int) -> list[Row]:
+def _list_of(lake: Lake, views: Views, settings: RecommendationSettings, user_id: Id) -> list[Row]:
     """Return the user's list from `recommendations` if this table is up to date. Otherwise compute the list now."""
     if is_up_to_date(lake, settings):
         written = lake[RECOMMENDATIONS].read().where(F.col("user_id") == user_id).orderBy("rank").collect()
@@ -141,7 +143,7 @@ def _list_of(lake: Lake, views: Views, settings: RecommendationSettings, user_id
     return for_user(views, settings, user_id)
 
 
-def _similar(views: Views, product_ids: list[int]) -> list[Row]:
+def _similar(views: Views, product_ids: list[Id]) -> list[Row]:
     return (
         views.similar_items.where((F.col("relation") == "viewed") & F.col("product_id").isin(product_ids))
         .select(F.col("product_id").alias("to_product"), "similar_product_id", "score", "baskets")
@@ -151,7 +153,7 @@ def _similar(views: Views, product_ids: list[int]) -> list[Row]:
     )
 
 
-def _own_share(lake: Lake, views: Views, user_id: int) -> str:
+def _own_share(lake: Lake, views: Views, user_id: Id) -> str:
     own = _same_bucket(lake[USER_TRENDS].read(), views).where(F.col("user_id") == user_id).collect()
     if not own:
         return f"\nThis user had no interactions {views.when}."
@@ -171,16 +173,17 @@ def _highlights(views: Views, similar: list[Row]) -> list[str]:
     )
     if top and top[0].trend_pct is not None:
         trend = top[0]
+        product_id = strip_control_characters(str(trend.product_id))
         named = strip_control_characters(f"{trend.category_code or 'no category'}, {trend.brand or 'no brand'}")
         lines.append(
-            f"Highest trend percentage: product {trend.product_id} ({named}), {trend.trend_pct:.1f} % of all "
+            f"Highest trend percentage: product {product_id} ({named}), {trend.trend_pct:.1f} % of all "
             f"{trend.direction} change: {trend.previous} → {trend.current} views"
         )
     if similar:
         best = similar[0]
         lines.append(
-            f"Most similar product: {best.similar_product_id}, to {best.to_product} "
-            f"(score {best.score:.4f}, together in {best.baskets} sessions)"
+            strip_control_characters(f"Most similar product: {best.similar_product_id}, to {best.to_product} ")
+            + f"(score {best.score:.4f}, together in {best.baskets} sessions)"
         )
     return lines
 
@@ -198,7 +201,7 @@ def _same_bucket(rows: DataFrame, views: Views) -> DataFrame:
     return rows.where(F.col("bucket_start") == views.bucket)
 
 
-def _richest_user(events: DataFrame) -> int | None:
+def _richest_user(events: DataFrame) -> Id | None:
     rows = (
         events.where(F.col("event_type") != "remove_from_cart")
         .groupBy("user_id")
@@ -207,4 +210,4 @@ def _richest_user(events: DataFrame) -> int | None:
         .limit(1)
         .collect()
     )
-    return int(rows[0].user_id) if rows else None
+    return rows[0].user_id if rows else None

@@ -5,14 +5,18 @@ The functions here get tables as arguments. They neither read nor write the lake
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.errors import UsageError
+from lambda_spark.ids import Id
 from lambda_spark.serving.product_filter import predicate
 from lambda_spark.settings import RecommendationSettings
+from lambda_spark.spark import ids_of
 from lambda_spark.storage.tables import STEADY
 
 FILL_DEPTH = 200
@@ -33,27 +37,43 @@ as many visitors found a product. Values from 0.03 to 0.06 do equally well.
 """
 
 
-def is_eligible(spark: SparkSession, settings: RecommendationSettings) -> Column:
+def is_eligible(products: DataFrame, settings: RecommendationSettings) -> Column:
     """Make the condition for products that may be recommended.
 
     Args:
-        spark: The session that parses `recommendations.filter`.
+        products: Rows of `products`.
         settings: The filter, and the lists of allowed and denied products.
 
     Returns:
         A boolean column over `products`. Null counts as false.
 
     Raises:
-        UsageError: The setting `recommendations.filter` is no condition on products.
+        UsageError: The setting `recommendations.filter` is no condition on products, or a listed product id is no whole
+            number, although the lake's ids are whole numbers.
     """
     condition = F.lit(True)
     if settings.filter:
-        condition &= predicate(spark, settings.filter)
+        condition &= predicate(products.sparkSession, settings.filter, ids_of(products, "product_id"))
     if settings.allow_products:
-        condition &= F.col("product_id").isin(*settings.allow_products)
+        condition &= F.col("product_id").isin(*_listed(products, settings.allow_products, "allow_products"))
     if settings.deny_products:
-        condition &= ~F.col("product_id").isin(*settings.deny_products)
+        condition &= ~F.col("product_id").isin(*_listed(products, settings.deny_products, "deny_products"))
     return condition
+
+
+def _listed(products: DataFrame, texts: Sequence[str], name: str) -> list[Id]:
+    """Convert the product ids of a setting to the kind of the ids of `products`."""
+    if ids_of(products, "product_id") == "text":
+        return list(texts)
+    numbers: list[Id] = []
+    for text in texts:
+        try:
+            numbers.append(int(text))
+        except ValueError:
+            raise UsageError(
+                f"recommendations.{name} must list whole numbers, as the ids of this lake are, not '{text}'"
+            ) from None
+    return numbers
 
 
 def eligible_products(products: DataFrame, settings: RecommendationSettings) -> DataFrame:
@@ -65,7 +85,7 @@ def eligible_products(products: DataFrame, settings: RecommendationSettings) -> 
     Raises:
         UsageError: `recommendations.filter` is no condition on products.
     """
-    return products.where(is_eligible(products.sparkSession, settings))
+    return products.where(is_eligible(products, settings))
 
 
 def category() -> Column:

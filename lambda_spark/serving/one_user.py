@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from lambda_spark.ids import Id
 from lambda_spark.serving import reasons
 from lambda_spark.serving.catalogue import (
     CATEGORY_FILL_DEPTH,
@@ -38,13 +39,13 @@ class _Entry:
 
     order: tuple[int, int, int]
     """Sort key, the best first: the tier (see `Tier`), a profile item's position, and the place within both."""
-    product_id: int
+    product_id: Id
     score: float | None = None
     because_of: Row | None = None
     """The product of the user's profile that contributes most to the score."""
 
 
-def for_user(views: Views, settings: RecommendationSettings, user_id: int) -> list[Row]:
+def for_user(views: Views, settings: RecommendationSettings, user_id: Id) -> list[Row]:
     """Make the list of one user, even of an inactive one. A user without interactions gets the products most in demand.
 
     Args:
@@ -115,20 +116,20 @@ def _similar(views: Views, items: list[Row]) -> list[Row]:
     return neighbours.select("product_id", "similar_product_id", "score").collect()
 
 
-def _products(views: Views, settings: RecommendationSettings, product_ids: set[int]) -> dict[int, Row]:
+def _products(views: Views, settings: RecommendationSettings, product_ids: set[Id]) -> dict[Id, Row]:
     rows = _product_rows(views, settings).where(F.col("product_id").isin(sorted(product_ids)))
     return {row.product_id: row for row in rows.collect()}
 
 
 def _product_rows(views: Views, settings: RecommendationSettings) -> DataFrame:
     """Select each product's id, category_code, brand, price, category, and eligible (whether lists may hold it)."""
-    eligible = F.coalesce(is_eligible(views.products.sparkSession, settings), F.lit(False))
+    eligible = F.coalesce(is_eligible(views.products, settings), F.lit(False))
     return views.products.select(
         "product_id", "category_code", "brand", "price", category().alias("category"), eligible.alias("eligible")
     )
 
 
-def _most_in_demand(views: Views, settings: RecommendationSettings, categories: set[str]) -> dict[int, Row]:
+def _most_in_demand(views: Views, settings: RecommendationSettings, categories: set[str]) -> dict[Id, Row]:
     """Fetch the products most in demand in the store and in the given categories, the largest share of demand first."""
     shares = in_demand(views.demand)
     eligible = _product_rows(views, settings).where("eligible").join(shares, on="product_id", how="inner")
@@ -137,13 +138,13 @@ def _most_in_demand(views: Views, settings: RecommendationSettings, categories: 
     return {row.product_id: row for row in sorted(first.collect(), key=lambda row: (-row.share, row.product_id))}
 
 
-def _candidates(items: list[Row], similar: list[Row], settings: RecommendationSettings) -> dict[int, tuple[int, Row]]:
+def _candidates(items: list[Row], similar: list[Row], settings: RecommendationSettings) -> dict[Id, tuple[int, Row]]:
     """Sum each product's points, and find the profile item that gives the product most points.
 
     Of profile items that give equal points, the latest wins.
     """
-    points: Counter[int] = Counter()
-    top_contributors: dict[int, tuple[int, Row]] = {}
+    points: Counter[Id] = Counter()
+    top_contributors: dict[Id, tuple[int, Row]] = {}
     neighbours = defaultdict(list)
     for product_id, similar_product_id, score in similar:
         neighbours[product_id].append((similar_product_id, score))
@@ -160,7 +161,7 @@ def _candidates(items: list[Row], similar: list[Row], settings: RecommendationSe
 
 
 def _scored(
-    candidates: dict[int, tuple[int, Row]], trending: dict[int, Row], settings: RecommendationSettings
+    candidates: dict[Id, tuple[int, Row]], trending: dict[Id, Row], settings: RecommendationSettings
 ) -> list[_Entry]:
     """Turn candidates into list entries, the best score first."""
     growths = {product_id: trending[product_id].growth if product_id in trending else 0.0 for product_id in candidates}
@@ -191,15 +192,13 @@ def _fills(categories: list[str | None], products: list[Row]) -> list[_Entry]:
         if name is not None:
             near = [row for row in products if row.category == name]
             entries += placed(near[:CATEGORY_FILL_DEPTH], Tier.NEAR, position)
-    best: dict[int, _Entry] = {}
+    best: dict[Id, _Entry] = {}
     for entry in sorted(entries, key=lambda entry: entry.order):
         best.setdefault(entry.product_id, entry)
     return list(best.values())
 
 
-def _limit_categories(
-    entries: list[_Entry], products: dict[int, Row], settings: RecommendationSettings
-) -> list[_Entry]:
+def _limit_categories(entries: list[_Entry], products: dict[Id, Row], settings: RecommendationSettings) -> list[_Entry]:
     """Keep the first `max_per_category` entries of each category, without changing the order of entries."""
     if not settings.max_per_category:
         return entries

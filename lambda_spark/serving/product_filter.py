@@ -7,11 +7,12 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import UsageError
+from lambda_spark.ids import Ids
 from lambda_spark.spark import refuse_impure
 from lambda_spark.storage.tables import PRODUCTS
 
 
-def predicate(spark: SparkSession, text: str) -> Column:
+def predicate(spark: SparkSession, text: str, ids: Ids) -> Column:
     """Turn a text like `price > 10 and brand is not null` into a condition.
 
     The store's operator writes the text. Any expression is allowed whose result depends on the product alone. If the
@@ -20,6 +21,7 @@ def predicate(spark: SparkSession, text: str) -> Column:
     Args:
         spark: The session that parses the text.
         text: A Spark SQL expression.
+        ids: The kind of the product ids.
 
     Returns:
         A boolean column over `products`.
@@ -28,7 +30,7 @@ def predicate(spark: SparkSession, text: str) -> Column:
         UsageError: The text is no condition, or names a column that `products` lacks. Or it has a subquery or a
             variable, or depends on the clock, the user or chance.
     """
-    schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns)
+    schema = ", ".join(f"{column.name} {column.type}" for column in PRODUCTS.columns_for(ids))
     # Do not use `spark.range` here, because the filter could then name the hidden column `id` of `spark.range`.
     no_products = spark.createDataFrame([], schema)
     try:

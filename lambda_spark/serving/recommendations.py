@@ -16,9 +16,11 @@ from typing import TypeVar
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.ids import ID_TYPES
 from lambda_spark.serving import reasons
 from lambda_spark.serving.catalogue import Catalogue
 from lambda_spark.settings import RecommendationSettings
+from lambda_spark.spark import ids_of
 
 POINTS = 1_000_000_000
 """A score of 1 is this many points. Scores are summed as whole points, so that the order of summing has no effect."""
@@ -47,8 +49,8 @@ _POSITIONS = 1 << POSITION_BITS
 """Upper bound of a profile's length. The position `_POSITIONS - 1` marks a product outside the profile."""
 _INTEREST_LEVELS = 1 << 2
 """Upper bound of an interest level. Each event type has one level."""
-_ENTRY = "struct<order: double, product_id: bigint, tier: int, top_contributor: bigint, own: boolean>"
-"""Spark type of the struct that `_entry` makes for a product in a list."""
+_ENTRY = "struct<order: double, product_id: {id}, tier: int, top_contributor: bigint, own: boolean>"
+"""Spark type of the struct that `_entry` makes for a product in a list. `id` is the Spark type of ids."""
 
 _Number = TypeVar("_Number", Column, float)
 
@@ -200,10 +202,9 @@ def _lists(scored: DataFrame, settings: RecommendationSettings) -> DataFrame:
         F.when(F.col("score").isNotNull(), entry).alias("entry"),
         F.when(F.col("packed_flags").isNotNull(), item).alias("item"),
     )
+    empty = F.array().cast(f"array<{_ENTRY.format(id=ID_TYPES[ids_of(scored, 'product_id')])}>")
     collected = rows.groupBy("user_id").agg(
-        F.coalesce(F.min_by("entry", "entry", settings.list_length), F.array().cast(f"array<{_ENTRY}>")).alias(
-            "scored"
-        ),
+        F.coalesce(F.min_by("entry", "entry", settings.list_length), empty).alias("scored"),
         F.array_sort(F.collect_list("item")).alias("items"),
     )
     return collected.select(
@@ -251,7 +252,8 @@ def _filled(lists: DataFrame, catalogue: Catalogue, settings: RecommendationSett
         )
         .join(F.broadcast(catalogue.near), on="category", how="left")
     )
-    near_item = F.struct("nth", F.coalesce("near", F.array().cast("array<bigint>")).alias("near"))
+    empty = F.array().cast(f"array<{ID_TYPES[ids_of(catalogue.categories, 'product_id')]}>")
+    near_item = F.struct("nth", F.coalesce("near", empty).alias("near"))
     rows = (
         looked_up.groupBy("user_id")
         .agg(F.any_value("list").alias("list"), F.array_sort(F.collect_list(near_item)).alias("near_items"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.ids import ID_TYPES, whole_basket
+from lambda_spark.spark import ids_of
 from lambda_spark.speed.baskets import BASKET
 
 STRENGTH_UNITS = 60
@@ -35,9 +37,19 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
 
     Returns:
         event_date, relation, item_a, item_b (at least item_a), baskets and strength (in units of 1/60). A row with
-        item_a = item_b = i counts the baskets with item i. A row with item_a = item_b = 0 counts all baskets. Both have
-        strength 0. Rows in which baskets and strength both add up to 0 are left out.
+        item_a = item_b = i counts the baskets with item i. A row with item_a = item_b = 0, or the empty text where ids
+        are texts, counts all baskets. Both have strength 0. Rows in which baskets and strength both add up to 0 are
+        left out.
     """
+    ids = ids_of(items, "product_id")
+
+    def count(item_a: Column, item_b: Column, strength: int) -> Column:
+        return F.struct(
+            item_a.cast(ID_TYPES[ids]).alias("item_a"),
+            item_b.cast(ID_TYPES[ids]).alias("item_b"),
+            F.lit(strength).cast("bigint").alias("strength"),
+        )
+
     basket = Window.partitionBy(*BASKET, "weight").orderBy("first_time", "product_id")
     item = F.col("product_id")
     neighbours = {steps: F.lead("product_id", steps).over(basket) for steps in range(1, window + 1)}
@@ -50,10 +62,11 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
         is_first.alias("is_first"),
         *(neighbour.alias(f"next_{steps}") for steps, neighbour in neighbours.items()),
     )
-    counts = [F.when(F.col("is_first"), _count(F.lit(0), F.lit(0), 0)), _count(item, item, 0)]
+    basket_itself = F.lit(whole_basket(ids))
+    counts = [F.when(F.col("is_first"), count(basket_itself, basket_itself, 0)), count(item, item, 0)]
     for steps in neighbours:
         other = F.col(f"next_{steps}")
-        pair = _count(F.least(item, other), F.greatest(item, other), STRENGTH_UNITS // steps)
+        pair = count(F.least(item, other), F.greatest(item, other), STRENGTH_UNITS // steps)
         counts.append(F.when(other.isNotNull(), pair))
     return (
         ordered.select("event_date", "relation", "weight", F.explode(F.array(*counts)).alias("count"))
@@ -61,14 +74,6 @@ def contributions(items: DataFrame, *, window: int) -> DataFrame:
         .groupBy("event_date", "relation", F.col("count.item_a").alias("item_a"), F.col("count.item_b").alias("item_b"))
         .agg(F.sum("weight").alias("baskets"), F.sum(F.col("weight") * F.col("count.strength")).alias("strength"))
         .where((F.col("baskets") != 0) | (F.col("strength") != 0))
-    )
-
-
-def _count(item_a: Column, item_b: Column, strength: int) -> Column:
-    return F.struct(
-        item_a.cast("bigint").alias("item_a"),
-        item_b.cast("bigint").alias("item_b"),
-        F.lit(strength).cast("bigint").alias("strength"),
     )
 
 

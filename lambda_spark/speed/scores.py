@@ -10,7 +10,9 @@ from datetime import date
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.ids import whole_basket
 from lambda_spark.settings import Measure, SimilaritySettings
+from lambda_spark.spark import ids_of
 from lambda_spark.speed.co_interactions import STRENGTH_UNITS
 
 WEIGHT_ONE = 2**20
@@ -132,6 +134,7 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
     counts = totals.where(~is_pair).select(
         "relation", F.col("item_a").alias("item"), F.col("decayed_baskets").alias("n")
     )
+    basket_itself = whole_basket(ids_of(co_interactions, "item_a"))
     pairs = (
         totals.where(is_pair & (F.col("baskets") >= settings.min_baskets))
         .join(
@@ -145,7 +148,7 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
             how="inner",
         )
         .join(
-            F.broadcast(counts.where(F.col("item") == 0).select("relation", F.col("n").alias("n_all"))),
+            F.broadcast(counts.where(F.col("item") == basket_itself).select("relation", F.col("n").alias("n_all"))),
             on="relation",
             how="inner",
         )

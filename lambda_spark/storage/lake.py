@@ -9,6 +9,7 @@ from datetime import date
 from pyspark.sql import SparkSession
 
 from lambda_spark.errors import LakeError, UsageError
+from lambda_spark.ids import Ids, ids_in
 from lambda_spark.storage.delta_log import check_log
 from lambda_spark.storage.file_system import FileSystem
 from lambda_spark.storage.locks import Locks
@@ -76,7 +77,12 @@ class Lake:
 
     def __getitem__(self, table: Table) -> TableHandle:
         """Return the handle of a table, whether or not the table exists."""
-        return TableHandle(self.spark, self.files, self.locks, table)
+        return TableHandle(self.spark, self.files, self.locks, table, lambda: self.ids)
+
+    @property
+    def ids(self) -> Ids:
+        """The kind of the product and user ids, as recorded with the table `events`. `integer` without that table."""
+        return ids_in(self[EVENTS].properties()) if self[EVENTS].exists() else "integer"
 
     def has_former(self, table: Table) -> bool:
         """Whether the lake holds the table under the name that it had in version 0.1."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -21,6 +21,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lambda_spark.errors import LakeError
+from lambda_spark.ids import IDS, Ids, ids_in
 from lambda_spark.settings import renamed_settings
 from lambda_spark.storage import delta_log
 from lambda_spark.storage.file_system import FileSystem
@@ -54,10 +55,13 @@ class Commit:
 class TableHandle:
     """Reads and writes one table of a lake. For example, `lake[EVENTS]` returns the handle of the table `events`."""
 
-    def __init__(self, spark: SparkSession, files: FileSystem, locks: Locks, table: Table) -> None:
+    def __init__(
+        self, spark: SparkSession, files: FileSystem, locks: Locks, table: Table, ids: Callable[[], Ids]
+    ) -> None:
         self._spark = spark
         self._files = files
         self._locks = locks
+        self._ids = ids
         self.table = table
         self.name = table.name
         self.location = f"{files.root}/{table.name}"
@@ -195,15 +199,18 @@ class TableHandle:
     def create(self, properties: Mapping[str, str] | None = None) -> None:
         """Create the table without rows, and record properties with it.
 
-        A table that exists keeps its rows and properties. Columns that it lacks are added.
+        A table that exists keeps its rows and properties. Columns that it lacks are added. If the properties record a
+        kind of ids, the ids of a new table are of that kind. Otherwise they are of the lake's kind.
         """
         if self.exists():
             self._add_new_columns()
             return
+        recorded = properties or {}
+        ids = ids_in(recorded) if IDS in recorded else self._ids()
         builder = DeltaTable.createIfNotExists(self._spark).location(self.location).comment(self.table.comment)
-        for column in self.table.columns:
+        for column in self.table.columns_for(ids):
             builder = builder.addColumn(column.name, column.type, comment=column.comment)
-        for key, value in {**self._delta_properties(), **_prefixed(properties or {})}.items():
+        for key, value in {**self._delta_properties(), **_prefixed(recorded)}.items():
             builder = builder.property(key, value)
         with self._lock():
             if not self.exists():
@@ -251,7 +258,7 @@ class TableHandle:
         """Replace all rows of the table, and the settings that are recorded with the table."""
         commented = [
             F.col(column.name).cast(column.type).alias(column.name, metadata={"comment": column.comment})
-            for column in self.table.columns
+            for column in self.table.columns_for(self._ids())
         ]
         writer = rows.select(*commented).writeTo(f"delta.`{self.location}`").using("delta")
         writer = writer.tableProperty("comment", self.table.comment).option("userMetadata", json.dumps(note))

@@ -5,7 +5,12 @@ Jobs write the comments into the Delta tables, where `describe table` shows them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from lambda_spark.ids import ID_TYPES, Ids
+
+ID = "id"
+"""Type of the columns that hold product or user ids: `bigint` or `string`, by the kind of the lake's ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +19,16 @@ class Column:
 
     name: str
     type: str
-    """Spark SQL type."""
+    """Spark SQL type, or ID."""
     comment: str
     """Meaning of the column, with its unit, its range and the meaning of null."""
+    comment_for_text: str = ""
+    """The comment in a lake whose ids are texts. If empty, it is `comment`."""
+
+    def resolved(self, ids: Ids) -> Column:
+        """Return the column with the Spark SQL type and the comment that it has in a lake with ids of this kind."""
+        comment = (ids == "text" and self.comment_for_text) or self.comment
+        return replace(self, type=ID_TYPES[ids] if self.type == ID else self.type, comment=comment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +60,16 @@ class Table:
         """The names of all columns, in order."""
         return [column.name for column in self.columns]
 
+    def columns_for(self, ids: Ids) -> tuple[Column, ...]:
+        """Return the columns with the types and comments that they have in a lake with ids of this kind."""
+        return tuple(column.resolved(ids) for column in self.columns)
+
 
 STEADY = "steady"
 """Value of the column `direction` where demand neither rises nor wanes."""
 
+_PRODUCT_ID = Column("product_id", ID, "Product id, above 0.", "Product id as delivered, never empty.")
+_USER_ID = Column("user_id", ID, "User id, above 0.", "User id as delivered, never empty.")
 _BUCKET = Column("bucket_start", "timestamp", "First moment of the bucket (UTC).")
 _SIGNAL = Column("signal", "string", "Event type that is counted: view, cart or purchase.")
 _DATE = Column("event_date", "date", "UTC date of the events.")
@@ -124,7 +142,7 @@ EVENTS = Table(
         Column("event_time", "timestamp", "Time of the event (UTC)."),
         Column("event_date", "date", "UTC date of event_time."),
         Column("event_type", "string", "view, cart, remove_from_cart or purchase."),
-        Column("product_id", "bigint", "Product id, above 0."),
+        _PRODUCT_ID,
         Column("category_id", "string", "Category id as delivered. Null: none was delivered."),
         Column(
             "category_code",
@@ -133,7 +151,7 @@ EVENTS = Table(
         ),
         Column("brand", "string", "Brand as delivered. Null: none was delivered."),
         Column("price", "decimal(12,2)", "Price in the store's currency, at least 0. Null: none was delivered."),
-        Column("user_id", "bigint", "User id, above 0."),
+        _USER_ID,
         Column("user_session", "string", "Session id as delivered. Null: none was delivered."),
         Column("source", "string", "Where the event was first read: a file's URI, or kafka:topic/partition/offset."),
         Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)."),
@@ -226,7 +244,7 @@ PRODUCTS = Table(
     job="ingest",
     comment="Every product that has an event, with the newest known value of each attribute.",
     columns=(
-        Column("product_id", "bigint", "Product id, above 0."),
+        _PRODUCT_ID,
         Column("category_id", "string", "Newest category id that is not null. Null: no event has one."),
         Column("category_code", "string", "Newest category path that is not null. Null: no event has one."),
         Column("brand", "string", "Newest brand that is not null. Null: no event has one."),
@@ -259,7 +277,7 @@ DEMAND = Table(
     columns=(
         _BUCKET,
         _SIGNAL,
-        Column("product_id", "bigint", "Product id, above 0."),
+        _PRODUCT_ID,
         Column("events", "bigint", "Number of the product's events in the bucket, at least 1."),
     ),
     partition_by=("bucket_start",),
@@ -273,7 +291,7 @@ TRENDS = Table(
     columns=(
         _BUCKET,
         _SIGNAL,
-        Column("product_id", "bigint", "Product id, above 0."),
+        _PRODUCT_ID,
         Column(
             "category_code",
             "string",
@@ -312,7 +330,7 @@ USER_TRENDS = Table(
     comment="Per bucket and user, the percentages of interactions with rising and with waning products.",
     columns=(
         _BUCKET,
-        Column("user_id", "bigint", "User id, above 0."),
+        _USER_ID,
         Column("interactions", "bigint", "Number of the user's views, carts and purchases in the bucket, at least 1."),
         Column(
             "rising_pct",
@@ -336,11 +354,11 @@ BASKETS = Table(
     columns=(
         _DATE,
         _RELATION,
-        Column("user_id", "bigint", "User id, above 0."),
+        _USER_ID,
         Column(
             "user_session", "string", "Session id. Empty instead of null if the event has none, and always for bought."
         ),
-        Column("product_id", "bigint", "Product id, above 0."),
+        _PRODUCT_ID,
         Column("first_time", "timestamp", "Time of the product's first event in the basket (UTC)."),
         _BATCH_ID,
     ),
@@ -355,8 +373,14 @@ CO_INTERACTIONS = Table(
     columns=(
         _DATE,
         _RELATION,
-        Column("item_a", "bigint", "The smaller product id of the pair. 0 stands for the basket itself."),
-        Column("item_b", "bigint", "The larger product id of the pair, equal to item_a in (i, i) and (0, 0)."),
+        Column(
+            "item_a",
+            ID,
+            "The smaller product id of the pair. 0 stands for the basket itself.",
+            "The smaller product id of the pair, in the order of texts. The empty text stands for the basket itself, "
+            "which other comments call 0.",
+        ),
+        Column("item_b", ID, "The larger product id of the pair, equal to item_a in (i, i) and (0, 0)."),
         Column(
             "baskets",
             "bigint",
@@ -381,8 +405,13 @@ SIMILAR_ITEMS = Table(
     comment="The most similar products of each product, by relation.",
     columns=(
         _RELATION,
-        Column("product_id", "bigint", "Product id, above 0."),
-        Column("similar_product_id", "bigint", "Product id of the neighbour, above 0."),
+        _PRODUCT_ID,
+        Column(
+            "similar_product_id",
+            ID,
+            "Product id of the neighbour, above 0.",
+            "Product id of the neighbour as delivered, never empty.",
+        ),
         Column("rank", "int", "Position among the product's neighbours. 1 is the most similar."),
         Column(
             "score",
@@ -405,9 +434,14 @@ RECOMMENDATIONS = Table(
     settings_section="recommendations",
     comment="The list of each active user, with reasons and the versions of the tables it was computed from.",
     columns=(
-        Column("user_id", "bigint", "User id, above 0."),
+        _USER_ID,
         Column("rank", "int", "Position in the user's list. 1 is the best."),
-        Column("product_id", "bigint", "Product id of the recommended product, above 0."),
+        Column(
+            "product_id",
+            ID,
+            "Product id of the recommended product, above 0.",
+            "Product id of the recommended product as delivered, never empty.",
+        ),
         Column("category_code", "string", "The product's newest category path. Null: no event has one."),
         Column("brand", "string", "The product's newest brand. Null: no event has one."),
         Column(
@@ -424,7 +458,7 @@ RECOMMENDATIONS = Table(
         Column("reason", "string", "Why the product is in the list, in words."),
         Column(
             "because_of",
-            "bigint",
+            ID,
             "Product id of the profile item that adds most to the score. Null: the product fills up a short list.",
         ),
         Column(

@@ -13,6 +13,10 @@ from lambda_spark.spark import literal_rows
 from lambda_spark.storage.tables import RECOMMENDATIONS
 
 
+def rows_of(path, user):
+    return look_up(path, user).rows
+
+
 @pytest.fixture
 def written(lake):
     rows = [
@@ -20,15 +24,15 @@ def written(lake):
         {"user_id": 7, "rank": 1, "product_id": 11, "category_code": "a.b", "price": 9.5, "score": 0.25},
         {"user_id": 8, "rank": 1, "product_id": 13},
     ]
-    schema = ", ".join(f"{column.name}: {column.type}" for column in RECOMMENDATIONS.columns)
+    schema = ", ".join(f"{column.name}: {column.type}" for column in RECOMMENDATIONS.columns_for("integer"))
     lake[RECOMMENDATIONS].replace(literal_rows(lake.spark, rows, schema), settings={}, note={})
     return lake
 
 
 def test_a_users_list_equals_the_table_in_order_of_rank(written):
     expected = written[RECOMMENDATIONS].read().where("user_id = 7").orderBy("rank").collect()
-    assert look_up(written.path, 7) == [row.asDict() for row in expected]
-    assert [row["product_id"] for row in look_up(written.path, 7)] == [11, 12]
+    assert rows_of(written.path, "7") == [row.asDict() for row in expected]
+    assert [row["product_id"] for row in rows_of(written.path, "7")] == [11, 12]
 
 
 def test_lists_are_read_again_if_they_are_replaced_and_their_files_deleted_meanwhile(written, monkeypatch):
@@ -45,7 +49,7 @@ def test_lists_are_read_again_if_they_are_replaced_and_their_files_deleted_meanw
 
     rows.count()
     monkeypatch.setattr(lookup, "DeltaTable", open_and_replace)
-    assert [row["product_id"] for row in look_up(written.path, 7)] == [11]
+    assert [row["product_id"] for row in rows_of(written.path, "7")] == [11]
     assert len(opened) == 2
 
 
@@ -71,8 +75,10 @@ def test_a_user_without_a_list_and_a_folder_without_a_lake_get_a_message(written
     assert main(["--user", "9", "--lake", written.path]) == 0
     assert "no list is written for user 9" in capsys.readouterr().out
     with pytest.raises(LakeError, match="has no lists: run `recommend` first"):
-        look_up(str(tmp_path), 7)
+        look_up(str(tmp_path), "7")
     assert main(["--user", "7", "--lake", str(tmp_path / "nowhere")]) == 2
     assert "is no lake yet" in capsys.readouterr().err
     assert main(["--lake", written.path]) == 2
     assert "name a --user" in capsys.readouterr().err
+    assert main(["--user", "me", "--lake", written.path]) == 2
+    assert "a user id of this lake is a whole number above 0, not 'me'" in capsys.readouterr().err

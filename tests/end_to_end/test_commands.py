@@ -272,12 +272,10 @@ def test_the_shell_has_every_table(demo):
         (["run", "--set", "trends.buckets=7 days"], "did you mean 'bucket'?"),
         (["ingest", "nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["similarity", "--trigger", "soon"], "is neither 'available-now' nor an interval"),
-        (["recommend", "--user", "me"], "a user id is a whole number above 0, not 'me'"),
         (["trends", "--as-of", "yesterday"], "a time is written 2019-11-01"),
         (["trends", "--from", "2019-11-08", "--to", "2019-11-01"], "--to 2019-11-01 00:00:00 is not after --from 2019"),
         (["trends", "--from", "2019-11-01", "--as-of", "2019-11-08"], "--as-of stores nothing"),
         (["run", "--conf-file", "none.toml"], "none.toml: No such file"),
-        (["forget", "--user", "12", "all"], "a user id is a whole number above 0, not 'all'"),
         (["restore", "--dry-run"], "the following arguments are required: --to"),
     ],
 )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from chispa import assert_df_equality
+from pandas.testing import assert_frame_equal
 from pyspark.sql import functions as F
 
 from jobs.evaluate import main
@@ -187,6 +188,16 @@ def test_every_method_is_measured_with_and_without_repeats_and_by_slice(spark):
     ]
     assert trending["differences"]["hr@20"][0] == trending["hr@20"] - 1.0
     assert next(line for line in lines if line["method"] == "recommend")["differences"] == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("protocol", ["next-item", "second-half", "future"])
+def test_text_ids_are_measured_like_numbers(spark, protocol):
+    numbers = store(spark, [*BEFORE, *AFTER])
+    texts = numbers.withColumns({name: F.format_string("id-%02d", name) for name in ("product_id", "user_id")})
+    measured = [evaluate(events, Settings(), protocol, share=0.7, max_queries=100) for events in (numbers, texts)]
+    assert not measured[0].empty
+    assert_frame_equal(*measured)
 
 
 def sessions_that_skip_one(count):

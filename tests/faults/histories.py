@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
+from tests.deliveries import text_product, text_user
 from tests.faults.oracle import Event
 
 LONGER = int(os.environ.get("LONGER", "1"))
@@ -47,6 +48,17 @@ class History(NamedTuple):
     @property
     def events(self) -> set[Event]:
         return {event for arrival in self.arrivals for event in arrival}
+
+    def with_ids(self, ids: str) -> History:
+        """Return the same history with product and user ids of a kind, in place of whole numbers."""
+        if ids == "integer":
+            return self
+        return History(
+            tuple(
+                tuple(e._replace(product=text_product(e.product), user=text_user(e.user)) for e in arrival)
+                for arrival in self.arrivals
+            )
+        )
 
 
 def trials(count: int) -> settings:

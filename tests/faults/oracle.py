@@ -17,6 +17,15 @@ from typing import Any, NamedTuple
 SIGNALS = ("view", "cart", "purchase")
 
 
+Id = int | str
+"""A product or user id. All ids of a store are of one type."""
+
+
+def basket_itself(of: Id) -> Id:
+    """Return the id that stands for the basket itself, in a store with ids of the type of the given id."""
+    return "" if isinstance(of, str) else 0
+
+
 class Event(NamedTuple):
     """One event with typed fields.
 
@@ -25,12 +34,12 @@ class Event(NamedTuple):
 
     time: datetime
     kind: str
-    product: int
+    product: Id
     category_id: int | None
     category: str | None
     brand: str | None
     price: Decimal | None
-    user: int
+    user: Id
     session: str | None
 
     @property
@@ -38,7 +47,7 @@ class Event(NamedTuple):
         return self.time.date()
 
 
-def products(events: Collection[Event]) -> dict[int, tuple[Any, ...]]:
+def products(events: Collection[Event]) -> dict[Id, tuple[Any, ...]]:
     """Return each product's newest attributes that are not null, and when it was first and last seen.
 
     Returns:
@@ -56,13 +65,13 @@ def products(events: Collection[Event]) -> dict[int, tuple[Any, ...]]:
     return attributes
 
 
-def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[int, datetime]]:
+def baskets(events: Iterable[Event]) -> dict[tuple[date, str, Id, str], dict[Id, datetime]]:
     """Return the baskets. A basket holds the products of one user, session and date, each with its first event's time.
 
     Returns:
         {(date, relation, user, session): {product: first time}}. The session of a `bought` basket is ''.
     """
-    first_times: dict[tuple[date, str, int, str], dict[int, datetime]] = defaultdict(dict)
+    first_times: dict[tuple[date, str, Id, str], dict[Id, datetime]] = defaultdict(dict)
     for event in events:
         if event.kind not in SIGNALS:
             continue
@@ -74,18 +83,18 @@ def baskets(events: Iterable[Event]) -> dict[tuple[date, str, int, str], dict[in
     return dict(first_times)
 
 
-def co_interactions(all_baskets: dict[Any, dict[int, datetime]], window: int) -> dict[Any, tuple[int, int]]:
+def co_interactions(all_baskets: dict[Any, dict[Id, datetime]], window: int) -> dict[Any, tuple[int, int]]:
     """Count the baskets in which two products are at most `window` positions apart, and sum the pair's strengths.
 
     Returns:
         {(date, relation, item_a, item_b): (baskets, strength in 1/60)}, with item_a ≤ item_b. The pair (a, a) counts
-        the baskets with item a, and the pair (0, 0) counts all baskets.
+        the baskets with item a, and the pair (0, 0), or ('', '') of texts, counts all baskets.
     """
     together: Counter[Any] = Counter()
     strength: defaultdict[Any, Fraction] = defaultdict(Fraction)
     for (day, relation, _, _), items in all_baskets.items():
         order = [product for _, product in sorted((time, product) for product, time in items.items())]
-        together[day, relation, 0, 0] += 1
+        together[day, relation, basket_itself(order[0]), basket_itself(order[0])] += 1
         for place, item in enumerate(order):
             together[day, relation, item, item] += 1
             for steps, other in enumerate(order[place + 1 : place + 1 + window], start=1):
@@ -97,7 +106,7 @@ def co_interactions(all_baskets: dict[Any, dict[int, datetime]], window: int) ->
 
 def similar_items(
     counts: dict[Any, tuple[int, int]], measure: str, *, k: int, half_life: float, min_baskets: int
-) -> dict[tuple[str, int], list[tuple[int, float, int, int]]]:
+) -> dict[tuple[str, Id], list[tuple[Id, float, int, int]]]:
     """Return the `k` best neighbours of each product, the best first.
 
     Args:
@@ -125,7 +134,7 @@ def similar_items(
     for relation, a, b in plain:
         if a == b or plain[relation, a, b] < min_baskets:
             continue
-        everything = decayed[relation, 0, 0]
+        everything = decayed[relation, basket_itself(a), basket_itself(a)]
         for i, j in ((a, b), (b, a)):
             score = _score(
                 measure,
@@ -238,13 +247,13 @@ def trends(
 
 def newest_in_two_buckets(
     events: Iterable[Event], length: timedelta, origin: date, attribute: str
-) -> dict[tuple[datetime, int], str]:
+) -> dict[tuple[datetime, Id], str]:
     """Return each product's newest non-null value of an attribute, from each bucket and its previous bucket.
 
     Returns:
         {(bucket, product): value}.
     """
-    known: dict[tuple[datetime, int], tuple[datetime, str]] = {}
+    known: dict[tuple[datetime, Id], tuple[datetime, str]] = {}
     for event in events:
         value = getattr(event, attribute)
         if event.kind in SIGNALS and value is not None:
@@ -257,7 +266,7 @@ def newest_in_two_buckets(
 
 def user_trends(
     events: Iterable[Event], product_trends: dict[Any, Trend], length: timedelta, origin: date
-) -> dict[tuple[datetime, int], tuple[int, float, float]]:
+) -> dict[tuple[datetime, Id], tuple[int, float, float]]:
     """Return the percent of each user's interactions that were with rising and with waning products.
 
     Returns:
@@ -278,14 +287,14 @@ def user_trends(
 
 def scored_recommendations(
     events: Collection[Event],
-    similar: dict[tuple[str, int], list[tuple[int, float, int, int]]],
+    similar: dict[tuple[str, Id], list[tuple[Id, float, int, int]]],
     product_trends: dict[Any, Trend],
     *,
     k: int,
     profile_items: int,
     active_days: int,
     trend_weight: float,
-) -> dict[int, list[tuple[int, float]]]:
+) -> dict[Id, list[tuple[Id, float]]]:
     """Return the products with a score in each active user's list, the best first.
 
     The weight of a product in a user's profile halves with each position. A view weighs 1, a cart 2 and a purchase 3.

@@ -21,10 +21,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.classic.dataframe import DataFrame
 
 from lambda_spark.batch.refresh import Extent, compute, update_trends
+from lambda_spark.ids import ID_TYPES
 from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.ingestion.products import newest_products, product_attributes
 from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import IngestSettings, RecommendationSettings, SimilaritySettings, TrendSettings
+from lambda_spark.source_description import SourceDescription
 from lambda_spark.speed.baskets import basket_items
 from lambda_spark.speed.co_interactions import (
     all_contributions,
@@ -56,10 +58,10 @@ from tests.faults.histories import HEADER, Event, histories, trials, written
 pytestmark = pytest.mark.long
 
 COLUMNS = (
-    "event_time timestamp, event_type string, product_id long, category_id long, category_code string, brand string, "
-    "price decimal(12,2), user_id long, user_session string, event_date date"
+    "event_time timestamp, event_type string, product_id {id}, category_id long, category_code string, brand string, "
+    "price decimal(12,2), user_id {id}, user_session string, event_date date"
 )
-COUNTS = "event_date date, relation string, item_a long, item_b long, baskets long, strength long"
+COUNTS = "event_date date, relation string, item_a {id}, item_b {id}, baskets long, strength long"
 EPOCH = date(2019, 1, 1)
 SEPARATION = timedelta(days=1000)
 """Time by which histories in one table are kept apart. They do not mix, because no basket spans two dates."""
@@ -88,9 +90,15 @@ def _plans_are_freed_after_each_collect(monkeypatch):
     monkeypatch.setattr(DataFrame, "collect", collected)
 
 
-def frame(spark, events, schema=COLUMNS):
+@pytest.fixture(scope="module", params=["integer", "text"])
+def ids(request):
+    """The kind of the product and user ids."""
+    return request.param
+
+
+def frame(spark, events, ids):
     rows = [(*event, event.date) for event in events]
-    return spark.createDataFrame(rows, schema)
+    return spark.createDataFrame(rows, COLUMNS.format(id=ID_TYPES[ids]))
 
 
 def oracle_items(events):
@@ -101,12 +109,13 @@ def oracle_items(events):
 
 @trials(8)
 @given(st.lists(histories(), min_size=8, max_size=8), st.integers(1, 6))
-def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores, window):
+def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, ids, stores, window):
     """Each micro-batch of each history gets dates of its own, so that one Spark job computes all micro-batches.
 
     The items that a micro-batch already knows are copies of items of earlier micro-batches. The dates of the copies are
     moved to the dates of the micro-batch.
     """
+    stores = [store.with_ids(ids) for store in stores]
     steps = max(len(store.arrivals) for store in stores)
     rows = [
         (
@@ -120,7 +129,7 @@ def test_micro_batches_add_up_to_the_result_for_all_events_at_once(spark, stores
         for step, arrival in enumerate(store.arrivals)
         for event in arrival
     ]
-    events = spark.createDataFrame(rows, f"{COLUMNS}, date_in_store date")
+    events = spark.createDataFrame(rows, f"{COLUMNS.format(id=ID_TYPES[ids])}, date_in_store date")
     arrived = basket_items(events)
     step = F.floor(F.date_diff("event_date", F.lit(EPOCH)) / SEPARATION.days) % steps
     known = (
@@ -172,17 +181,18 @@ def earliest_items(rows):
     st.lists(histories(most_events=30), min_size=2, max_size=2),
     st.sampled_from([("confidence", 30.0, 1), ("llr", 10.0, 1), ("llr", 0.0, 2), ("confidence", 0.5, 2)]),
 )
-def test_similar_items_equal_the_oracle_s(spark, stores, how):
+def test_similar_items_equal_the_oracle_s(spark, ids, stores, how):
     measure, half_life, min_baskets = how
-    events = stores[0].events | stores[1].events
+    events = stores[0].with_ids(ids).events | stores[1].with_ids(ids).events
     counts = oracle.co_interactions(oracle.baskets(events), 5)
     settings = SimilaritySettings(measure=measure, half_life_days=half_life, min_baskets=min_baskets, max_neighbours=4)
     newest = max((day for day, *_ in counts), default=None)
     if newest is None:
         return
-    rows = similar_items(
-        spark.createDataFrame([(*key, *figures) for key, figures in counts.items()], COUNTS), settings, newest=newest
+    table = spark.createDataFrame(
+        [(*key, *figures) for key, figures in counts.items()], COUNTS.format(id=ID_TYPES[ids])
     )
+    rows = similar_items(table, settings, newest=newest)
     expected = oracle.similar_items(counts, measure, k=4, half_life=half_life, min_baskets=min_baskets)
     assert_same_neighbours(rows.collect(), expected)
 
@@ -204,13 +214,13 @@ def assert_same_neighbours(rows, expected):
     st.lists(histories(most_events=40), min_size=2, max_size=2),
     st.sampled_from([timedelta(days=7), timedelta(hours=36)]),
 )
-def test_trends_equal_the_oracle_s(spark, stores, bucket):
-    events = stores[0].events | stores[1].events
+def test_trends_equal_the_oracle_s(spark, ids, stores, bucket):
+    events = stores[0].with_ids(ids).events | stores[1].with_ids(ids).events
     settings = TrendSettings(bucket=bucket, min_change=2, min_z=0.73, max_fdr=1.0)
     micros = [round((event.time - datetime(1970, 1, 1)).total_seconds()) * 1_000_000 for event in events]
     extent = Extent(min(micros), max(micros))
     until = F.timestamp_micros(F.lit(extent.newest))
-    with compute(frame(spark, events), settings, extent, until) as tables:
+    with compute(frame(spark, events, ids), settings, extent, until) as tables:
         assert_same_trends({table.name: rows.collect() for table, rows in tables.by_table()}, events, settings)
 
 
@@ -248,8 +258,9 @@ def assert_same_trends(rows, events, settings):
 
 @trials(4)
 @given(histories(most_events=30))
-def test_products_equal_the_oracle_s_in_any_order_of_arrival_and_with_repeats(spark, history):
-    parts = [product_attributes(frame(spark, arrival)) for arrival in history.arrivals]
+def test_products_equal_the_oracle_s_in_any_order_of_arrival_and_with_repeats(spark, ids, history):
+    history = history.with_ids(ids)
+    parts = [product_attributes(frame(spark, arrival, ids)) for arrival in history.arrivals]
     known = parts[0]
     for part in parts[1:] + parts[:1]:
         known = newest_products(known, part)
@@ -262,13 +273,13 @@ def known_products(rows):
 
 
 @pytest.fixture(scope="module")
-def empty_lake(session, tmp_path_factory):
+def empty_lake(session, tmp_path_factory, ids):
     """A lake with empty tables. Tests copy this lake, because creating tables takes longer than a micro-batch."""
     folder = tmp_path_factory.mktemp("empty")
     inbox = folder / "in"
     inbox.mkdir()
     lake = Lake.open(session, str(folder / "lake"), create=True)
-    ingest(lake, [str(inbox)], IngestSettings())
+    ingest(lake, [str(inbox)], IngestSettings(), SourceDescription(ids=ids))
     update_similarity(lake, SimilaritySettings())
     return folder / "lake"
 
@@ -279,8 +290,9 @@ def empty_lake(session, tmp_path_factory):
     st.lists(st.integers(0, 2), min_size=1, max_size=12),
     st.integers(1, 2),
 )
-def test_a_lake_filled_in_pieces_equals_the_oracle(spark, empty_lake, tmp_path_factory, history, spellings, runs):
+def test_a_lake_filled_in_pieces_equals_the_oracle(spark, empty_lake, ids, tmp_path_factory, history, spellings, runs):
     """Each delivered file is a micro-batch of `ingest`. Each data file of `events` is a micro-batch of `similarity`."""
+    history = history.with_ids(ids)
     folder = tmp_path_factory.mktemp("history")
     shutil.copytree(empty_lake, folder / "lake")
     lake = Lake.open(spark, str(folder / "lake"))
@@ -293,7 +305,7 @@ def test_a_lake_filled_in_pieces_equals_the_oracle(spark, empty_lake, tmp_path_f
                 texts = [written(event, next(spelling)) for event in arrival]
                 (folder / "in" / f"{at}.csv").write_text("\n".join([HEADER, *texts, ""]))
                 lines += len(texts)
-        ingest(lake, [str(folder / "in")], IngestSettings(max_bytes_per_batch="1"))
+        ingest(lake, [str(folder / "in")], IngestSettings(max_bytes_per_batch="1"), SourceDescription(ids=ids))
         update_similarity(lake, SimilaritySettings(max_bytes_per_batch="1"))
         update_trends(lake, PLAIN)
     update_recommendations(lake, LISTS)

@@ -239,3 +239,18 @@ def test_the_event_id_is_the_same_for_the_same_event_and_no_other(spark):
     assert len(set(ids[:4])) == 1, "the same event, written in four ways"
     assert len(set(ids)) == 6, "a different event has a different id"
     assert all(len(event_id) == 32 for event_id in ids)
+
+
+def test_the_event_id_of_a_known_event_has_not_changed(spark):
+    """Otherwise the next delivery of an event would not be recognised as a repeat."""
+    assert validated(spark, {}).collect()[0].event_id == "fe71561cf363041e47bca168e2530153"
+
+
+def test_text_ids_are_kept_as_they_are_written(spark):
+    texts = ("0108775015", "108775015", "85123A", "gid://shopify/Product/1", "0", "-5", "1|1:x", "12,5")
+    rows = validated(
+        spark, *({"product_id": f" {text} ", "user_id": text} for text in texts), {"user_id": " "}, ids="text"
+    ).collect()
+    assert [(row.product_id, row.user_id) for row in rows[:-1]] == [(text, text) for text in texts]
+    assert [row.reasons for row in rows] == [[] for _ in texts] + [["user_id is missing"]]
+    assert len({row.event_id for row in rows}) == len(rows)

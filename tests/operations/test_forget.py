@@ -33,7 +33,7 @@ from lambda_spark.storage.tables import (
     TRENDS,
     USER_TRENDS,
 )
-from tests.deliveries import contents, deliver, differing, event, random_events
+from tests.deliveries import contents, deliver, differing, event, random_events, text_user, with_ids
 from tests.in_session import do
 
 SETTINGS = Settings(trends=TrendSettings(min_change=2, min_z=0.5))
@@ -55,10 +55,22 @@ USERS_BAD_LINE = event(datetime(2019, 10, 21, 6), "look", 5, USER, SESSION)
 OTHERS_BAD_LINE = event(datetime(2019, 10, 21, 6), "look", 5, 2, "s")
 
 
-def a_lake(session, folder, deliveries):
+@pytest.fixture(scope="module", params=["integer", pytest.param("text", marks=pytest.mark.long)])
+def ids(request):
+    """The kind of the lake's ids. Texts take part in the long tests, because `tests/test_ids.py` has a short one."""
+    return request.param
+
+
+@pytest.fixture
+def named(ids):
+    """A function that returns the id of a user whom a line names by a number."""
+    return text_user if ids == "text" else int
+
+
+def a_lake(session, folder, ids, deliveries):
     lake = Lake.open(session, str(folder / "lake"), create=True)
     for name, lines in deliveries.items():
-        deliver(lake, folder / "in", name, lines)
+        deliver(lake, folder / "in", name, with_ids(ids, lines), ids=ids)
         update_similarity(lake, SimilaritySettings())
     update_trends(lake, SETTINGS.trends)
     update_recommendations(lake, RecommendationSettings())
@@ -66,19 +78,19 @@ def a_lake(session, folder, deliveries):
 
 
 @pytest.fixture(scope="module")
-def template(session, tmp_path_factory):
+def template(session, tmp_path_factory, ids):
     """A lake with two deliveries of events, in which the user appears both times."""
     first, second = (
         [*OTHERS_EVENTS[:40], *USERS_EVENTS[1:4], USERS_BAD_LINE],
         [*OTHERS_EVENTS[40:], USERS_EVENTS[0], *USERS_EVENTS[4:], OTHERS_BAD_LINE],
     )
-    return a_lake(session, tmp_path_factory.mktemp("forgetting"), {"one": first, "two": second})
+    return a_lake(session, tmp_path_factory.mktemp("forgetting"), ids, {"one": first, "two": second})
 
 
 @pytest.fixture(scope="module")
-def never(session, tmp_path_factory):
+def never(session, tmp_path_factory, ids):
     """The rows of all tables in a lake that never had events of the user."""
-    folder = a_lake(session, tmp_path_factory.mktemp("never"), {"all": [*OTHERS_EVENTS, OTHERS_BAD_LINE]})
+    folder = a_lake(session, tmp_path_factory.mktemp("never"), ids, {"all": [*OTHERS_EVENTS, OTHERS_BAD_LINE]})
     return comparable_contents(Lake.open(session, str(folder)))
 
 
@@ -137,19 +149,19 @@ def checkpoint_logs(lake):
         log.checkpoint()
 
 
-def test_every_table_is_as_if_the_user_had_never_come_and_no_byte_is_left(small, never, tmp_path):
+def test_every_table_is_as_if_the_user_had_never_come_and_no_byte_is_left(small, never, ids, named, tmp_path):
     folder = tmp_path / "lake"
     checkpoint_logs(small)
     kinds = {name.split("/")[0] for name in traces(folder)}
     assert {"events", "rejected_events", "user_trends", "baskets", "recommendations", "co_interactions"} <= kinds
     (folder / "_logs").mkdir()
-    (folder / "_logs" / "names.log").write_text(f"no user {USER} in 12.csv\n")
-    (folder / "_logs" / "other.log").write_text(f"no user {str(USER)[:-1]} in 12.csv\n")
-    found = preview(small, {USER, 999}, refuse=True)
+    (folder / "_logs" / "names.log").write_text(f"no user {named(USER)} in 12.csv\n")
+    (folder / "_logs" / "other.log").write_text(f"no user {str(named(USER))[:-1]} in 12.csv\n")
+    found = preview(small, {named(USER), named(999)}, refuse=True)
     assert (found.users, found.found) == (2, 1)
     assert (found.rows["events"], found.rows["rejected_events"]) == (6, 1)
 
-    done = forget(small, SETTINGS, {USER, 999}, refuse=True, erase=True)
+    done = forget(small, SETTINGS, {named(USER), named(999)}, refuse=True, erase=True)
 
     assert comparable_contents(small) == never
     assert differing(small) == []
@@ -164,7 +176,9 @@ def test_every_table_is_as_if_the_user_had_never_come_and_no_byte_is_left(small,
     assert [source.rsplit("/", 1)[-1] for source in done.sources] == ["one.csv", "two.csv"]
 
     late = [USERS_EVENTS[2], USERS_BAD_LINE, event(datetime(2019, 10, 22), "view", 1, 999, "s"), OTHERS_EVENTS[0]]
-    account = deliver(small, tmp_path / "in", "late", [*late, event(datetime(2019, 10, 22), "view", 1, 3, "n")])
+    late = with_ids(ids, late)
+    other = with_ids(ids, [event(datetime(2019, 10, 22), "view", 1, 3, "n")])
+    account = deliver(small, tmp_path / "in", "late", late + other)
     assert (account.lines, account.events, account.repeats, account.rejected) == (5, 1, 1, 3)
     refused = small[REJECTED_EVENTS].read().where(F.array_contains("reasons", "user is refused")).collect()
     assert [row.raw for row in refused] == [None] * 3
@@ -173,8 +187,8 @@ def test_every_table_is_as_if_the_user_had_never_come_and_no_byte_is_left(small,
 
 
 @pytest.mark.long
-def test_several_users_are_forgotten_at_once(small):
-    users = {USER, 1, 2}
+def test_several_users_are_forgotten_at_once(small, named):
+    users = {named(USER), named(1), named(2)}
     done = forget(small, SETTINGS, users, refuse=False, erase=False)
     assert (done.users, done.found) == (3, 3)
     for table in BY_USER:
@@ -185,9 +199,9 @@ def test_several_users_are_forgotten_at_once(small):
 
 
 @pytest.mark.long
-def test_a_dry_run_counts_the_rows_and_changes_nothing(small, capsys):
+def test_a_dry_run_counts_the_rows_and_changes_nothing(small, named, capsys):
     before = small.versions(*small.present())
-    do("forget", main, small.spark, "--dry-run", "--user", USER, "--refuse", "--lake", small.path)
+    do("forget", main, small.spark, "--dry-run", "--user", named(USER), "--refuse", "--lake", small.path)
     text = capsys.readouterr().out
     assert "This would be removed: 1 users asked for, 1 of them known to this lake" in text
     assert re.search(r"^events +6 rows removed +v\d+ +-$", text, re.MULTILINE)
@@ -203,10 +217,10 @@ def test_the_certificate_says_that_frozen_trends_may_still_count_the_user():
 
 @pytest.mark.long
 @pytest.mark.parametrize("stop", [3, 4, 5, 6])
-def test_an_interrupted_forget_is_finished_by_the_next_start(small, never, monkeypatch, stop, tmp_path):
+def test_an_interrupted_forget_is_finished_by_the_next_start(small, never, named, monkeypatch, stop, tmp_path):
     """Each test case interrupts the first `forget` one write later than the previous case."""
-    interrupted(small, monkeypatch, {USER}, stop)
-    forget(small, SETTINGS, {USER}, refuse=False, erase=False)
+    interrupted(small, monkeypatch, {named(USER)}, stop)
+    forget(small, SETTINGS, {named(USER)}, refuse=False, erase=False)
     compared = comparable_contents(small)
     assert {name for name, rows in compared.items() if rows != never[name]} == set()
     assert small[EVENTS].properties()["forgetting"] == ""
@@ -220,41 +234,42 @@ def interrupted(lake, monkeypatch, users, stop):
 
 
 @pytest.mark.long
-def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, monkeypatch, capsys):
+def test_an_interrupted_forget_cannot_be_finished_with_other_users(small, named, monkeypatch, capsys):
     """Otherwise the second `forget` would clear the record of the first, although rows of the first users remain."""
-    interrupted(small, monkeypatch, {USER}, 3)
-    for others in ({1}, {USER, 1}):
+    interrupted(small, monkeypatch, {named(USER)}, 3)
+    for others in ({named(1)}, {named(USER), named(1)}):
         with pytest.raises(LakeError, match=r"of other users was interrupted .* with those users first"):
             forget(small, SETTINGS, others, refuse=False, erase=False)
     do("verify", verify, small.spark, "--lake", small.path)
     assert "a `forget` is under way, or was interrupted" in capsys.readouterr().out
-    forget(small, SETTINGS, {USER}, refuse=False, erase=False)
+    forget(small, SETTINGS, {named(USER)}, refuse=False, erase=False)
     assert differing(small) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("stop", [1, 4])
-def test_a_rebuild_between_two_starts_brings_no_user_back(small, never, monkeypatch, stop):
+def test_a_rebuild_between_two_starts_brings_no_user_back(small, never, named, monkeypatch, stop):
     """The similarity job loses its checkpoint between two starts of `forget`, so its tables must be rebuilt."""
-    interrupted(small, monkeypatch, {USER}, stop)
+    interrupted(small, monkeypatch, {named(USER)}, stop)
     small.files.delete("_checkpoints/similarity")
     with pytest.raises(CheckpointError, match="similarity --rebuild"):
-        forget(small, SETTINGS, {USER}, refuse=False, erase=False)
+        forget(small, SETTINGS, {named(USER)}, refuse=False, erase=False)
     start_over(small, SimilaritySettings())
     update_similarity(small, SimilaritySettings())
-    forget(small, SETTINGS, {USER}, refuse=False, erase=False)
+    forget(small, SETTINGS, {named(USER)}, refuse=False, erase=False)
     compared = comparable_contents(small)
     assert {name for name, rows in compared.items() if rows != never[name]} == set()
 
 
 @pytest.mark.long
-def test_ingest_reads_nothing_while_the_table_of_refused_users_is_missing(small, tmp_path):
-    forget(small, SETTINGS, {999}, refuse=True, erase=False)
+def test_ingest_reads_nothing_while_the_table_of_refused_users_is_missing(small, ids, named, tmp_path):
+    lines = with_ids(ids, [event(datetime(2019, 10, 22), "view", 1, 999, "s")])
+    forget(small, SETTINGS, {named(999)}, refuse=True, erase=False)
     small.files.delete("refused_users")
     with pytest.raises(LakeError, match=r"refused_users is missing.*forget --users-file FILE --refuse"):
-        deliver(small, tmp_path / "in", "late", [event(datetime(2019, 10, 22), "view", 1, 999, "s")])
-    forget(small, SETTINGS, {999}, refuse=True, erase=False)
-    account = deliver(small, tmp_path / "in", "later", [event(datetime(2019, 10, 22), "view", 1, 999, "s")])
+        deliver(small, tmp_path / "in", "late", lines)
+    forget(small, SETTINGS, {named(999)}, refuse=True, erase=False)
+    account = deliver(small, tmp_path / "in", "later", lines)
     assert (account.events, account.repeats + account.rejected) == (0, account.lines)
 
 
@@ -275,9 +290,9 @@ def interrupt_after_writes(patched, count):
 
 
 @pytest.mark.long
-def test_forgetting_an_unknown_user_changes_nothing(small):
+def test_forgetting_an_unknown_user_changes_nothing(small, named):
     before = small.versions(*small.present())
-    done = forget(small, SETTINGS, {999}, refuse=False, erase=False)
+    done = forget(small, SETTINGS, {named(999)}, refuse=False, erase=False)
     assert (done.found, done.rows) == (0, {})
     assert small.versions(*small.present()) == before
 
@@ -285,9 +300,12 @@ def test_forgetting_an_unknown_user_changes_nothing(small):
 def test_a_list_of_users_is_read_whole_or_not_at_all(tmp_path):
     file = tmp_path / "users.txt"
     file.write_text("user_id\n12\n\n013\n")
-    assert asked_for([5], file) == {5, 12, 13}
+    assert asked_for(["5"], file, "integer") == {5, 12, 13}
+    assert asked_for(["u-1"], file, "text") == {"u-1", "12", "013"}
     file.write_text("12\nme\n")
     with pytest.raises(UsageError, match="no user id in line 2; nothing was forgotten"):
-        asked_for([], file)
+        asked_for([], file, "integer")
     with pytest.raises(UsageError, match="name users"):
-        asked_for([], None)
+        asked_for([], None, "integer")
+    with pytest.raises(UsageError, match="a user id of this lake is a whole number above 0, not 'all'"):
+        asked_for(["12", "all"], None, "integer")

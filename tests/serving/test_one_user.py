@@ -1,9 +1,12 @@
 """Tests that the list computed for one user equals the list that the serving job writes for this user."""
 
 import random
+from dataclasses import replace
 
 import pytest
+from pyspark.sql import functions as F
 
+from lambda_spark.errors import UsageError
 from lambda_spark.serving.catalogue import in_demand
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.serving.refresh import for_active_users
@@ -18,13 +21,20 @@ from tests.serving.test_recommendations import PLAIN, SINCE, views
         RecommendationSettings(repeat="boost", max_per_category=2, list_length=20),
         RecommendationSettings(repeat="boost", repeat_weight=0.0, view_weight=0.0, list_length=40),
         RecommendationSettings(
-            repeat="allow", filter="price > 12 and product_id <> 13", deny_products=(20, 31), list_length=40
+            repeat="allow", filter="price > 12 and product_id <> 13", deny_products=("20", "31"), list_length=40
         ),
-        RecommendationSettings(max_per_category=3, list_length=40, allow_products=tuple(range(20, 45))),
+        RecommendationSettings(max_per_category=3, list_length=40, allow_products=tuple(map(str, range(20, 45)))),
     ],
     ids=["plain", "boost", "boost without weight", "left out", "filled"],
 )
 def test_one_user_gets_the_same_list_as_in_the_table(spark, settings):
+    world = a_store(spark)
+    written = for_active_users(world, settings).orderBy("user_id", "rank").collect()
+    for user in range(1, 8, 3):
+        assert for_user(world, settings, user) == [row for row in written if row.user_id == user]
+
+
+def a_store(spark):
     dice = random.Random(4)
     events = [
         (user, dice.randint(10, 39), dice.choice(["view", "view", "cart", "purchase"]), dice.randint(1, 90))
@@ -40,10 +50,32 @@ def test_one_user_gets_the_same_list_as_in_the_table(spark, settings):
         *((one, "rising", 0.1 * at, at, 3 * at, at) for at, one in enumerate(range(22, 27), 1)),
     ]
     demand = [(one, dice.randint(1, 5), age) for one in range(10, 50, 2) for age in range(dice.randint(0, 3))]
-    world = views(spark, events, similar, products, moving, demand)
+    return views(spark, events, similar, products, moving, demand)
+
+
+def test_one_user_gets_the_same_list_as_in_the_table_where_ids_are_texts(spark):
+    world, texts = a_store(spark), lambda name: F.concat(F.reverse(F.col(name).cast("string")), F.lit("A"))
+    tables = {name: getattr(world, name) for name in ("events", "products", "similar_items", "trends", "demand")}
+    ids = {"user_id", "product_id", "similar_product_id"}
+    world = replace(
+        world,
+        **{
+            name: rows.select(*(texts(n).alias(n) if n in ids else n for n in rows.columns))
+            for name, rows in tables.items()
+        },
+    )
+    settings = RecommendationSettings(
+        repeat="boost", max_per_category=2, list_length=20, deny_products=("02A",), filter="product_id <> '31A'"
+    )
     written = for_active_users(world, settings).orderBy("user_id", "rank").collect()
-    for user in range(1, 8, 3):
-        assert for_user(world, settings, user) == [row for row in written if row.user_id == user]
+    assert {"02A", "31A"}.isdisjoint(row.product_id for row in written)
+    for user in ("1A", "4A", "7A"):
+        assert for_user(world, settings, user) == [row for row in written if row.user_id == user] != []
+
+
+def test_product_ids_in_settings_must_be_whole_numbers_where_the_ids_are(spark):
+    with pytest.raises(UsageError, match="deny_products must list whole numbers, as the ids of this lake are, not 'x'"):
+        for_user(views(spark, [(1, 10, "view", 5)]), RecommendationSettings(deny_products=("7", "x")), 1)
 
 
 def test_unbounded_scores_are_summed_without_overflow(spark):

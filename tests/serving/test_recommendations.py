@@ -161,8 +161,8 @@ def test_a_bought_product_is_never_recommended(spark, repeat, profile_items):
 @pytest.mark.parametrize(
     ("setting", "products"),
     [
-        ({"deny_products": (30,)}, {10, 40}),
-        ({"allow_products": (40, 50)}, {40}),
+        ({"deny_products": ("30",)}, {10, 40}),
+        ({"allow_products": ("40", "50")}, {40}),
         ({"filter": "category_code = 'c.3'"}, {30}),
     ],
 )
@@ -174,7 +174,7 @@ def test_settings_restrict_the_eligible_products(spark, setting, products):
 
 def test_a_denied_product_is_in_no_list(spark):
     world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5), (10, 40, 0.4)], demand=[(30, 9), (50, 8)])
-    rows = for_active_users(world, RecommendationSettings(**PLAIN, deny_products=(30,))).orderBy("rank").collect()
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, deny_products=("30",))).orderBy("rank").collect()
     assert [row.product_id for row in rows] == [40, 50]
 
 
@@ -243,7 +243,7 @@ def test_a_filter_is_refused_unless_it_is_a_condition_on_the_product_alone(spark
 
 def test_a_denied_product_is_not_boosted(spark):
     world = views(spark, [(1, 10, "view", 5)], [(10, 30, 0.5)])
-    rows = for_active_users(world, RecommendationSettings(**PLAIN, deny_products=(10,), repeat="boost")).collect()
+    rows = for_active_users(world, RecommendationSettings(**PLAIN, deny_products=("10",), repeat="boost")).collect()
     assert [row.product_id for row in rows] == [30]
 
 
