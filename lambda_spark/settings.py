@@ -57,6 +57,8 @@ class IngestSettings:
     """Whether CSV files begin with a line of column names. Without it, columns are read in the order of REES46."""
     min_event_date: date = date(2010, 1, 1)
     """Events before this date are rejected."""
+    max_ahead: timedelta = timedelta(minutes=10)
+    """How far an event may be ahead of the clock of `ingest`, at least `0 minutes`. Later events are rejected."""
     refresh_interval: timedelta = timedelta(minutes=1)
     """Time between two refreshes of `products` in a job that stays up."""
     max_bytes_per_batch: str = "1g"
@@ -65,6 +67,7 @@ class IngestSettings:
     """Files to skip: names or paths, with the wildcards `*`, `?` and `[…]` of a shell."""
 
     def __post_init__(self) -> None:
+        _require(self.max_ahead >= timedelta(0), "ingest.max_ahead must be at least '0 minutes'")
         size_in_bytes(self.max_bytes_per_batch, "ingest.max_bytes_per_batch")
 
 

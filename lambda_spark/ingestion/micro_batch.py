@@ -175,7 +175,10 @@ class MicroBatch:
         fields = self.delivery.lines().withColumn("ingested_at", column_constant(self.ingested_at, "timestamp"))
         properties = self.lake[EVENTS].properties()
         validated = validate(
-            fields, min_event_date=self.settings.min_event_date, retention_cutoff=retention_cutoff_in(properties)
+            fields,
+            min_event_date=self.settings.min_event_date,
+            max_ahead=self.settings.max_ahead,
+            retention_cutoff=retention_cutoff_in(properties),
         ).drop("ingested_at")
         is_rejected = F.size("reasons") > 0
         # Keep the raw text of rejected lines only, because only rejected lines are stored as text.

@@ -5,7 +5,7 @@ The functions are pure functions on DataFrames and columns.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame
@@ -18,13 +18,17 @@ MAX_LINE_LENGTH = 16_384
 
 The number of fields in a line of this length is below the limit of Spark's CSV parser.
 """
-_DAY = 86_400_000_000
-"""Microseconds in a day."""
 _SEPARATOR = "\n"
 """Separator between the rejection reasons of a line, joined into one text. No reason contains this separator."""
 
 
-def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date | None = None) -> DataFrame:
+def validate(
+    fields: DataFrame,
+    *,
+    min_event_date: date,
+    max_ahead: timedelta,
+    retention_cutoff: date | None = None,
+) -> DataFrame:
     """Cast the nine fields of each line to their types, and list the reasons to reject the line.
 
     If `flaw` names a fault, this fault is the line's only reason, because the line's fields cannot be trusted.
@@ -33,6 +37,7 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
         fields: Lines with the nine fields as texts, `flaw` and `ingested_at`. `flaw` names what is wrong with the whole
             line, or is null. `ingested_at` is the time of the micro-batch.
         min_event_date: Events before this date (UTC) are rejected.
+        max_ahead: Events that are further ahead of `ingested_at` than this are rejected.
         retention_cutoff: Events before this date (UTC) have expired and are rejected too. None if no events expire.
 
     Returns:
@@ -60,7 +65,7 @@ def validate(fields: DataFrame, *, min_event_date: date, retention_cutoff: date 
     )
     # Join the reasons into one text. An array would need an array function to drop its nulls, and Spark interprets
     # array functions row by row, which is slow. Build the text only for lines with a reason, which are rare.
-    reasons = _reasons(min_event_date, retention_cutoff)
+    reasons = _reasons(min_event_date, max_ahead, retention_cutoff)
     is_bad = reduce(Column.__or__, reasons.values())
     all_reasons = F.concat_ws(_SEPARATOR, *(F.when(condition, reason) for reason, condition in reasons.items()))
     reason_text = F.when(F.col("flaw").isNotNull(), F.col("flaw")).when(is_bad, all_reasons).otherwise(F.lit(""))
@@ -147,12 +152,12 @@ def _trimmed(value: Column) -> Column:
     return F.nullif(F.trim(value), F.lit(""))
 
 
-def _reasons(min_event_date: date, retention_cutoff: date | None) -> dict[str, Column]:
+def _reasons(min_event_date: date, max_ahead: timedelta, retention_cutoff: date | None) -> dict[str, Column]:
     """Return the rejection reasons, each with the condition for it. A rejected line lists reasons in this order."""
     missing = {f"{name} is missing": ~F.col(_given(name)) for name in REQUIRED}
     malformed = {f"{name} is malformed": F.col(_given(name)) & F.col(name).isNull() for name in FIELDS}
     expired = F.lit(False) if retention_cutoff is None else F.to_date("event_time") < F.lit(retention_cutoff)
-    latest = F.timestamp_micros(F.unix_micros("ingested_at") + F.lit(_DAY))
+    latest = F.timestamp_micros(F.unix_micros("ingested_at") + F.lit(max_ahead // max_ahead.resolution))
     return {
         **missing,
         **malformed,

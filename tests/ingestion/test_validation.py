@@ -1,7 +1,8 @@
 """Tests of event validation, with examples of valid events and of every reason for a rejection."""
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
+import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as F
 
@@ -22,13 +23,13 @@ GOOD = {
 CLOCK = datetime(2020, 1, 1)
 
 
-def validated(spark, *rows):
+def validated(spark, *rows, max_ahead=timedelta(minutes=10)):
     schema = ", ".join(f"{name} string" for name in FIELDS)
     lines = spark.createDataFrame([tuple({**GOOD, **row}[name] for name in FIELDS) for row in rows], schema)
     lines = lines.withColumns(
         {"flaw": F.lit(None).cast("string"), "ingested_at": F.lit("2020-01-01 00:00:00").cast("timestamp")}
     )
-    return validate(lines, min_event_date=date(2010, 1, 1))
+    return validate(lines, min_event_date=date(2010, 1, 1), max_ahead=max_ahead)
 
 
 def test_a_good_line_becomes_a_typed_event(spark):
@@ -70,7 +71,7 @@ REJECTED = [
     ({"price": "99999999999.99"}, ["price is malformed"]),
     ({"event_time": "2009-12-31 23:59:59 UTC"}, ["event_time is before 2010-01-01"]),
     ({"event_time": "0001-01-01 00:00:00 UTC"}, ["event_time is before 2010-01-01"]),
-    ({"event_time": "2020-01-02 00:00:01 UTC"}, ["event_time is in the future"]),
+    ({"event_time": "2020-01-01 00:10:01 UTC"}, ["event_time is in the future"]),
     ({"event_time": "9999-12-31 00:00:00 UTC"}, ["event_time is in the future"]),
     (
         {"event_type": "", "user_id": "-1", "price": "x"},
@@ -84,8 +85,17 @@ def test_a_line_is_rejected_with_all_its_reasons(spark):
     assert [row.reasons for row in rows] == [reasons for _, reasons in REJECTED]
 
 
-def test_an_event_one_day_ahead_of_the_clock_is_still_valid(spark):
-    assert validated(spark, {"event_time": "2020-01-02 00:00:00 UTC"}).select("reasons").collect()[0][0] == []
+@pytest.mark.parametrize(
+    ("minutes", "ahead", "beyond"),
+    [
+        (0, "2020-01-01 00:00:00 UTC", "2020-01-01 00:00:01 UTC"),
+        (10, "2020-01-01 00:10:00 UTC", "2020-01-01 00:10:01 UTC"),
+        (1440, "2020-01-02 00:00:00 UTC", "2020-01-02 00:00:01 UTC"),
+    ],
+)
+def test_an_event_may_be_ahead_of_the_clock_as_far_as_the_setting_says(spark, minutes, ahead, beyond):
+    events = validated(spark, {"event_time": ahead}, {"event_time": beyond}, max_ahead=timedelta(minutes=minutes))
+    assert [row.reasons for row in events.select("reasons").collect()] == [[], ["event_time is in the future"]]
 
 
 TIMES = [
