@@ -10,7 +10,13 @@ from lambda_spark.cli.job import Job
 from lambda_spark.errors import JobRunningError
 from lambda_spark.ingestion.ingest import ingest, ingest_topic
 from lambda_spark.ingestion.kafka_source import stream_name
-from lambda_spark.report.pipeline import account_lines, recommendation_line, similarity_line, trend_line
+from lambda_spark.report.pipeline import (
+    account_lines,
+    recommendation_line,
+    set_aside_lines,
+    similarity_line,
+    trend_line,
+)
 from lambda_spark.serving.refresh import update_recommendations
 from lambda_spark.settings import AVAILABLE_NOW
 from lambda_spark.spark import fit_partitions
@@ -31,7 +37,8 @@ def ingest_from_arguments(job: Job, lake: Lake, sources: list[str], *, trigger: 
         trigger: The value of the option `--trigger`, which tells when a micro-batch starts.
 
     Returns:
-        Lines for the job's summary. They count the lines that were read, by what became of them.
+        Lines for the job's summary. They count the lines that were read, by what became of them, and the events of the
+        lake that are set aside.
 
     Raises:
         JobRunningError: Another process is ingesting files into this lake, or is reading the same topic.
@@ -39,11 +46,17 @@ def ingest_from_arguments(job: Job, lake: Lake, sources: list[str], *, trigger: 
     ingestion, kafka = job.settings.ingest, job.settings.kafka
     if not job.reads_kafka:
         with lake.locks.job("ingest"):
-            return account_lines(ingest(lake, sources, ingestion, trigger=trigger))
+            account = ingest(lake, sources, ingestion, trigger=trigger)
+        return [*account_lines(account), *_set_aside(lake)]
     with lake.locks.job(stream_name(kafka.topic)):
         from_start = job.arguments.from_start
         account = ingest_topic(lake, kafka, ingestion, from_start=from_start, trigger=trigger)
-    return account_lines(account, f"topic {kafka.topic}")
+    return [*account_lines(account, f"topic {kafka.topic}"), *_set_aside(lake)]
+
+
+def _set_aside(lake: Lake) -> list[str]:
+    with lake.locks.reader():
+        return set_aside_lines(lake.newest(lake[EVENTS].version()).set_aside)
 
 
 def run_chain(

@@ -212,7 +212,8 @@ REFUSED_USERS = Table(
 PRODUCTS = Table(
     name="products",
     job="ingest",
-    comment="Every product that has an event, with the newest known value of each attribute.",
+    comment="Every product that has an event, with the newest known value of each attribute. Events that are set aside "
+    "(later than the newest date) count only for a product without other events.",
     columns=(
         Column("product_id", "bigint", "Product id, above 0."),
         Column("category_id", "bigint", "Newest category number that is not null. Null: no event has one."),
