@@ -62,6 +62,8 @@ class IngestSettings:
     """Folder or file that `ingest` and `run` read when their command names none."""
     min_event_date: date = date(2000, 1, 1)
     """Events before this date are rejected."""
+    max_ahead: timedelta = timedelta(minutes=10)
+    """How far an event may be ahead of the clock of `ingest`, at least `0 minutes`. Later events are rejected."""
     refresh_interval: timedelta = timedelta(minutes=1)
     """Time between two refreshes of `products` in a job that stays up."""
     max_bytes_per_batch: str = "1g"
@@ -75,6 +77,7 @@ class IngestSettings:
 
     def __post_init__(self) -> None:
         _require(0 <= self.max_rejected_share <= 1, "ingest.max_rejected_share must be 0 to 1")
+        _require(self.max_ahead >= timedelta(0), "ingest.max_ahead must be at least '0 minutes'")
         size_in_bytes(self.max_bytes_per_batch, "ingest.max_bytes_per_batch")
 
 

@@ -57,6 +57,7 @@ def test_an_assignment_overrides_the_file(tmp_path):
         ("recommendations.list_length=0", "recommendations.list_length must be 1 to 1000"),
         ("maintenance.retention=0 days", "maintenance.retention must be at least '1 hour'"),
         ("maintenance.expire_days=-1", "maintenance.expire_days must be at least 0"),
+        ("ingest.max_ahead=-1 minutes", "ingest.max_ahead must be a duration like '7 days'"),
         ("source.header=yes", "source.header must be true or false, not 'yes'"),
         ("ingest.header=false", "ingest.header is now called source.header"),
         ("source.fields.user=x", "source.fields has no field 'user'"),

@@ -6,7 +6,7 @@ The job recomputes only the time buckets whose rows may have changed since the j
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +28,7 @@ from lambda_spark.batch.demand import (
     with_previous,
 )
 from lambda_spark.batch.trends import trends, user_trends
+from lambda_spark.newest import newest, newest_of
 from lambda_spark.settings import TrendSettings, recorded
 from lambda_spark.spark import run_concurrently
 from lambda_spark.storage.lake import Lake
@@ -44,7 +45,8 @@ TREND_TABLES = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
 class Extent:
     """Times of the store's first and newest event, in epoch microseconds.
 
-    If old events have expired, `first` is instead midnight of the retention cutoff, the first date whose events are
+    `newest` is the time of the last event on the newest date. Events that are set aside are later (see newest.py). If
+    old events have expired, `first` is instead midnight of the retention cutoff, the first date whose events are
     kept.
     """
 
@@ -132,17 +134,19 @@ def _update(lake: Lake, settings: TrendSettings, start: datetime | None, end: da
     is_new = lake[EVENTS].latest_version_with_same_rows(covered_version) < version
     if is_new:
         changes = _changes_by_bucket(lake, covered_version, version, buckets, retention_cutoff)
-        new_extent = _extent_after(lake, version, former_extent, changes, retention_cutoff)
+        events_on = lake[EVENTS].rows_by_date(version)
+        new_extent = _extent_after(lake, version, events_on, former_extent, changes, retention_cutoff)
         if new_extent is None:
             return recompute_all("all events have been deleted")
         extent = new_extent
-        touched = _touched_buckets(changes, buckets, former_extent, extent)
+        touched = _touched_buckets(changes, events_on, buckets, former_extent, extent)
         reason = "events have been deleted" if _has_deletes(changes) else "new events"
     if start is not None or end is not None:
         touched |= _buckets_of_span(start, end, buckets, extent)
     if retention_cutoff is not None:
         touched = {number for number in touched if number >= buckets.first_open(retention_cutoff)}
-    if not touched:
+    has_moved_back = extent.newest < former_extent.newest
+    if not touched and not has_moved_back:
         if is_new:
             lake[USER_TRENDS].note(_commit_note(version, extent))
         return TrendRun(version, 0, "nothing new")
@@ -158,11 +162,14 @@ def _update(lake: Lake, settings: TrendSettings, start: datetime | None, end: da
         )
     )
     is_recomputed = F.col("bucket_start").isin(buckets.starts(recomputed))
+    is_replaced = is_recomputed
+    if has_moved_back:
+        is_replaced |= _is_after_newest(buckets, extent, retention_cutoff)
     with compute(events, settings, extent, F.timestamp_micros(F.lit(extent.newest))) as tables:
 
         def replace_recomputed(table: Table, rows: DataFrame) -> None:
             lake[table].replace_where(
-                _one_file_per_bucket(rows.where(is_recomputed)), is_recomputed, note=_commit_note(version, extent)
+                _one_file_per_bucket(rows.where(is_recomputed)), is_replaced, note=_commit_note(version, extent)
             )
             logger.info(f"{table.name} written")
 
@@ -180,13 +187,15 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
     Args:
         events: Events of the buckets to compute, and of the bucket before each of them.
         settings: The settings of trends.
-        extent: Times of the store's first and newest event. Only buckets between these times have trends.
+        extent: Times of the store's first and newest event. Only buckets between these times have trends. Events after
+            the newest one are set aside, so they are left out.
         known_until: Time up to which events are known. A bucket that ended by this time is complete.
 
     Yields:
         DataFrames with the columns of the stored tables of the same names.
     """
     buckets = Buckets(settings)
+    events = events.where(F.col("event_time") <= F.timestamp_micros(F.lit(extent.newest)))
     cells = demand_cells(events, buckets).persist(StorageLevel.MEMORY_AND_DISK)
     totals = total_demand(cells, buckets)
     counts = with_previous(cells, ["product_id"], buckets, newest=ATTRIBUTES).persist(StorageLevel.MEMORY_AND_DISK)
@@ -227,18 +236,26 @@ def compute(events: DataFrame, settings: TrendSettings, extent: Extent, known_un
             cached.unpersist()
 
 
-def extent_of(events: DataFrame, retention_cutoff: date | None = None) -> Extent | None:
-    """Find the times of the first and newest event.
+def extent_of(
+    events: DataFrame, retention_cutoff: date | None = None, *, newest_date: date | None = None
+) -> Extent | None:
+    """Find the times of the first event, and of the last event on the newest date.
 
     Args:
         events: All events of the store.
         retention_cutoff: Date before which events have expired. If given, midnight of this date replaces the time of
             the first event.
+        newest_date: The newest date of the store. None to find this date with a query.
 
     Returns:
         The two times, or None if the store has no events.
     """
-    first, newest = events.agg(F.unix_micros(F.min("event_time")), F.unix_micros(F.max("event_time"))).collect()[0]
+    newest_date = newest_date or newest_of(events).date
+    first, newest = (
+        events.where(F.col("event_date") <= F.lit(newest_date))
+        .agg(F.unix_micros(F.min("event_time")), F.unix_micros(F.max("event_time")))
+        .collect()[0]
+    )
     if first is None:
         return None
     return Extent(first if retention_cutoff is None else midnight(retention_cutoff), newest)
@@ -248,7 +265,7 @@ def _recompute_all(
     lake: Lake, settings: TrendSettings, version: int, retention_cutoff: date | None, reason: str
 ) -> TrendRun:
     events = lake[EVENTS].read(version)
-    extent = extent_of(events, retention_cutoff)
+    extent = extent_of(events, retention_cutoff, newest_date=lake.newest(version).date)
     if extent is None and not lake[USER_TRENDS].exists():
         lake.create(*TREND_TABLES)
         return TrendRun(version, 0, "there are no events yet")
@@ -296,7 +313,7 @@ def _changes_by_bucket(
 ) -> list[Row]:
     """Summarise per bucket the events that were added or deleted between two versions of `events`.
 
-    Each row has the time of the first and of the newest such event, and the number of deleted events.
+    Each row has the time of the first such event, and the number of deleted events.
     """
     changes = lake[EVENTS].changes(covered, version)
     if retention_cutoff is not None:
@@ -305,7 +322,6 @@ def _changes_by_bucket(
         changes.groupBy(buckets.start_of(F.col("event_time")).alias("bucket_start"))
         .agg(
             F.unix_micros(F.min("event_time")).alias("first"),
-            F.unix_micros(F.max("event_time")).alias("newest"),
             F.count_if(F.col("_change_type") != "insert").alias("deletes"),
         )
         .collect()
@@ -313,28 +329,41 @@ def _changes_by_bucket(
 
 
 def _extent_after(
-    lake: Lake, version: int, before: Extent, changes: list[Row], retention_cutoff: date | None
+    lake: Lake,
+    version: int,
+    events_on: Mapping[date, int],
+    before: Extent,
+    changes: list[Row],
+    retention_cutoff: date | None,
 ) -> Extent | None:
     """Return the times of the store's first and newest event after some changes, or None if no events are left."""
+    if not events_on:
+        return None
+    newest_date = newest(events_on).date
+    events = lake[EVENTS].read(version)
     if _has_deletes(changes) or (retention_cutoff is not None and before.first != midnight(retention_cutoff)):
-        return extent_of(lake[EVENTS].read(version), retention_cutoff)
-    first = min([before.first, *(row.first for row in changes)])
-    return Extent(first, max([before.newest, *(row.newest for row in changes)]))
+        return extent_of(events, retention_cutoff, newest_date=newest_date)
+    on_newest_date = extent_of(events.where(F.col("event_date") == F.lit(newest_date)), newest_date=newest_date)
+    assert on_newest_date is not None
+    return Extent(min([before.first, *(row.first for row in changes)]), on_newest_date.newest)
 
 
 def _has_deletes(changes: list[Row]) -> bool:
     return any(row.deletes for row in changes)
 
 
-def _touched_buckets(changes: list[Row], buckets: Buckets, before: Extent, extent: Extent) -> set[int]:
+def _touched_buckets(
+    changes: list[Row], events_on: Mapping[date, int], buckets: Buckets, before: Extent, extent: Extent
+) -> set[int]:
     """Return the numbers of the buckets to recompute after events were added or deleted.
 
     These buckets are:
 
     - Each bucket with added or deleted events, and the bucket after it, because trends compare the two buckets.
     - The former newest bucket and the bucket after it, because both may be complete now.
-    - If the newest event was deleted, all buckets from the present newest bucket to the former newest bucket. These
-      buckets may no longer be complete.
+    - The buckets of all dates after the former newest date, and the bucket after each of them, because events that had
+      been set aside may count now.
+    - The present newest bucket. It may no longer be complete, and it may hold events that are set aside now.
     - If the first event has changed, the former and the new first bucket, because the first bucket has no trends.
 
     Other buckets without events need no recomputing. A bucket has rows only if events fall in it or in the bucket
@@ -342,15 +371,28 @@ def _touched_buckets(changes: list[Row], buckets: Buckets, before: Extent, exten
     """
     if not changes and extent == before:
         return set()
-    changed = {buckets.number(row.first) for row in changes}
-    newest = sorted((buckets.number(before.newest), buckets.number(extent.newest)))
-    touched = changed | {number + 1 for number in changed}
-    touched |= {buckets.number(before.newest), buckets.number(before.newest) + 1}
-    if extent.newest < before.newest:
-        touched |= set(range(newest[0], newest[1] + 1))
+    newest_bucket = buckets.number(extent.newest)
+    changed = {buckets.number(row.first) for row in changes} | {buckets.number(before.newest)}
+    for day in events_on:
+        if before.newest < midnight(day) <= extent.newest:
+            changed |= set(
+                range(buckets.number(midnight(day)), buckets.number(midnight(day + timedelta(days=1)) - 1) + 1)
+            )
+    touched = changed | {number + 1 for number in changed} | {newest_bucket}
     if extent.first != before.first:
         touched |= {buckets.number(before.first), buckets.number(extent.first)}
-    return {number for number in touched if number <= newest[1]}
+    return {number for number in touched if number <= newest_bucket}
+
+
+def _is_after_newest(buckets: Buckets, extent: Extent, retention_cutoff: date | None) -> Column:
+    """Return the condition for stored rows that must vanish because the newest event lies before their bucket.
+
+    The rows of frozen buckets stay.
+    """
+    numbers = [buckets.number(extent.newest)]
+    if retention_cutoff is not None:
+        numbers.append(buckets.first_open(retention_cutoff) - 1)
+    return F.col("bucket_start") > F.timestamp_micros(F.lit(buckets.start(max(numbers))))
 
 
 def _buckets_of_span(start: datetime | None, end: datetime | None, buckets: Buckets, extent: Extent) -> set[int]:

@@ -14,6 +14,7 @@ from lambda_spark.report.pipeline import (
     account_lines,
     recommendation_line,
     rejection_lines,
+    set_aside_lines,
     similarity_line,
     trend_line,
 )
@@ -40,7 +41,8 @@ def ingest_from_arguments(
 
     Returns:
         Lines for the job's summary, which count the records by what became of them. And the exit code, which is 1 if
-        a file needs the user's attention or too many records were rejected.
+        a file needs the user's attention or too many records were rejected. The lines
+        also name the lake's events that are set aside.
 
     Raises:
         JobRunningError: Another process is ingesting files into this lake, or is reading the same topic.
@@ -64,6 +66,8 @@ def ingest_from_arguments(
     too_many = account.rejected > settings.ingest.max_rejected_share * account.lines
     if too_many:
         lines += rejection_lines(account, main_rejections(lake, account))
+    with lake.locks.reader():
+        lines += set_aside_lines(lake.newest(lake[EVENTS].version()).set_aside)
     return lines, int(too_many or account.needs_attention)
 
 

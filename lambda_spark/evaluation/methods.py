@@ -14,6 +14,7 @@ from lambda_spark.batch.refresh import compute, extent_of
 from lambda_spark.evaluation import baselines
 from lambda_spark.evaluation.protocols import Task
 from lambda_spark.ingestion.products import product_attributes
+from lambda_spark.newest import newest_of
 from lambda_spark.serving.catalogue import trending_products
 from lambda_spark.serving.inputs import Views, newest_views
 from lambda_spark.serving.profiles import profiles
@@ -47,14 +48,16 @@ def learnt_views(train: DataFrame, settings: Settings) -> Iterator[Views]:
             stack.callback(rows.persist(StorageLevel.MEMORY_AND_DISK).unpersist)
             return rows
 
-        extent = extent_of(train)
+        newest_date = newest_of(train).date
+        extent = extent_of(train, newest_date=newest_date)
         assert extent is not None, "a split leaves sessions before it"
         known_until = F.timestamp_micros(F.lit(extent.newest))
         tables = stack.enter_context(compute(train, settings.trends, extent, known_until))
         yield newest_views(
             dict.fromkeys(("events", "products", "similar_items", "trends"), 0),
             events=train,
-            products=cached(product_attributes(train)),
+            newest_date=newest_date,
+            products=cached(product_attributes(train, newest_date)),
             similar_items=cached(learnt_similar_items(train, settings.similarity)),
             trends=tables.trends,
             demand=cached(tables.demand.select("bucket_start", "signal", "product_id", "events")),
@@ -72,8 +75,8 @@ def learnt_similar_items(train: DataFrame, settings: SimilaritySettings) -> Data
     Returns:
         The columns of the table `similar_items`.
     """
-    newest = train.agg(F.max("event_date")).collect()[0][0]
-    return similar_items(all_contributions(basket_items(train), window=settings.window), settings, newest=newest)
+    counts = all_contributions(basket_items(train), window=settings.window)
+    return similar_items(counts, settings, newest=newest_of(train).date)
 
 
 def served_lists(task: Task, views: Views, settings: RecommendationSettings, *, k: int, repeat: Repeat) -> DataFrame:

@@ -335,25 +335,27 @@ def renew_products(lake: Lake) -> None:
     """Bring `products` up to date with `events`.
 
     Normally this function reads only the events added since its last run. It reads all events if events were deleted
-    since then. It also reads all events if the Delta log of `events` lacks some commits since then.
+    since then, or if events that were set aside count now or the reverse. It also reads all events if the Delta log of
+    `events` lacks some commits since then.
     """
     lake.create(PRODUCTS)
     with lake.locks.reader(), lake.locks.table(PRODUCTS.name):
         version = lake[EVENTS].version()
         last_commit = lake[PRODUCTS].last_commit()
-        covered = None if last_commit is None else last_commit.note.get("events_version")
-        note = {"job": "ingest", "events_version": version}
-        if covered is None or covered > version or not lake[EVENTS].has_log_since(covered):
-            lake[PRODUCTS].overwrite(product_attributes(lake[EVENTS].read(version)), note=note)
+        last_note = {} if last_commit is None else last_commit.note
+        covered = last_note.get("events_version")
+        if covered is not None and lake[EVENTS].latest_version_with_same_rows(covered) == version:
             return
-        if lake[EVENTS].latest_version_with_same_rows(covered) == version:
-            return
-        changes = lake[EVENTS].changes(covered, version)
-        if changes.where(F.col("_change_type") != "insert").isEmpty():
-            products = newest_products(lake[PRODUCTS].read(), product_attributes(changes))
-        else:
-            products = product_attributes(lake[EVENTS].read(version))
-        lake[PRODUCTS].overwrite(products, note=note)
+        newest = lake.newest(version)
+        note = {"job": "ingest", "events_version": version, **newest.to_note()}
+        has_log = covered is not None and covered <= version and lake[EVENTS].has_log_since(covered)
+        if covered is not None and has_log and newest.only_adds_to(last_note):
+            changes = lake[EVENTS].changes(covered, version)
+            if changes.where(F.col("_change_type") != "insert").isEmpty():
+                new = product_attributes(changes, newest.date)
+                lake[PRODUCTS].overwrite(newest_products(lake[PRODUCTS].read(), new, newest.date), note=note)
+                return
+        lake[PRODUCTS].overwrite(product_attributes(lake[EVENTS].read(version), newest.date), note=note)
 
 
 def _open_or_start_over(lake: Lake, source: Source) -> Checkpoint:

@@ -211,6 +211,7 @@ class MicroBatch:
             self.mapping.description,
             self.mapping.labels,
             min_event_date=self.settings.min_event_date,
+            max_ahead=self.settings.max_ahead,
             retention_cutoff=retention_cutoff_in(properties),
             category_type=dict(self.lake[EVENTS].read().dtypes)["category_id"],
         ).drop("ingested_at")

@@ -6,7 +6,7 @@ The functions are pure: columns in, columns out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Window
@@ -17,8 +17,6 @@ from lambda_spark.ids import Ids
 from lambda_spark.ingestion.times import described_time, flaw_of_time
 from lambda_spark.source_description import EVENT_ID, IGNORE, SourceDescription
 
-_DAY = 86_400_000_000
-"""Microseconds in a day."""
 _SEPARATOR = "\n"
 """Separator of reasons that are joined into one text. No reason contains this separator."""
 _SHOWN = 40
@@ -36,6 +34,7 @@ def validate(
     labels: Mapping[str, str],
     *,
     min_event_date: date,
+    max_ahead: timedelta,
     retention_cutoff: date | None = None,
     category_type: str = "string",
 ) -> DataFrame:
@@ -49,6 +48,7 @@ def validate(
         description: How times, prices and ids are written, which texts mean null, and the log's event names.
         labels: The name that reasons use for each field.
         min_event_date: Events before this date (UTC) are rejected.
+        max_ahead: Events that are further ahead of `ingested_at` than this are rejected.
         retention_cutoff: Events before this date (UTC) have expired and are rejected too; None where nothing expires.
         category_type: Spark type of `category_id` in the lake. Lakes of version 0.1 have numbers.
 
@@ -77,7 +77,7 @@ def validate(
     )
     # Join the reasons into one text. An array of reasons would need an array function to drop its nulls, and Spark
     # interprets array functions row by row. Build the text only where there is a reason, which is rare.
-    reasons = _reasons(description, labels, min_event_date, retention_cutoff)
+    reasons = _reasons(description, labels, min_event_date, max_ahead, retention_cutoff)
     is_bad = reduce(Column.__or__, (condition for condition, _ in reasons))
     all_reasons = F.concat_ws(_SEPARATOR, *(F.when(condition, reason) for condition, reason in reasons))
     reason_text = (
@@ -242,6 +242,7 @@ def _reasons(
     description: SourceDescription,
     labels: Mapping[str, str],
     min_event_date: date,
+    max_ahead: timedelta,
     retention_cutoff: date | None,
 ) -> list[tuple[Column, Column]]:
     """Return each condition for a rejection with its reason, in the order in which a record lists its reasons."""
@@ -260,7 +261,7 @@ def _reasons(
     time, cutoff = F.col("event_time"), F.lit(False)
     if retention_cutoff is not None:
         cutoff = F.to_date("event_time") < F.lit(retention_cutoff)
-    latest = F.timestamp_micros(F.unix_micros("ingested_at") + F.lit(_DAY))
+    latest = F.timestamp_micros(F.unix_micros("ingested_at") + F.lit(max_ahead // max_ahead.resolution))
     event_type = F.col("event_type")
     theirs = F.substring(event_type, 2, _SHOWN)
     unknown = F.concat(

@@ -134,13 +134,13 @@ def maintain(lake: Lake, settings: Settings) -> Plan:
 
 
 def next_cut(lake: Lake, settings: MaintenanceSettings) -> date | None:
-    """Compute the retention cutoff: the date of the newest event minus `expire_days`.
+    """Compute the retention cutoff: the newest date of the store minus `expire_days`.
 
     Returns:
         The computed cutoff, or the cutoff recorded in the lake if that is later. None if all dates are kept.
     """
     recorded = lake.retention_cutoff()
-    newest: date | None = lake[EVENTS].read().agg(F.max("event_date")).collect()[0][0] if settings.expire_days else None
+    newest = lake.newest(lake[EVENTS].version()).date if settings.expire_days else None
     if newest is None:
         return recorded
     cutoff = newest - timedelta(days=settings.expire_days)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lambda_spark.newest import SetAside
 from lambda_spark.storage.checkpoints import APPLICATION, covered_version
 from lambda_spark.storage.delta_log import appends_rows, commit_numbers, commit_time
 from lambda_spark.storage.lake import Lake
@@ -57,7 +58,10 @@ class TableStatus:
     """Size of the files of this version."""
     files: int
     newest: datetime | None
-    """Event time of the newest row, or the start of its date or time bucket; None if rows have no event time."""
+    """Event time of the newest row, or the start of its date or time bucket; None if rows have no event time.
+
+    Of `events`, the time of the newest event that is not set aside.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,8 @@ class Status:
     steps: list[StepStatus]
     streams: list[StreamStatus]
     jobs: list[JobStatus]
+    set_aside: SetAside | None = None
+    """The events that count nowhere yet, because they are few and long after all others; None without such events."""
 
     @property
     def rejected_share(self) -> float:
@@ -130,8 +136,9 @@ def status(lake: Lake, now: datetime) -> Status:
     Raises:
         LakeError: The table `ingestion_log` is missing.
     """
+    newest = lake.newest(lake[EVENTS].version())
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        tables = list(threads.map(lambda table: _table(lake, table), lake.present()))
+        tables = list(threads.map(lambda table: _table(lake, table, newest.date), lake.present()))
     account = lake[INGESTION_LOG].read(lake[INGESTION_LOG].version())
     total = account.agg(F.sum("lines").alias("lines"), F.sum("rejected").alias("rejected")).collect()[0]
     runs = lake[JOB_RUNS].read() if lake[JOB_RUNS].exists() else None
@@ -144,18 +151,18 @@ def status(lake: Lake, now: datetime) -> Status:
         steps=_steps(lake, now),
         streams=_streams(runs) if runs is not None else [],
         jobs=_jobs(runs) if runs is not None else [],
+        set_aside=newest.set_aside,
     )
 
 
-def _table(lake: Lake, table: Table) -> TableStatus:
+def _table(lake: Lake, table: Table, newest_date: date | None) -> TableStatus:
     version = lake[table].version()
     detail = lake.spark.sql(f"describe detail delta.`{lake[table].location}`").collect()[0]
     rows = lake[table].read(version)
     newest = None
     if table == EVENTS:
-        # Find the newest date first, which Delta's log gives alone. Then read only the partition of this date.
-        date = rows.agg(F.max("event_date")).collect()[0][0]
-        newest = rows.where(F.col("event_date") == F.lit(date)).agg(F.max("event_time")).collect()[0][0]
+        # Read only the partition of the newest date, which Delta's log gives alone.
+        newest = rows.where(F.col("event_date") == F.lit(newest_date)).agg(F.max("event_time")).collect()[0][0]
     elif table.name in _NEWEST:
         newest = rows.agg(F.max(F.col(_NEWEST[table.name]).cast("timestamp"))).collect()[0][0]
     return TableStatus(

@@ -93,7 +93,7 @@ def _products(lake: Lake, newest: int) -> Iterator[Finding]:
     if done is None or "events_version" not in done.note:
         return
     version = int(done.note["events_version"])
-    expected = product_attributes(lake[EVENTS].read(version))
+    expected = product_attributes(lake[EVENTS].read(version), lake.newest(version).date)
     yield _compare(PRODUCTS, expected, lake[PRODUCTS].read(current), _against(version, newest))
 
 
@@ -106,7 +106,7 @@ def _trends(lake: Lake, newest: int) -> Iterator[Finding]:
         versions = {table.name: _trends_of(lake, table, version) for table in TREND_TABLES}
     settings = from_recorded(TrendSettings, lake[USER_TRENDS].properties())
     events, retention_cutoff = lake[EVENTS].read(version), lake.retention_cutoff()
-    extent = extent_of(events, retention_cutoff)
+    extent = extent_of(events, retention_cutoff, newest_date=lake.newest(version).date)
     if extent is None:
         return
     # Compare only buckets from the retention cutoff on, because older trends are never recomputed.
@@ -158,17 +158,20 @@ def _co_interactions(lake: Lake, newest: int) -> Iterator[Finding]:
 
 def _similar_items(lake: Lake, newest: int) -> Iterator[Finding]:
     done = lake[SIMILAR_ITEMS].last_commit(job="similarity")
-    if done is None:
+    if done is None or "events_version" not in done.note:
         return
     version = int(done.note["co_interactions_version"])
     settings = from_recorded(SimilaritySettings, lake[SIMILAR_ITEMS].properties())
     counts = lake[CO_INTERACTIONS].read(version)
-    date = counts.agg(F.max("event_date")).collect()[0][0]
+    newest_date = lake.newest(int(done.note["events_version"])).date
     current = lake[CO_INTERACTIONS].version()
     is_older = not lake[CO_INTERACTIONS].unchanged_since(version)
     against = f"co_interactions v{version}" + (f" (v{current} not yet processed)" if is_older else "")
     yield _compare(
-        SIMILAR_ITEMS, similar_items(counts, settings, newest=date), lake[SIMILAR_ITEMS].read(done.version), against
+        SIMILAR_ITEMS,
+        similar_items(counts, settings, newest=newest_date),
+        lake[SIMILAR_ITEMS].read(done.version),
+        against,
     )
 
 

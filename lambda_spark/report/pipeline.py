@@ -5,6 +5,7 @@ from __future__ import annotations
 from lambda_spark.batch.refresh import TrendRun
 from lambda_spark.ingestion.ingest import Rejection
 from lambda_spark.ingestion.micro_batch import Account
+from lambda_spark.newest import SetAside
 from lambda_spark.serving.refresh import RecommendationRun
 from lambda_spark.speed.update import SimilarityRun
 
@@ -59,6 +60,20 @@ def rejection_lines(account: Account, reasons: list[Rejection]) -> list[str]:
         lines.append(f"    {rejection.records:,} records: {rejection.reason}{keys}")
     lines.append("  `./spark-submit.sh inspect FILE` looks at a file and proposes a source description")
     return lines
+
+
+def set_aside_lines(aside: SetAside | None) -> list[str]:
+    """Say which events are set aside, why, and how to see them. Without such events there is no line."""
+    if aside is None:
+        return []
+    is_one = aside.events == 1
+    dates = f"{aside.first}" if aside.first == aside.last else f"{aside.first} to {aside.last}"
+    return [
+        f"{aside.events:,} {'event' if is_one else 'events'} set aside: {'it lies' if is_one else 'they lie'} "
+        f"{aside.days_after:,} days{'' if aside.first == aside.last else ' or more'} after all others ({dates}) and "
+        f"{'counts' if is_one else 'count'} nowhere until more events of such dates arrive",
+        f"  which: ./spark-submit.sh sql \"select * from events where event_date >= '{aside.first}'\"",
+    ]
 
 
 def trend_line(run: TrendRun) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lambda_spark.operations.status import Status
+from lambda_spark.report.pipeline import set_aside_lines
 from lambda_spark.text import strip_control_characters, table
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
@@ -20,6 +21,7 @@ def status_tables(status: Status) -> str:
     parts = [
         f"{strip_control_characters(status.lake)} at {_time(status.at)} UTC: {status.lines:,} records read, "
         f"{100 * status.rejected_share:.2f} % of them rejected",
+        *(["\n".join(set_aside_lines(status.set_aside))] if status.set_aside else []),
         table(
             [
                 {
@@ -66,7 +68,7 @@ def status_tables(status: Status) -> str:
 def status_json(status: Status) -> str:
     """Format the status as one JSON object. Times are ISO 8601 in UTC."""
     whole = asdict(status) | {"rejected_share": status.rejected_share}
-    return json.dumps(whole, default=lambda value: _utc(value).isoformat())
+    return json.dumps(whole, default=lambda value: (_utc(value) if isinstance(value, datetime) else value).isoformat())
 
 
 def prometheus_text(status: Status) -> str:
@@ -94,6 +96,8 @@ def prometheus_text(status: Status) -> str:
     gauge("status_timestamp_seconds", "When the status was read.", "", [("", seconds(status.at))])
     gauge("lines_read", "Lines and messages ever read.", "", [("", status.lines)])
     gauge("lines_rejected", "Lines and messages that became a rejected event.", "", [("", status.rejected)])
+    set_aside = status.set_aside.events if status.set_aside else 0
+    gauge("events_set_aside", "Events that are few and long after all others.", "", [("", set_aside)])
     gauge("table_rows", "Rows of a table.", "table", [(entry.table, entry.rows) for entry in tables])
     gauge("table_bytes", "Size of a table's newest version.", "table", [(entry.table, entry.bytes) for entry in tables])
     gauge(

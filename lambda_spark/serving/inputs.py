@@ -24,6 +24,9 @@ class Views:
     versions: dict[str, int]
     """The version of each table that is read, by table name."""
     events: DataFrame
+    """Rows of `events`, without the events that are set aside because they lie after the newest date."""
+    newest_date: date | None
+    """The newest date of the store; None without events."""
     products: DataFrame
     similar_items: DataFrame
     trends: DataFrame
@@ -41,10 +44,6 @@ class Views:
     """A phrase for the time bucket of the trends, like `in the week from 2019-11-04`."""
     since: str
     """A phrase for the moment from which demand is counted, like `since 2019-09-23`."""
-
-    def newest_date(self) -> date | None:
-        """Return the date of the newest event; None without events."""
-        return self.events.agg(F.max("event_date")).collect()[0][0]  # type: ignore[no-any-return]
 
     @property
     def version_columns(self) -> dict[str, int]:
@@ -80,6 +79,7 @@ def pin_views(lake: Lake, done: Commit | None = None) -> Views:
     return newest_views(
         versions,
         events=read(EVENTS),
+        newest_date=lake.newest(versions[EVENTS.name]).date,
         products=read(PRODUCTS),
         similar_items=read(SIMILAR_ITEMS),
         trends=read(TRENDS),
@@ -92,6 +92,7 @@ def newest_views(
     versions: dict[str, int],
     *,
     events: DataFrame,
+    newest_date: date | None,
     products: DataFrame,
     similar_items: DataFrame,
     trends: DataFrame,
@@ -107,6 +108,7 @@ def newest_views(
     Args:
         versions: The version of each table, by name.
         events: All rows of `events`.
+        newest_date: The newest date of the store; None without events.
         products: All rows of `products`.
         similar_items: All rows of `similar_items`.
         trends: All rows of `trends`.
@@ -127,7 +129,8 @@ def newest_views(
     recent = demand.where(F.col("bucket_start").between(*span))
     return Views(
         versions,
-        events,
+        events.where(F.col("event_date") <= F.lit(newest_date).cast("date")),
+        newest_date,
         products,
         similar_items,
         trends.where(F.col("bucket_start") == bucket),

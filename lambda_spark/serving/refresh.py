@@ -63,7 +63,7 @@ def for_active_users(views: Views, settings: RecommendationSettings) -> DataFram
     Returns:
         The columns of `recommendations`.
     """
-    since = F.date_sub(F.lit(views.newest_date()).cast("date"), settings.active_days - 1)
+    since = F.date_sub(F.lit(views.newest_date).cast("date"), settings.active_days - 1)
     return lists_for(profiles(views.events, settings, active_since=since), views, settings)
 
 

@@ -16,7 +16,7 @@ from lambda_spark.spark import ids_of
 from lambda_spark.speed.co_interactions import STRENGTH_UNITS
 
 WEIGHT_ONE = 2**20
-"""Weight of the counts of the newest date. Older dates have smaller weights.
+"""Weight of the counts of the store's newest date. Older dates have smaller weights.
 
 Weights are integers, because a sum of integers does not depend on the order of addition.
 """
@@ -29,7 +29,7 @@ def date_weight(event_date: Column, newest: date | None, half_life_days: float) 
 
     Args:
         event_date: The date of the counts.
-        newest: The newest date that has counts. None only if no date has counts.
+        newest: The newest date of the store. None only if no date has counts.
         half_life_days: The half-life in days. With 0, all dates have the same weight.
 
     Returns:
@@ -114,14 +114,16 @@ def similar_items(co_interactions: DataFrame, settings: SimilaritySettings, *, n
     Args:
         co_interactions: Rows of the `co_interactions` table.
         settings: The settings of similarity.
-        newest: The newest date in `co_interactions`. None if `co_interactions` has no rows.
+        newest: The newest date of the store. Counts of later dates are left out, because their events are set aside.
+            None if the store has no events.
 
     Returns:
         The columns of the `similar_items` table. Pairs with score 0 are left out, because they are not similar.
     """
     weight = date_weight(F.col("event_date"), newest, settings.half_life_days)
     totals = (
-        co_interactions.withColumn("weight", weight)
+        co_interactions.where(F.col("event_date") <= F.lit(newest).cast("date"))
+        .withColumn("weight", weight)
         .groupBy("relation", "item_a", "item_b")
         .agg(
             F.sum("baskets").alias("baskets"),

@@ -229,30 +229,42 @@ def refresh_similar_items(lake: Lake, settings: SimilaritySettings) -> str:
 
 
 def _refresh_similar_items(lake: Lake, settings: SimilaritySettings) -> str:
-    version = lake[CO_INTERACTIONS].version()
-    reason = _refresh_reason(lake, settings)
+    version, events_version = lake[CO_INTERACTIONS].version(), lake[EVENTS].version()
+    reason = _refresh_reason(lake, settings, events_version)
     if not reason:
         return ""
     counts = lake[CO_INTERACTIONS].read(version)
-    newest = counts.agg(F.max("event_date")).collect()[0][0]
+    newest = lake.newest(events_version).date
     if newest is None and not lake[SIMILAR_ITEMS].exists():
         lake.create(SIMILAR_ITEMS)
         return ""
     logger.info(f"renewing similar_items: {reason}")
     rows = similar_items(counts, settings, newest=newest)
-    note = {"job": "similarity", "co_interactions_version": version}
+    note = {
+        "job": "similarity",
+        "co_interactions_version": version,
+        "events_version": events_version,
+        "newest_date": str(newest),
+    }
     lake[SIMILAR_ITEMS].replace(rows, settings=recorded(settings), note=note)
     return reason
 
 
-def _refresh_reason(lake: Lake, settings: SimilaritySettings) -> str:
+def _refresh_reason(lake: Lake, settings: SimilaritySettings, events_version: int) -> str:
     last_run = lake[SIMILAR_ITEMS].last_commit(job="similarity") if lake[SIMILAR_ITEMS].exists() else None
     if last_run is None:
         return "first run"
     score_settings = ("window", "measure", "max_neighbours", "half_life_days", "min_baskets")
     if not lake[SIMILAR_ITEMS].has_settings({key: recorded(settings)[key] for key in score_settings}):
         return "the settings have changed"
-    return "" if lake[CO_INTERACTIONS].unchanged_since(int(last_run.note["co_interactions_version"])) else "new events"
+    if not lake[CO_INTERACTIONS].unchanged_since(int(last_run.note["co_interactions_version"])):
+        return "new events"
+    # The newest date can change without new counts, for example when the only new events are removals from a cart.
+    covered = last_run.note.get("events_version")
+    if covered is not None and lake[EVENTS].unchanged_since(covered):
+        return ""
+    is_same = last_run.note.get("newest_date") == str(lake.newest(events_version).date)
+    return "" if is_same else "the newest date has changed"
 
 
 def _checked_checkpoint(lake: Lake, settings: SimilaritySettings) -> Checkpoint:

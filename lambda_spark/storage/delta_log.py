@@ -16,6 +16,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote
 
+from pyspark.sql import DataFrame
+
 from lambda_spark.errors import LakeError
 from lambda_spark.storage.file_system import FileSystem
 
@@ -136,6 +138,19 @@ def table_bytes(files: FileSystem, table: str, version: int) -> int:
     Delta's checksum file holds this size. The result is 0 if the version has no checksum file.
     """
     return int(_checksum(files, table, version).get("tableSizeBytes", 0))
+
+
+def files_of(rows: DataFrame) -> DataFrame:
+    """List the data files of a version of a table, as Delta's log describes them.
+
+    Args:
+        rows: The whole version, as Spark's Delta reader returns it.
+
+    Returns:
+        One row per data file, with the columns of Delta's action `add`.
+    """
+    relation = rows._jdf.queryExecution().analyzed().collectLeaves().head()
+    return DataFrame(relation.relation().location().getSnapshot().allFiles().toDF(), rows.sparkSession)
 
 
 def table_properties(files: FileSystem, table: str, version: int) -> dict[str, str] | None:

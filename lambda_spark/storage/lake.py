@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from lambda_spark.errors import LakeError, UsageError
 from lambda_spark.ids import Ids, ids_in
+from lambda_spark.newest import Newest, newest
 from lambda_spark.storage.delta_log import check_log
 from lambda_spark.storage.file_system import FileSystem
 from lambda_spark.storage.locks import Locks
@@ -115,6 +116,10 @@ class Lake:
         """Return the newest version of each table that is new or has another version than in `before`."""
         now = self.versions(*self.present())
         return {name: version for name, version in now.items() if before.get(name) != version}
+
+    def newest(self, events_version: int) -> Newest:
+        """Find the newest date of the store, and the events that are set aside, at one version of `events`."""
+        return newest(self[EVENTS].rows_by_date(events_version))
 
     def retention_cutoff(self) -> date | None:
         """Return the date before which events have expired. None if no event has expired yet."""

@@ -99,6 +99,27 @@ class TableHandle:
         """Return the newest version that has the same rows as the given version."""
         return delta_log.latest_version_with_same_rows(self._files, self.name, version)
 
+    def rows_by_date(self, version: int) -> dict[date, int]:
+        """Count the rows of each event date in one version of the table. `event_date` must partition the table.
+
+        The numbers come from the statistics in the table's log, so that no data file is read. If the log lacks the
+        number of rows of a file, the rows are counted.
+        """
+        rows = self._read(version)
+        files = delta_log.files_of(rows).select(
+            F.element_at("partitionValues", F.lit("event_date")).cast("date").alias("event_date"),
+            F.get_json_object("stats", "$.numRecords").cast("bigint").alias("rows"),
+            F.coalesce("deletionVector.cardinality", F.lit(0)).alias("deleted"),
+        )
+        counts = files.groupBy("event_date").agg(
+            F.sum(F.col("rows") - F.col("deleted")).alias("rows"),
+            F.count_if(F.col("rows").isNull()).alias("uncounted"),
+        )
+        found = counts.collect()
+        if any(row.uncounted for row in found):
+            found = rows.groupBy("event_date").agg(F.count("*").alias("rows")).collect()
+        return {row.event_date: row.rows for row in found if row.rows}
+
     def has_log_since(self, version: int) -> bool:
         """Whether the log still has every commit after a version. Delta deletes old log files after a month."""
         return self._commit_numbers()[0] <= version + 1
@@ -154,10 +175,7 @@ class TableHandle:
                 read instead. The files of the older one may be gone, because compaction moves rows to other files and
                 a vacuum then deletes the old files.
         """
-        reader = self._spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", self.latest_version_with_same_rows(version))
-        rows = reader.load(self.location)
+        rows = self._read(version)
         present = set(rows.columns)
         # A table that an earlier version of the project wrote may lack new columns. Their values are null.
         return rows.select(
@@ -373,6 +391,12 @@ class TableHandle:
             writer.save(self.location)
 
     # --- Helpers -----------------------------------------------------------------------------------------------------
+
+    def _read(self, version: int | None) -> DataFrame:
+        reader = self._spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", self.latest_version_with_same_rows(version))
+        return reader.load(self.location)
 
     def _commit_numbers(self) -> list[int]:
         return delta_log.commit_numbers(self._files, self.name)

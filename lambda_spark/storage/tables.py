@@ -242,7 +242,8 @@ REFUSED_USERS = Table(
 PRODUCTS = Table(
     name="products",
     job="ingest",
-    comment="Every product that has an event, with the newest known value of each attribute.",
+    comment="Every product that has an event, with the newest known value of each attribute. Events that are set aside "
+    "(later than the newest date) count only for a product without other events.",
     columns=(
         _PRODUCT_ID,
         Column("category_id", "string", "Newest category id that is not null. Null: no event has one."),

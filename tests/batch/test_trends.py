@@ -35,6 +35,10 @@ WEEKS = TrendSettings(min_change=10, min_z=3)
 EVENTS = "event_time timestamp, event_type string, product_id long, category_code string, brand string, user_id long"
 
 
+def extent(events):
+    return extent_of(events.withColumn("event_date", F.to_date("event_time")))
+
+
 def compared(spark, demand, *, settings=WEEKS, first=OCT_28, newest=NOV_11, known=NOV_11):
     counts = spark.createDataFrame(demand, "bucket_start timestamp, product_id long, view long")
     counts = counts.withColumns({"cart": F.lit(0), "purchase": F.lit(0)})
@@ -274,7 +278,7 @@ def test_attributes_of_a_trend_are_the_newest_of_its_two_buckets(spark):
         ],
         EVENTS,
     )
-    with compute(events, WEEKS, extent_of(events), F.lit(NOV_18)) as tables:
+    with compute(events, WEEKS, extent(events), F.lit(NOV_18)) as tables:
         rows = tables.trends.collect()
     attributes = sorted((row.bucket_start, row.category_code, row.brand) for row in rows)
     assert attributes == [(NOV_11, "new.code", "bolt"), (NOV_18, None, "bolt")]
@@ -285,7 +289,7 @@ def test_attributes_of_a_trend_are_the_same_for_all_signals_of_a_product(spark):
     events = spark.createDataFrame(
         [(NOV_04, "cart", 7, "old.code", "acme", 1), (NOV_11, "view", 7, "new.code", "bolt", 1)], EVENTS
     )
-    with compute(events, WEEKS, extent_of(events), F.lit(NOV_11)) as tables:
+    with compute(events, WEEKS, extent(events), F.lit(NOV_11)) as tables:
         rows = tables.trends.collect()
     actual = [(row.signal, row.current, row.previous, row.category_code, row.brand) for row in rows]
     assert sorted(actual) == [("cart", 0, 1, "new.code", "bolt"), ("view", 1, 0, "new.code", "bolt")]
@@ -296,7 +300,7 @@ def test_a_category_and_a_brand_of_the_same_name_are_compared_separately(spark):
     events = spark.createDataFrame(
         [(start, "view", product, name, name, 1) for start, product, name, count in views for _ in range(count)], EVENTS
     )
-    with compute(events, WEEKS, extent_of(events), F.lit(NOV_11)) as tables:
+    with compute(events, WEEKS, extent(events), F.lit(NOV_11)) as tables:
         for key, rows in (("category_code", tables.category_trends), ("brand", tables.brand_trends)):
             actual = rows.select(key, "current", "previous", "direction", "trend_pct", "rank").collect()
             assert sorted(map(tuple, actual)) == [

@@ -30,6 +30,11 @@ _SECONDS = [43_200, 43_201, 86_398, 86_399, 86_400, 86_401]
 # Days of events, counted from the start of the history. The order of arrival is random, so an event may arrive days
 # or months late.
 _DAYS = [0, 0, 1, 6, 7, 45, 120]
+# Days of single events of a wrong clock.
+_WRONG_DAYS = [400, 401, 700]
+# Size of the crawler's basket in a store with wrong clocks. It raises the average number of events per date so far that
+# one or two events are few.
+_BUSY = 120
 # Product attributes: category id, category, brand and price. Events of one product may have different attributes,
 # because attributes change over time.
 _ATTRIBUTES = [
@@ -93,15 +98,17 @@ def histories(draw: st.DrawFn, *, most_events: int = 16, most_arrivals: int = 4,
     """Draw a random history of a store, with cases that are hard to process.
 
     The history may have sessions over midnight, users who share a session name, a crawler's large basket, and repeated
-    events. The events arrive in any order.
+    events. A few events may be set aside because of a wrong clock. The events arrive in any order.
     """
     events = draw(st.lists(_events, min_size=1, max_size=most_events))
-    crawled = draw(st.sampled_from([0, 0, longest_basket]))
+    wrong_clocks = draw(st.lists(st.sampled_from(_WRONG_DAYS), max_size=2)) if draw(st.booleans()) else []
+    crawled = _BUSY if wrong_clocks else draw(st.sampled_from([0, 0, longest_basket]))
     night = _START + timedelta(days=1, seconds=-crawled)
     events += [
         Event(night + timedelta(seconds=2 * (at // 2)), "view", 1 + (7 * at) % (crawled + 3), *_ATTRIBUTES[0], 4, "bot")
         for at in range(crawled)
     ]
+    events += [draw(_events)._replace(time=_START + timedelta(days=day)) for day in wrong_clocks]
     events += draw(st.lists(st.sampled_from(events), max_size=4))
     count = draw(st.integers(1, most_arrivals))
     places = draw(st.lists(st.integers(0, count - 1), min_size=len(events), max_size=len(events)))

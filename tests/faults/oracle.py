@@ -47,15 +47,41 @@ class Event(NamedTuple):
         return self.time.date()
 
 
+def newest_date(events: Iterable[Event]) -> date:
+    """Return the newest date with events, after few events beyond a gap of more than 7 days are set aside.
+
+    A tail beyond a gap is few if it has less than a tenth of the average number of events per date before the gap.
+    """
+    per_date = Counter(event.date for event in events)
+    days = sorted(per_date)
+    for at in reversed(range(1, len(days))):
+        if (days[at] - days[at - 1]).days > 7:
+            average = Fraction(sum(per_date[day] for day in days[:at]), at)
+            if sum(per_date[day] for day in days[at:]) >= average / 10:
+                break
+            days = days[:at]
+    return days[-1]
+
+
+def counted(events: Collection[Event]) -> list[Event]:
+    """Return the events that are not set aside."""
+    newest = newest_date(events)
+    return [event for event in events if event.date <= newest]
+
+
 def products(events: Collection[Event]) -> dict[Id, tuple[Any, ...]]:
     """Return each product's newest attributes that are not null, and when it was first and last seen.
+
+    Events that are set aside are used only for products that have no other events.
 
     Returns:
         {product: (category_id, category, brand, price, first_seen, last_seen)}.
     """
     attributes = {}
+    not_set_aside = counted(events)
     for product in {event.product for event in events}:
-        own = [event for event in events if event.product == product]
+        own = [event for event in not_set_aside if event.product == product]
+        own = own or [event for event in events if event.product == product]
         newest = []
         for name in ("category_id", "category", "brand", "price"):
             known = [(event.time, getattr(event, name)) for event in own if getattr(event, name) is not None]
@@ -105,13 +131,14 @@ def co_interactions(all_baskets: dict[Any, dict[Id, datetime]], window: int) -> 
 
 
 def similar_items(
-    counts: dict[Any, tuple[int, int]], measure: str, *, k: int, half_life: float, min_baskets: int
+    counts: dict[Any, tuple[int, int]], measure: str, *, newest: date, k: int, half_life: float, min_baskets: int
 ) -> dict[tuple[str, Id], list[tuple[Id, float, int, int]]]:
     """Return the `k` best neighbours of each product, the best first.
 
     Args:
         counts: The result of `co_interactions`.
         measure: `confidence` or `llr`.
+        newest: The newest date. Later counts are left out.
         k: The largest number of neighbours per product.
         half_life: The days after which a date's counts weigh half as much; 0 for no decay.
         min_baskets: The smallest number of baskets for a pair.
@@ -119,12 +146,13 @@ def similar_items(
     Returns:
         {(relation, product): [(similar product, score, baskets, strength), …]}; baskets and strength are not decayed.
     """
-    newest = max(day for day, *_ in counts)
     decayed: Counter[Any] = Counter()
     decayed_strength: Counter[Any] = Counter()
     plain: Counter[Any] = Counter()
     plain_strength: Counter[Any] = Counter()
     for (day, *key), (count, strength) in counts.items():
+        if day > newest:
+            continue
         weight = 2**20 if half_life == 0 else math.floor(2**20 * 2 ** (-(newest - day).days / half_life) + 0.5)
         plain[tuple(key)] += count
         plain_strength[tuple(key)] += strength
@@ -203,6 +231,8 @@ def trends(
     events: Collection[Event], length: timedelta, origin: date, *, key: str, min_change: int, min_z: float
 ) -> dict[Any, Trend]:
     """Compute trends by comparing each bucket with the previous one, with no limit on false discoveries (max_fdr 1).
+
+    The events must not include any that are set aside.
 
     Returns:
         {(bucket, signal, key): Trend}.
@@ -300,7 +330,7 @@ def scored_recommendations(
     The weight of a product in a user's profile halves with each position. A view weighs 1, a cart 2 and a purchase 3.
 
     Args:
-        events: All events.
+        events: All events that are not set aside.
         similar: The result of `similar_items`.
         product_trends: The result of `trends` by product.
         k: The largest number of products in a list.

@@ -186,14 +186,12 @@ def test_similar_items_equal_the_oracle_s(spark, ids, stores, how):
     events = stores[0].with_ids(ids).events | stores[1].with_ids(ids).events
     counts = oracle.co_interactions(oracle.baskets(events), 5)
     settings = SimilaritySettings(measure=measure, half_life_days=half_life, min_baskets=min_baskets, max_neighbours=4)
-    newest = max((day for day, *_ in counts), default=None)
-    if newest is None:
-        return
+    newest = oracle.newest_date(events)
     table = spark.createDataFrame(
         [(*key, *figures) for key, figures in counts.items()], COUNTS.format(id=ID_TYPES[ids])
     )
     rows = similar_items(table, settings, newest=newest)
-    expected = oracle.similar_items(counts, measure, k=4, half_life=half_life, min_baskets=min_baskets)
+    expected = oracle.similar_items(counts, measure, newest=newest, k=4, half_life=half_life, min_baskets=min_baskets)
     assert_same_neighbours(rows.collect(), expected)
 
 
@@ -217,7 +215,9 @@ def assert_same_neighbours(rows, expected):
 def test_trends_equal_the_oracle_s(spark, ids, stores, bucket):
     events = stores[0].with_ids(ids).events | stores[1].with_ids(ids).events
     settings = TrendSettings(bucket=bucket, min_change=2, min_z=0.73, max_fdr=1.0)
-    micros = [round((event.time - datetime(1970, 1, 1)).total_seconds()) * 1_000_000 for event in events]
+    micros = [
+        round((event.time - datetime(1970, 1, 1)).total_seconds()) * 1_000_000 for event in oracle.counted(events)
+    ]
     extent = Extent(min(micros), max(micros))
     until = F.timestamp_micros(F.lit(extent.newest))
     with compute(frame(spark, events, ids), settings, extent, until) as tables:
@@ -225,6 +225,7 @@ def test_trends_equal_the_oracle_s(spark, ids, stores, bucket):
 
 
 def assert_same_trends(rows, events, settings):
+    events = oracle.counted(events)
     grid = (settings.bucket, settings.origin)
     assert {(r.bucket_start, r.signal, r.product_id): r.events for r in rows[DEMAND.name]} == oracle.demand(
         events, *grid
@@ -260,10 +261,11 @@ def assert_same_trends(rows, events, settings):
 @given(histories(most_events=30))
 def test_products_equal_the_oracle_s_in_any_order_of_arrival_and_with_repeats(spark, ids, history):
     history = history.with_ids(ids)
-    parts = [product_attributes(frame(spark, arrival, ids)) for arrival in history.arrivals]
+    newest = oracle.newest_date(history.events)
+    parts = [product_attributes(frame(spark, arrival, ids), newest) for arrival in history.arrivals]
     known = parts[0]
     for part in parts[1:] + parts[:1]:
-        known = newest_products(known, part)
+        known = newest_products(known, part, newest)
     assert known_products(known) == oracle.products(history.events)
 
 
@@ -317,7 +319,9 @@ def test_a_lake_filled_in_pieces_equals_the_oracle(spark, empty_lake, ids, tmp_p
     counts = oracle.co_interactions(oracle.baskets(events), 5)
     assert pair_counts(lake[CO_INTERACTIONS].read().collect()) == counts
     assert earliest_items(lake[BASKETS].read().collect()) == oracle_items(events)
-    similar = oracle.similar_items(counts, "confidence", k=20, half_life=30.0, min_baskets=1) if counts else {}
+    similar = oracle.similar_items(
+        counts, "confidence", newest=oracle.newest_date(events), k=20, half_life=30.0, min_baskets=1
+    )
     assert_same_neighbours(lake[SIMILAR_ITEMS].read().collect(), similar)
     tables = (DEMAND, TRENDS, CATEGORY_TRENDS, BRAND_TRENDS, USER_TRENDS)
     assert_same_trends({table.name: lake[table].read().collect() for table in tables}, events, PLAIN)
@@ -331,6 +335,7 @@ def known_events(rows):
 
 
 def assert_same_lists(rows, events, similar):
+    events = oracle.counted(events)
     found = {}
     for row in sorted(rows, key=lambda row: (row.user_id, row["rank"])):
         found.setdefault(row.user_id, []).append((row.product_id, row.score))

@@ -165,7 +165,8 @@ def test_products_are_renewed_from_new_events_only_if_the_log_of_events_still_ha
 
     def renewed():
         # Empty the table `products` first, so that its new rows show which events the job has read.
-        lake[PRODUCTS].overwrite(lake[PRODUCTS].read().limit(0), note={"events_version": before})
+        note = {"events_version": before, **lake.newest(before).to_note()}
+        lake[PRODUCTS].overwrite(lake[PRODUCTS].read().limit(0), note=note)
         renew_products(lake)
         return sorted(row.product_id for row in lake[PRODUCTS].read().collect())
 

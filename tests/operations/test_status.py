@@ -3,14 +3,17 @@
 import json
 import re
 import threading
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from lambda_spark.cli import run_log
 from lambda_spark.cli.run_log import RunLog, messages_behind
 from lambda_spark.ingestion.ingest import ingest
+from lambda_spark.newest import SetAside
 from lambda_spark.operations.status import JobStatus, Status, StepStatus, StreamStatus, TableStatus, status
+from lambda_spark.report.pipeline import set_aside_lines
 from lambda_spark.report.status import prometheus_text, status_json, status_tables, write_whole
 from lambda_spark.settings import IngestSettings, SimilaritySettings
 from lambda_spark.speed.update import update_similarity
@@ -32,6 +35,7 @@ FOUND = Status(
     steps=[StepStatus("trends", 3, 0.0), StepStatus("similarity", 2, 3_725.0)],
     streams=[StreamStatus("ingest-kafka-clicks", NOON, 1.5, 2.25, 7), StreamStatus("ingest", NOON, 3, 3, None)],
     jobs=[JobStatus("run", NOON, 61.5, "failed")],
+    set_aside=SetAside(1, date(2024, 1, 1), date(2024, 1, 1), 1_523),
 )
 
 
@@ -131,11 +135,23 @@ def test_the_tables_for_people_show_names_and_units():
     assert re.search(r"similarity events v2 1 h 2 min", text)
     assert re.search(r"ingest-kafka-clicks 2019-11-01 12:00:00 1.5 +2.2 +7", text)
     assert re.search(r"run 2019-11-01 12:00:00 61.5 +failed", text)
+    assert "\n1 event set aside: it lies 1,523 days after all others (2024-01-01) and counts nowhere until" in text
+    assert "set aside" not in status_tables(replace(FOUND, set_aside=None))
+
+
+def test_events_that_are_set_aside_are_named_with_their_dates_and_a_query():
+    first, query = set_aside_lines(SetAside(1_200, date(2024, 1, 1), date(2031, 5, 2), 1_523))
+    assert first.startswith(
+        "1,200 events set aside: they lie 1,523 days or more after all others (2024-01-01 to 2031-05-02) and count"
+    )
+    assert query == """  which: ./spark-submit.sh sql "select * from events where event_date >= '2024-01-01'\""""
+    assert set_aside_lines(None) == []
 
 
 def test_the_json_for_programs_is_one_object_with_times_in_utc():
     found = json.loads(status_json(FOUND))
     assert found["rejected_share"] == 0.005
+    assert found["set_aside"] == {"events": 1, "first": "2024-01-01", "last": "2024-01-01", "days_after": 1_523}
     assert found["tables"][0]["newest"] == "2019-10-31T23:00:00+00:00"
     assert found["streams"][0] == {
         "stream": "ingest-kafka-clicks",
@@ -156,6 +172,7 @@ def test_prometheus_gets_gauges_each_with_help_type_and_labels():
     assert float(samples['lambda_spark_stream_messages_behind{stream="ingest-kafka-clicks"}']) == 7
     assert float(samples['lambda_spark_job_succeeded{job="run"}']) == 0
     assert float(samples["lambda_spark_lines_rejected"]) == 5
+    assert float(samples["lambda_spark_events_set_aside"]) == 1
     sample = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"\})? -?[0-9.e+]+')
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in text.splitlines())
     names = {re.split(r"[{ ]", name)[0] for name in samples}

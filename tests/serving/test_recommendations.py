@@ -41,6 +41,7 @@ def views(spark, events, similar=(), products=None, moving=(), demand=()):
         events=spark.createDataFrame(
             touched, "user_id long, product_id long, event_type string, event_time timestamp, event_date date"
         ),
+        newest_date=max((row[-1] for row in touched), default=None),
         products=spark.createDataFrame(
             products, "product_id long, category_id long, category_code string, brand string, price double"
         ).withColumn("price", F.col("price").cast("decimal(12,2)")),
@@ -370,7 +371,8 @@ def test_demand_is_counted_in_the_newest_eight_buckets(spark, minutes, since):
     starts = [(NOV_10 - buckets * timedelta(minutes=minutes), 80) for buckets in (0, 7, 8)]
     demand = spark.createDataFrame(starts, "bucket_start timestamp, product_id long")
     trends = spark.createDataFrame([], "bucket_start timestamp, complete boolean")
-    whole = dict.fromkeys(("events", "products", "similar_items"), demand)
+    events = demand.withColumn("event_date", F.to_date("bucket_start"))
+    whole = {"events": events, "newest_date": NOV_10.date(), "products": demand, "similar_items": demand}
     found = newest_views({}, trends=trends, demand=demand, bucket_length=f"{minutes} minutes", **whole)
     assert found.since == since
     assert sorted(row.age for row in found.demand.collect()) == [0, 7]
@@ -381,7 +383,8 @@ def test_demand_after_the_newest_bucket_of_the_trends_is_left_out(spark):
     starts = [(NOV_10 + weeks * timedelta(days=7), 80) for weeks in (-1, 0, 1, 2)]
     demand = spark.createDataFrame(starts, "bucket_start timestamp, product_id long")
     trends = spark.createDataFrame([(NOV_10, True)], "bucket_start timestamp, complete boolean")
-    whole = dict.fromkeys(("events", "products", "similar_items"), demand)
+    events = demand.withColumn("event_date", F.to_date("bucket_start"))
+    whole = {"events": events, "newest_date": NOV_10.date(), "products": demand, "similar_items": demand}
     found = newest_views({}, trends=trends, demand=demand, bucket_length="10080 minutes", **whole)
     assert sorted(row.age for row in found.demand.collect()) == [0, 1]
 
