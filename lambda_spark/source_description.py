@@ -58,6 +58,8 @@ class SourceDescription:
     """Zone of times that name none, as a region like Europe/Berlin."""
     nulls: tuple[str, ...] = NULLS
     """Texts that mean that a value is missing."""
+    nobody: tuple[str, ...] = ()
+    """User ids that mean nobody, like guest. Their events count by the session. Numbers below 1 always mean nobody."""
     decimal_comma: bool = False
     """Whether prices are written like 1.234,50."""
     explode: str = ""

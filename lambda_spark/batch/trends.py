@@ -344,7 +344,8 @@ def user_trends(
         return F.lit(100) * F.count_if(F.col("direction") == direction) / F.count("*")
 
     return (
-        interacted.where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket))
+        interacted.where(F.col("user_id").isNotNull())
+        .where((F.col("bucket_start") > first_bucket) & (F.col("bucket_start") <= newest_bucket))
         .join(F.broadcast(trending), on=["bucket_start", "signal", "product_id"], how="left")
         .groupBy("bucket_start", "user_id")
         .agg(

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
 
-from lambda_spark.cli.arguments import JOBS, PROJECT, overview, parse, reads_kafka, settings_of
+from lambda_spark.cli.arguments import FILES, JOBS, PROJECT, overview, parse, reads_kafka, settings_of
 from lambda_spark.cli.jars import KAFKA_CONF, KAFKA_JARS, LOGGING, fetch_jars, spark_jars
 from lambda_spark.errors import LambdaSparkError, UsageError
+from lambda_spark.source_description import REES46
 from lambda_spark.text import strip_control_characters
 
 _LIST_OPTIONS = {"--jars": ",", "--driver-java-options": " "}
@@ -40,8 +41,11 @@ def main(arguments: list[str]) -> None:
         if job == "generate":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.synthetic.generate", *options])
         parsed = parse(job, options)
-        settings_of(parsed)
+        settings = settings_of(parsed)
         _check_sources(getattr(parsed, "sources", []))
+        if job == "demo" and parsed.sources and settings.source == REES46 and parsed.source == FILES:
+            options += _proposed_source(parsed.sources)
+            parsed = parse(job, options)
         user_options = _user_options()
         if job == "replay":
             os.execv(sys.executable, [sys.executable, "-m", "lambda_spark.replay.play", *options])
@@ -54,6 +58,16 @@ def main(arguments: list[str]) -> None:
         print(strip_control_characters(f"{job}: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     _become_spark(job, options, user_options, parsed)
+
+
+def _proposed_source(sources: list[str]) -> list[str]:
+    """Return the options that describe the demo's files, where they are local and not in REES46's format."""
+    if any(":/" in source for source in sources):
+        return []
+    # Import DuckDB only here, because it takes a moment to load.
+    from lambda_spark.cli.inspect import options_for
+
+    return options_for(sources)
 
 
 def _check_sources(sources: list[str]) -> None:

@@ -94,7 +94,8 @@ def in_sessions(events: DataFrame) -> DataFrame:
         The same columns and the column `session`: the session's id, or the date where the id is null or empty.
     """
     session = F.coalesce(F.nullif("user_session", F.lit("")), F.col("event_date").cast("string"))
-    return events.where(F.col("event_type").isin(*INTERACTION_WORDS)).withColumn("session", session)
+    known = F.col("event_type").isin(*INTERACTION_WORDS) & F.col("user_id").isNotNull()
+    return events.where(known).withColumn("session", session)
 
 
 def _steps(interactions: DataFrame, split: datetime) -> DataFrame:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -238,9 +238,15 @@ def _with_partitions(records: DataFrame, layout: Layout, mapping: FieldMapping) 
     for name in layout.partitions:
         if name in needed and name not in records.columns:
             pattern = f"/{re.escape(name)}=([^/]*)/"
-            value = F.url_decode(F.regexp_extract(f"{INTERNAL}source", pattern, 1))
-            records = records.withColumn(name, F.when(value != _NO_PARTITION, value))
+            value = _decoded(F.regexp_extract(f"{INTERNAL}source", pattern, 1))
+            # Decode the value twice: the file's URI encodes the folder's name, and the name encodes special characters.
+            records = records.withColumn(name, F.when(value != _NO_PARTITION, F.coalesce(_decoded(value), value)))
     return records
+
+
+def _decoded(text: Column) -> Column:
+    """Decode %XX; null where such a code is malformed. A plus sign stays one."""
+    return F.try_url_decode(F.replace(text, F.lit("+"), F.lit("%2B")))
 
 
 def _partition_names(path: str) -> tuple[str, ...]:

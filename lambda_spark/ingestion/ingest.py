@@ -84,7 +84,7 @@ def ingest(
         _prepare(lake, description)
         if table.application_key not in lake[EVENTS].properties():
             lake[EVENTS].set_properties({table.application_key: new_application()})
-        return _ingest_described(lake, table, settings, trigger, accept_source)
+        return _record_description(lake, table, _ingest_described(lake, table, settings, trigger, accept_source))
     if description.format == "delta":
         raise UsageError(f"source.format is delta, but {', '.join(named)} is no folder of a Delta table")
     files = FileSource(lake, named, settings, mapping)
@@ -96,6 +96,7 @@ def ingest(
     again = [file for file in stale if file.was_refused or settings.reread == "changed"]
     if again:
         account = account + _read_again(lake, files.delivery_of(again), settings)
+    _record_description(lake, files, account)
     left = (file.path.removeprefix("file:") for file in stale if file not in again)
     return replace(account, rewritten=tuple(left))
 
@@ -121,9 +122,15 @@ def _ingest_described(
             f"this lake has read its events with another source description ({'; '.join(changes)}). Use that "
             "description again, or another --lake. If the log itself has changed, add --accept-source"
         )
-    account = _ingest_stream(lake, source, settings, trigger)
-    if account.lines > len(account.unreadable) and (recorded is None or changes):
-        lake[EVENTS].set_properties({key: description.as_text()})
+    return _ingest_stream(lake, source, settings, trigger)
+
+
+def _record_description(lake: Lake, source: Source, account: Account) -> Account:
+    """Record the source description with `events`, once records were read by it. Return the account."""
+    recorded = {f"{_DESCRIBED}.{source.application_key}": source.mapping.description.as_text()}
+    properties = lake[EVENTS].properties()
+    if account.lines > len(account.unreadable) and not recorded.items() <= properties.items():
+        lake[EVENTS].set_properties(recorded)
     return account
 
 
@@ -229,7 +236,7 @@ def ingest_topic(
     elif recorded_id != topic_id:
         raise topic.was_recreated()
     with topic.errors_in_one_line():
-        return _ingest_described(lake, topic, settings, trigger, accept_source)
+        return _record_description(lake, topic, _ingest_described(lake, topic, settings, trigger, accept_source))
 
 
 def create_tables(lake: Lake, properties: Mapping[str, str] | None = None, *, ids: Ids = "integer") -> None:

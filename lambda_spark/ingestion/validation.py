@@ -40,7 +40,8 @@ def validate(
 ) -> DataFrame:
     """Cast the fields of each record to their types, and list the reasons to reject the record.
 
-    A record with a flaw gets no other reasons, because its fields cannot be trusted. An ignored record gets none.
+    A record with a flaw gets no other reasons, because its fields cannot be trusted. An ignored record gets none. A
+    record without a user is valid if it has a session: it is a guest's.
 
     Args:
         fields: Records with the fields as texts, `flaw`, `position` and `ingested_at`. `flaw` names what is wrong with
@@ -65,7 +66,7 @@ def validate(
         "product_id": _id(text["product_id"], description),
         "category_id": _category(text["category_id"]).try_cast(category_type),
         "price": _price(text["price"], description),
-        "user_id": _id(text["user_id"], description),
+        "user_id": _user(text["user_id"], description),
     }
     kept = [name for name in fields.columns if name not in (*FIELDS, EVENT_ID, "flaw")]
     inspected = fields.select(
@@ -193,6 +194,22 @@ def _id(text: Column, description: SourceDescription) -> Column:
     return F.when(is_plain, text.try_cast("bigint")).when(is_exact, whole)
 
 
+def _user(text: Column, description: SourceDescription) -> Column:
+    """Cast a user id; null where the text is no id, or is an id that means nobody."""
+    user = _id(text, description)
+    if description.ids == "integer":
+        user = F.when(user > 0, user)
+    return F.when(~text.isin(*description.nobody), user) if description.nobody else user
+
+
+def _is_nobody(text: Column, description: SourceDescription) -> Column:
+    """Whether a text is a user id that means nobody."""
+    is_nobody = text.isin(*description.nobody) if description.nobody else F.lit(False)
+    if description.ids == "integer":
+        is_nobody = is_nobody | (_id(text, description) <= 0)
+    return F.coalesce(is_nobody, F.lit(False))
+
+
 def _category(text: Column) -> Column:
     return F.when(~_is_rounded(text), text)
 
@@ -267,8 +284,12 @@ def _reasons(
     unknown = F.concat(
         F.lit(f'{labels["event_type"]} "'), theirs, F.lit('" is unknown: map it in source.event_types, or ignore it')
     )
+    user, no_session = F.col(_text_of("user_id")), F.col("user_session").isNull()
+    is_nobody = _is_nobody(user, description)
     reasons = [
-        *map(missing, REQUIRED),
+        *(missing(name) for name in REQUIRED if name != "user_id"),
+        (user.isNull() & no_session, F.lit(f"{labels['user_id']} is missing, and there is no session")),
+        (is_nobody & no_session, quoted("user_id", "means nobody, and there is no session")),
         (_is_malformed("event_time"), quoted("event_time", flaw_of_time(F.col(_text_of("event_time")), description))),
         (time < F.lit(min_event_date).cast("timestamp"), quoted("event_time", f"is before {min_event_date}")),
         (cutoff, quoted("event_time", f"is before the lake's cut date {retention_cutoff}")),
@@ -276,9 +297,12 @@ def _reasons(
         (F.startswith(event_type, F.lit("?")), unknown),
     ]
     if description.ids == "integer":
-        reasons += [bad_id("product_id"), bad_id("user_id")]
-        for name in ("product_id", "user_id"):
-            reasons.append((F.col(name) <= 0, quoted(name, "is not above 0")))
+        is_bad, reason = bad_id("user_id")
+        reasons += [
+            bad_id("product_id"),
+            (is_bad & ~is_nobody, reason),
+            (F.col("product_id") <= 0, quoted("product_id", "is not above 0")),
+        ]
     if description.strict:
         reasons += [
             (_is_malformed("category_id"), quoted("category_id", "is a rounded number")),

@@ -1,58 +1,24 @@
-"""A source description as inspection reads and writes it: TOML with a section `[source]`."""
+"""Reads source descriptions, and writes them as TOML with a section `[source]`."""
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lambda_spark.event_format import FIELDS
+from lambda_spark.settings import load_settings
+from lambda_spark.source_description import SourceDescription
 from lambda_spark.text import strip_control_characters
 
 SOURCES = Path(__file__).resolve().parents[2] / "conf" / "sources"
 """Folder of the ready descriptions."""
-OUR_FIELDS = (*FIELDS, "event_id")
-NULLS = ("", "\\N", "NULL", "null", "nan", "NaN", "NA", "None", "undefined", "(not set)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
-    """How a log's records map to events. The attributes are the keys of the section `[source]`."""
-
-    format: str = ""
-    delimiter: str = ","
-    quote: str = '"'
-    escape: str = '"'
-    header: bool = True
-    columns: tuple[str, ...] = ()
-    multiline: bool = False
-    encoding: str = "utf-8"
-    time_unit: str = "seconds"
-    time_format: str = ""
-    time_zone: str = "UTC"
-    nulls: tuple[str, ...] = NULLS
-    nobody: tuple[str, ...] = ()
-    decimal_comma: bool = False
-    explode: str = ""
-    ids: str = "integer"
-    on_unknown_event: str = "reject"
-    identical: str = "drop"
-    strict: bool = False
-    fields: Mapping[str, str] = field(default_factory=dict)
-    event_types: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, file: Path) -> Description:
-        """Read a description from a file."""
-        source: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))["source"]
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in source.items()
-        }
-        return cls(**values)
+def load(file: Path) -> SourceDescription:
+    """Read a source description from a file."""
+    return load_settings(None, source_file=file).source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +34,7 @@ class Doubt:
     """Lines of a description, of which one may be right."""
 
 
-def toml_of(description: Description, doubts: tuple[Doubt, ...], hints: tuple[str, ...], title: str) -> str:
+def toml_of(description: SourceDescription, doubts: tuple[Doubt, ...], hints: tuple[str, ...], title: str) -> str:
     """Write a description.
 
     Args:
@@ -77,9 +43,9 @@ def toml_of(description: Description, doubts: tuple[Doubt, ...], hints: tuple[st
         hints: Lines of comment for the section `[source]`.
         title: First line of comment.
     """
-    default = Description()
+    default = SourceDescription()
     sections = ("fields", "event_types")
-    plain = [one.name for one in fields(Description) if one.name not in sections]
+    plain = [one.name for one in fields(SourceDescription) if one.name not in sections]
     lines = [_comment(title), "", "[source]"]
     lines += [
         f"{name} = {_toml(getattr(description, name))}"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lambda_spark.event_format import EVENT_TYPES
-from lambda_spark.inspection.description import NULLS, OUR_FIELDS, Doubt, assignment
+from lambda_spark.inspection.description import Doubt, assignment
 from lambda_spark.inspection.judge import price_of
 from lambda_spark.inspection.names import ORDER, QUANTITY, event_of, field_of, normal
 from lambda_spark.inspection.sample import Sample
 from lambda_spark.inspection.times import Times, times_of
+from lambda_spark.source_description import DESCRIBED_FIELDS, NULLS
 
 _MAX_EVENT_NAMES = 60
 """Largest number of values of a column of event names."""
@@ -105,7 +106,7 @@ def choose_fields(columns: Mapping[str, Column], explode: str) -> tuple[dict[str
     """
     choices: dict[str, Choice] = {}
     doubts: list[Doubt] = []
-    for name in OUR_FIELDS:
+    for name in DESCRIBED_FIELDS:
         found = _named(name, columns, explode)
         if isinstance(found, Choice):
             choices[name] = found

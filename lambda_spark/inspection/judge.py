@@ -12,9 +12,9 @@ from typing import Any
 import duckdb
 
 from lambda_spark.event_format import EVENT_TYPES
-from lambda_spark.inspection.description import OUR_FIELDS, Description
 from lambda_spark.inspection.sample import Row, Sample
 from lambda_spark.inspection.times import EARLIEST, LATEST, read_time
+from lambda_spark.source_description import DESCRIBED_FIELDS, SourceDescription
 
 IGNORE = "ignore"
 _AHEAD = timedelta(minutes=5)
@@ -69,7 +69,7 @@ class Verdict:
         return (self.events + self.repeats + self.ignored) / self.records if self.records else 0.0
 
 
-def judge(sample: Sample, description: Description) -> Verdict:
+def judge(sample: Sample, description: SourceDescription) -> Verdict:
     """Find out what would become of a sample's records.
 
     Raises:
@@ -92,7 +92,7 @@ def judge(sample: Sample, description: Description) -> Verdict:
             verdict.rejected[reason] += 1
             verdict.examples.setdefault(reason, value)
             continue
-        key = (row["event_id"],) if row["event_id"] else tuple(row[name] for name in OUR_FIELDS)
+        key = (row["event_id"],) if row["event_id"] else tuple(row[name] for name in DESCRIBED_FIELDS)
         if key in known and description.identical == "drop":
             verdict.repeats += 1
             continue
@@ -106,14 +106,14 @@ def judge(sample: Sample, description: Description) -> Verdict:
 # --- From records to our fields ---------------------------------------------------------------------------------------
 
 
-def sources_of(sample: Sample, description: Description) -> dict[str, str]:
+def sources_of(sample: Sample, description: SourceDescription) -> dict[str, str]:
     """Return the expression of each field: the description's, else a column of the field's own name."""
     columns = columns_of(sample, description)
-    sources = {name: name for name in OUR_FIELDS if _resolved(name, columns) is not None}
+    sources = {name: name for name in DESCRIBED_FIELDS if _resolved(name, columns) is not None}
     return {name: source for name, source in {**sources, **description.fields}.items() if source}
 
 
-def columns_of(sample: Sample, description: Description) -> tuple[str, ...]:
+def columns_of(sample: Sample, description: SourceDescription) -> tuple[str, ...]:
     """Return the columns, or paths, that expressions of a description may name."""
     if description.format == "csv" and not description.header:
         return description.columns or sample.columns
@@ -122,7 +122,7 @@ def columns_of(sample: Sample, description: Description) -> tuple[str, ...]:
     return sample.columns
 
 
-def mapped_rows(sample: Sample, description: Description, sources: Mapping[str, str]) -> list[Row]:
+def mapped_rows(sample: Sample, description: SourceDescription, sources: Mapping[str, str]) -> list[Row]:
     """Return the records as our fields, each a text or None, as the expressions say."""
     rows = sample.rows(description.explode)
     columns = columns_of(sample, description)
@@ -132,7 +132,7 @@ def mapped_rows(sample: Sample, description: Description, sources: Mapping[str, 
         rows = [dict(zip(columns, row.values(), strict=True)) for row in rows]
     nulls = set(description.nulls)
     is_table = description.format == "csv"
-    mapped: list[Row] = [dict.fromkeys(OUR_FIELDS) for _ in rows]
+    mapped: list[Row] = [dict.fromkeys(DESCRIBED_FIELDS) for _ in rows]
     computed: dict[str, str] = {}
     for name, source in sources.items():
         column = _resolved(source, columns)
@@ -220,7 +220,7 @@ def _quoted(name: str) -> str:
 # --- From our fields to a verdict -------------------------------------------------------------------------------------
 
 
-def event_type_of(row: Row, description: Description) -> str | None:
+def event_type_of(row: Row, description: SourceDescription) -> str | None:
     """Return the event type of a record, `ignore`, or None for an unknown or missing one."""
     value = row["event_type"]
     if value == IGNORE:
@@ -234,7 +234,7 @@ def event_type_of(row: Row, description: Description) -> str | None:
 
 
 def _reason(
-    row: Row, event: str | None, description: Description, sources: Mapping[str, str], now: datetime
+    row: Row, event: str | None, description: SourceDescription, sources: Mapping[str, str], now: datetime
 ) -> tuple[str, str]:
     """Return why a record is no event, and the value that is wrong. Both are empty for an event."""
 
@@ -267,7 +267,7 @@ def _reason(
     return "", ""
 
 
-def _way_of_times(description: Description) -> str:
+def _way_of_times(description: SourceDescription) -> str:
     if description.time_format:
         return f"in the format {description.time_format}"
     return f"in {description.time_unit}{' or in ISO 8601' if description.time_unit == 'seconds' else ''}"
@@ -277,7 +277,7 @@ def _wrong(label: str, value: str | None, what: str) -> tuple[str, str]:
     return (f"{label} is missing", "") if value is None else (f"{label} {what}", value)
 
 
-def is_nobody(user: str | None, description: Description) -> bool:
+def is_nobody(user: str | None, description: SourceDescription) -> bool:
     """Return whether a user id means a guest."""
     return user is None or user in description.nobody
 
@@ -300,7 +300,7 @@ def price_of(value: str, *, decimal_comma: bool) -> float | None:
     return float(text) if re.fullmatch(r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text) else None
 
 
-def _senseless(row: Row, description: Description) -> list[str]:
+def _senseless(row: Row, description: SourceDescription) -> list[str]:
     """Return the optional fields whose values make no sense."""
     faults = []
     if (price := row["price"]) is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lambda_spark.inspection.description import SOURCES, Description, Doubt, assignment, toml_of
+from lambda_spark.inspection.description import SOURCES, Doubt, assignment, toml_of
 from lambda_spark.inspection.fields import Choice, Column, choose_fields, columns_in, event_names
 from lambda_spark.inspection.judge import Verdict, bare_name, integer_fault, judge, mapped_rows
 from lambda_spark.inspection.names import field_of
@@ -17,6 +17,7 @@ from lambda_spark.inspection.ready import DEFAULT, Ready, matching
 from lambda_spark.inspection.sample import Row, Sample, read_sample
 from lambda_spark.inspection.times import Times, times_of
 from lambda_spark.inspection.warnings import warnings_of
+from lambda_spark.source_description import SourceDescription
 
 _TELLING = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Ends of file names that tell the format."""
@@ -41,7 +42,7 @@ class Inspection:
     choices: Mapping[str, Choice]
     events: Mapping[str, int]
     """Number of records by the log's own event name."""
-    description: Description
+    description: SourceDescription
     doubts: tuple[Doubt, ...]
     hints: tuple[str, ...]
     verdict: Verdict
@@ -65,7 +66,7 @@ class Inspection:
         plain = replace(self.description, fields={}, event_types={}, format="")
         names = all(name == meaning for name, meaning in self.description.event_types.items())
         is_told = self.sample.dialect.format == "delta" or all(map(_tells_format, self.sample.files))
-        return self.is_sure and not kept and names and is_told and plain == Description()
+        return self.is_sure and not kept and names and is_told and plain == SourceDescription()
 
     def toml(self) -> str:
         """Write the proposed description."""
@@ -94,7 +95,7 @@ def inspect(names: Sequence[str | Path], folder: Path = SOURCES) -> Inspection:
     ready = matching(sample, folder)
     if ready:
         return _as_ready(tuple(map(str, names)), sample, ready)
-    draft = _Draft(sample, Description())
+    draft = _Draft(sample, SourceDescription())
     for step in (_describe_files, _find_array, _find_fields, _find_times):
         step(draft)
     mapped = mapped_rows(sample, draft.description, draft.description.fields)
@@ -147,7 +148,7 @@ class _Draft:
     """A description in the making."""
 
     sample: Sample
-    description: Description
+    description: SourceDescription
     columns: Mapping[str, Column] = field(default_factory=dict)
     choices: Mapping[str, Choice] = field(default_factory=dict)
     doubts: list[Doubt] = field(default_factory=list)

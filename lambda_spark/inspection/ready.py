@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lambda_spark.event_format import FIELDS
-from lambda_spark.inspection.description import SOURCES, Description
+from lambda_spark.inspection.description import SOURCES, load
 from lambda_spark.inspection.judge import UnknownColumnError, Verdict, judge
 from lambda_spark.inspection.sample import Sample
+from lambda_spark.source_description import SourceDescription
 
 DEFAULT = "rees46"
 """The description of a log that has none."""
@@ -24,7 +25,7 @@ class Ready:
     """A ready description that a sample fits."""
 
     name: str
-    description: Description
+    description: SourceDescription
     verdict: Verdict
     file: Path
 
@@ -51,7 +52,7 @@ def matching(sample: Sample, folder: Path = SOURCES) -> Ready | None:
 def _candidates(sample: Sample, folder: Path) -> Iterator[Ready]:
     for name in ready_names(folder):
         file = folder / f"{name}.toml"
-        description = Description.load(file)
+        description = load(file)
         if name == DEFAULT:
             # A log with REES46's names needs no description. One without a header has to have all nine columns.
             description = replace(description, header=False, columns=FIELDS)
@@ -65,7 +66,7 @@ def _candidates(sample: Sample, folder: Path) -> Iterator[Ready]:
             yield Ready(name, description, verdict, file)
 
 
-def _is_written_alike(sample: Sample, name: str, description: Description, folder: Path) -> bool:
+def _is_written_alike(sample: Sample, name: str, description: SourceDescription, folder: Path) -> bool:
     dialect = sample.dialect
     if dialect.format != description.format:
         return False

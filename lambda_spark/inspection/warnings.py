@@ -6,10 +6,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Sequence
 
-from lambda_spark.inspection.description import Description
 from lambda_spark.inspection.judge import is_nobody
 from lambda_spark.inspection.sample import Number, Row, Sample
 from lambda_spark.inspection.times import times_of
+from lambda_spark.source_description import SourceDescription
 
 _BUSY_USER = 0.05
 """Share of the records above which one user is named."""
@@ -22,7 +22,7 @@ _EXACT = 2**53
 
 
 def warnings_of(
-    sample: Sample, description: Description, mapped: Sequence[Row], open_fields: Container[str] = ()
+    sample: Sample, description: SourceDescription, mapped: Sequence[Row], open_fields: Container[str] = ()
 ) -> list[str]:
     """List what is unusual in a sample.
 
@@ -37,7 +37,7 @@ def warnings_of(
     return [*found, *_repeats(sample, description)]
 
 
-def _users(mapped: Sequence[Row], description: Description) -> Iterator[str]:
+def _users(mapped: Sequence[Row], description: SourceDescription) -> Iterator[str]:
     users = Counter(row["user_id"] for row in mapped if not is_nobody(row["user_id"], description))
     guests = len(mapped) - users.total()
     if guests > _GUESTS * len(mapped):
@@ -93,7 +93,7 @@ def _is_large(value: str) -> bool:
     return value.isdigit() and int(value) > _EXACT
 
 
-def _times(mapped: Sequence[Row], description: Description) -> Iterator[str]:
+def _times(mapped: Sequence[Row], description: SourceDescription) -> Iterator[str]:
     times = times_of([row["event_time"] for row in mapped[:2000] if row["event_time"]])
     if times is None or times.zoned or times.unit:
         return
@@ -104,7 +104,7 @@ def _times(mapped: Sequence[Row], description: Description) -> Iterator[str]:
     yield f"times are {what}; they are taken as {description.time_zone} (time_zone)"
 
 
-def _repeats(sample: Sample, description: Description) -> Iterator[str]:
+def _repeats(sample: Sample, description: SourceDescription) -> Iterator[str]:
     lines = Counter(tuple(row.items()) for row in sample.rows(description.explode))
     repeats = lines.total() - len(lines)
     if repeats > _REPEATS * lines.total():

@@ -204,6 +204,7 @@ def _same_bucket(rows: DataFrame, views: Views) -> DataFrame:
 def _richest_user(events: DataFrame) -> Id | None:
     rows = (
         events.where(F.col("event_type") != "remove_from_cart")
+        .where(F.col("user_id").isNotNull())
         .groupBy("user_id")
         .agg(F.count_distinct("product_id").alias("products"))
         .orderBy(F.desc("products"), "user_id")

@@ -45,7 +45,7 @@ def profiles(events: DataFrame, settings: RecommendationSettings, *, active_sinc
         bought: whether the user purchased the product.
     """
     touched = (
-        events.where(F.col("event_type").isin(*INTERACTION_WORDS))
+        events.where(F.col("event_type").isin(*INTERACTION_WORDS) & F.col("user_id").isNotNull())
         .select("user_id", "product_id", "event_time", interest_level(F.col("event_type")).alias("interest_level"))
         .repartition("user_id")
         .groupBy("user_id", "product_id")

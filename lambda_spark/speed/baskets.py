@@ -10,6 +10,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lambda_spark.event_format import INTERACTIONS
+from lambda_spark.ids import whole_basket
+from lambda_spark.spark import ids_of
 
 BASKET = ["user_id", "user_session", "event_date", "relation"]
 """Columns that identify a basket.
@@ -28,18 +30,21 @@ def basket_rows(events: DataFrame) -> DataFrame:
     """Turn each interaction into one row per basket that the interaction belongs to.
 
     A `viewed` basket holds all interactions of a user's session on one date. A `bought` basket holds the purchases of a
-    user on one date. So a purchase belongs to two baskets.
+    user on one date. So a purchase belongs to two baskets. A guest has no user id, so both baskets are of the session.
 
     Args:
         events: The columns of EVENT_COLUMNS.
 
     Returns:
         event_date, relation, user_id, user_session, product_id and first_time (the time of the event). user_session is
-        `''` in `bought` baskets and for events without a session. It is not null, because a join finds no nulls.
+        `''` in a user's `bought` baskets and for events without a session. user_id is 0, or `''` where ids are texts,
+        for guests. Neither is null, because a join finds no nulls.
     """
     is_purchase = F.col("event_type") == "purchase"
     relations = F.when(is_purchase, F.array(F.lit(VIEWED), F.lit(BOUGHT))).otherwise(F.array(F.lit(VIEWED)))
-    session = F.when(F.col("relation") == VIEWED, F.coalesce("user_session", F.lit(""))).otherwise(F.lit(""))
+    user = F.coalesce("user_id", F.lit(whole_basket(ids_of(events, "user_id"))))
+    has_session = (F.col("relation") == VIEWED) | F.col("user_id").isNull()
+    session = F.when(has_session, F.coalesce("user_session", F.lit(""))).otherwise(F.lit(""))
     return (
         events.where(F.col("event_type").isin(*INTERACTIONS))
         .select(
@@ -48,7 +53,7 @@ def basket_rows(events: DataFrame) -> DataFrame:
         .select(
             "event_date",
             "relation",
-            "user_id",
+            user.alias("user_id"),
             session.alias("user_session"),
             "product_id",
             F.col("event_time").alias("first_time"),

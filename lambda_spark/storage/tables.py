@@ -70,6 +70,9 @@ STEADY = "steady"
 
 _PRODUCT_ID = Column("product_id", ID, "Product id, above 0.", "Product id as delivered, never empty.")
 _USER_ID = Column("user_id", ID, "User id, above 0.", "User id as delivered, never empty.")
+_GUEST = "Null: a guest, known only by the session."
+_USER_OR_GUEST = Column("user_id", ID, f"User id, above 0. {_GUEST}", f"User id as delivered, never empty. {_GUEST}")
+_VISITOR = Column("user_id", ID, "User id; 0 for a guest.", "User id as delivered; empty for a guest.")
 _BUCKET = Column("bucket_start", "timestamp", "First moment of the bucket (UTC).")
 _SIGNAL = Column("signal", "string", "Event type that is counted: view, cart or purchase.")
 _DATE = Column("event_date", "date", "UTC date of the events.")
@@ -151,7 +154,7 @@ EVENTS = Table(
         ),
         Column("brand", "string", "Brand as delivered. Null: none was delivered."),
         Column("price", "decimal(12,2)", "Price in the store's currency, at least 0. Null: none was delivered."),
-        _USER_ID,
+        _USER_OR_GUEST,
         Column("user_session", "string", "Session id as delivered. Null: none was delivered."),
         Column("source", "string", "Where the event was first read: a file's URI, or kafka:topic/partition/offset."),
         Column("ingested_at", "timestamp", "Start of the micro-batch that wrote the row (UTC)."),
@@ -355,9 +358,11 @@ BASKETS = Table(
     columns=(
         _DATE,
         _RELATION,
-        _USER_ID,
+        _VISITOR,
         Column(
-            "user_session", "string", "Session id. Empty instead of null if the event has none, and always for bought."
+            "user_session",
+            "string",
+            "Session id. Empty instead of null if the event has none, and for what users bought.",
         ),
         _PRODUCT_ID,
         Column("first_time", "timestamp", "Time of the product's first event in the basket (UTC)."),

@@ -196,7 +196,7 @@ CORPUS = (
     Bad("formulas.csv", csv(*(line(50 + at, brand=text) for at, text in enumerate(FORMULAS))), len(FORMULAS)),
     Bad("bad.jsonl", csv("{not json", "[]", "5", json_line(70), "{}" , header=None), 1,
         ("not a JSON object of known form",) * 3 + ("event_time is missing", "event_type is missing",
-        "product_id is missing", "user_id is missing")),
+        "product_id is missing", "user_id is missing, and there is no session")),
     Bad("numbers.jsonl", csv(json_line(71, product_id="9" * 400), json_line(72, price="NaN"),
         json_line(73, price='"-1"'), json_line(74, user_id="1.5"), json_line(75, product_id='"76"'), header=None), 3,
         (f'product_id "…" is no whole number of 64 bits. {AS_TEXT}', f'user_id "…" is no whole number. {AS_TEXT}'),

@@ -120,6 +120,8 @@ def judged(line: bytes) -> Event | str | None:
     if kind not in _KINDS:
         return None
     numbers = []
+    if session and (user in {"", *NULLS} or re.fullmatch(r"-\d+|0+", user)):
+        return "a guest"
     for number in (product, user):
         if not re.search(r"\d", number):
             return None

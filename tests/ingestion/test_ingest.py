@@ -84,7 +84,7 @@ def test_every_line_of_every_kind_of_file_is_accounted_for(lake, inbox):
     rejected = {tuple(row.reasons) for row in lake[REJECTED_EVENTS].read().collect()}
     assert rejected == {
         ("not a JSON object of known form",),
-        ("event_time is missing", "product_id is missing", "user_id is missing"),
+        ("event_time is missing", "product_id is missing", "user_id is missing, and there is no session"),
         ("too few fields",),
         ("too many fields",),
         ("quotes are not balanced",),

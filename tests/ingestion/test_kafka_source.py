@@ -83,7 +83,7 @@ def test_every_message_is_an_event_a_repeat_or_a_rejection(lake, broker, topic, 
     assert {offset: row.reasons for offset, row in rejected.items() if offset not in ("0", "5")} == {
         "1": ["not valid UTF-8"],
         "2": ["empty line"],
-        "3": ["event_time is missing", "product_id is missing", "user_id is missing"],
+        "3": ["event_time is missing", "product_id is missing", "user_id is missing, and there is no session"],
         "4": ["not a JSON object of known form"],
     }
     assert bytes(rejected["1"].raw_bytes) == latin

@@ -66,7 +66,8 @@ REJECTED = [
     ({"event_time": ""}, ["event_time is missing"]),
     ({"event_type": " "}, ["event_type is missing"]),
     ({"product_id": ""}, ["product_id is missing"]),
-    ({"user_id": "NULL"}, ["user_id is missing"]),
+    ({"user_id": "NULL", "user_session": ""}, ["user_id is missing, and there is no session"]),
+    ({"user_id": "0", "user_session": ""}, ['user_id "0" means nobody, and there is no session']),
     (
         {"event_time": "2019-10-32 00:00:00 UTC"},
         [f'event_time "2019-10-32 00:00:00 UTC" {NO_TIME}'],
@@ -85,8 +86,8 @@ REJECTED = [
     ({"event_time": "2020-01-01 00:10:01 UTC"}, ['event_time "2020-01-01 00:10:01 UTC" is in the future']),
     ({"event_time": "1569888000000"}, ['event_time "1569888000000" is after 2100 as seconds']),
     (
-        {"event_type": "", "user_id": "-1", "price": "x"},
-        ["event_type is missing", 'user_id "-1" is not above 0'],
+        {"event_type": "", "user_id": "me", "price": "x"},
+        ["event_type is missing", f'user_id "me" is no whole number. {AS_TEXT}'],
     ),
 ]
 
@@ -112,6 +113,14 @@ def test_a_malformed_optional_field_is_null_and_costs_no_event(spark):
         ['price "-0.01" is no price of at least 0'],
         ['category_id "2.05301E+18" is a rounded number', 'price "99999999999.99" is no price of at least 0'],
     ]
+
+
+def test_an_event_without_a_user_is_a_guests_if_it_has_a_session(spark):
+    guests = [{"user_id": text} for text in ("", "NULL", "0", "-1", "guest")]
+    rows = validated(spark, *guests, {}, nobody=("guest",)).select("user_id", "reasons").collect()
+    assert [(row.user_id, row.reasons) for row in rows] == [(None, [])] * 5 + [(541312140, [])]
+    rows = validated(spark, *guests[2:], nobody=("guest", "0"), ids="text").select("user_id").collect()
+    assert [row.user_id for row in rows] == [None, "-1", None]
 
 
 def test_event_names_are_translated_and_others_rejected_or_ignored(spark):
@@ -260,9 +269,10 @@ def test_the_event_id_of_a_known_event_has_not_changed(spark):
 
 def test_text_ids_are_kept_as_they_are_written(spark):
     texts = ("0108775015", "108775015", "85123A", "gid://shopify/Product/1", "0", "-5", "1|1:x", "12,5")
+    nobody = {"user_id": " ", "user_session": ""}
     rows = validated(
-        spark, *({"product_id": f" {text} ", "user_id": text} for text in texts), {"user_id": " "}, ids="text"
+        spark, *({"product_id": f" {text} ", "user_id": text} for text in texts), nobody, ids="text"
     ).collect()
     assert [(row.product_id, row.user_id) for row in rows[:-1]] == [(text, text) for text in texts]
-    assert [row.reasons for row in rows] == [[] for _ in texts] + [["user_id is missing"]]
+    assert [row.reasons for row in rows] == [[] for _ in texts] + [["user_id is missing, and there is no session"]]
     assert len({row.event_id for row in rows}) == len(rows)

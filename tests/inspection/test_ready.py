@@ -4,11 +4,12 @@ from collections import Counter
 
 import pytest
 
-from lambda_spark.inspection.description import OUR_FIELDS, SOURCES, Description
+from lambda_spark.inspection.description import SOURCES, load
 from lambda_spark.inspection.judge import judge
 from lambda_spark.inspection.proposal import inspect
 from lambda_spark.inspection.ready import ready_names
 from lambda_spark.inspection.sample import read_sample
+from lambda_spark.source_description import DESCRIBED_FIELDS
 
 SAMPLES = {file.stem: file for file in sorted((SOURCES / "samples").iterdir())}
 
@@ -59,13 +60,13 @@ def test_every_ready_description_has_a_sample_and_a_comment():
         text = (SOURCES / f"{name}.toml").read_text()
         assert text.startswith("# "), name
         assert "gnored" in text, name
-        assert set(Description.load(SOURCES / f"{name}.toml").fields) <= set(OUR_FIELDS), name
+        assert set(load(SOURCES / f"{name}.toml").fields) <= set(DESCRIBED_FIELDS), name
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_sample_is_read_as_its_description_says(name):
     events, repeats, ignored, reasons = EXPECTED[name]
-    description = Description.load(SOURCES / f"{name}.toml")
+    description = load(SOURCES / f"{name}.toml")
     verdict = judge(read_sample([SAMPLES[name]]), description)
     assert (verdict.events, verdict.repeats, verdict.ignored) == (sum(events.values()), repeats, ignored)
     assert sorted(verdict.rejected) == reasons
@@ -84,7 +85,7 @@ def test_a_sample_is_known_and_its_ready_description_is_proposed(name):
 def test_a_log_of_rees46_needs_no_description():
     found = inspect([SAMPLES["rees46"]])
     assert found.needs_no_description
-    assert found.description.fields == Description.load(SOURCES / "rees46.toml").fields
+    assert found.description.fields == load(SOURCES / "rees46.toml").fields
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -92,7 +93,7 @@ def test_without_ready_descriptions_it_is_named_what_a_sample_does_not_tell(name
     found = inspect([SAMPLES[name]], tmp_path)
     assert {doubt.key for doubt in found.doubts} == UNSURE.get(name, set())
     if name in ("rees46", "retailrocket", "hm", "instacart"):
-        fields = Description.load(SOURCES / f"{name}.toml").fields
+        fields = load(SOURCES / f"{name}.toml").fields
         assert found.description.fields == {key: fields[key] for key in fields if key not in UNSURE.get(name, set())}
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from jobs.restore import main
 from lambda_spark.errors import JobRunningError, LakeError, UsageError
+from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.ingest import ingest
 from lambda_spark.ingestion.kafka_source import KafkaSource, stream_name, topics_read
 from lambda_spark.operations.history import history
 from lambda_spark.operations.restore import plan, restore
 from lambda_spark.report.operations import undo_lines
 from lambda_spark.settings import IngestSettings, KafkaSettings, Settings, TrendSettings
+from lambda_spark.source_description import REES46
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.table_handle import TableHandle
 from lambda_spark.storage.tables import CO_INTERACTIONS, EVENTS, PRODUCTS, REJECTED_EVENTS
@@ -107,7 +109,8 @@ def test_an_interrupted_restore_is_finished_by_the_next_start(small, fed_badly, 
 def test_restore_does_not_start_while_a_topic_is_read_and_has_it_read_again_later(small, fed_badly, spark):
     """A restore deletes messages that were read after its target time. So the offsets in the checkpoint are wrong."""
     _, moment, _ = fed_badly
-    key = KafkaSource(spark, KafkaSettings(bootstrap_servers="nowhere:9092", topic="clicks")).application_key
+    settings = KafkaSettings(bootstrap_servers="nowhere:9092", topic="clicks")
+    key = KafkaSource(spark, settings, FieldMapping(spark, REES46)).application_key
     small[EVENTS].set_properties({key: "before"})
     assert topics_read(small[EVENTS].properties()) == ["clicks"]
     folder = Path(small.path, "_checkpoints", stream_name("clicks"), "before", "offsets")
