@@ -77,7 +77,7 @@ class Plan:
     expiring: dict[str, Expiring] = field(default_factory=dict)
     """The rows that expire, by table."""
     packing: dict[str, list[Part]] = field(default_factory=dict)
-    """The dates with many small files to compact, by table. A table without dates has a single entry."""
+    """What to compact, by table: the dates that have many small files. A table without dates is compacted whole."""
     unneeded: dict[str, Deleted] = field(default_factory=dict)
     """Number and size of the files that no version within the retention time needs, by table."""
 

@@ -194,7 +194,7 @@ def _steps(lake: Lake, now: datetime) -> list[StepStatus]:
 
 
 def _processed_version(note: dict[str, Any]) -> int:
-    """Return the newest version of `events` whose rows the job `similarity` has all processed."""
+    """Return the version of `events` up to which the job `similarity` has processed every row."""
     covered = covered_version(note)
     return covered if covered is not None else int(note["offset"]["reservoirVersion"]) - 1
 

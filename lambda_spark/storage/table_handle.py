@@ -330,7 +330,7 @@ class TableHandle:
             writer.option("userMetadata", json.dumps(note)).save(self.location)
 
     def truncate(self, properties: Mapping[str, str]) -> None:
-        """Delete all rows of the table, and replace the properties that jobs recorded with the table."""
+        """Delete all rows of the table, and record the given properties in place of those recorded before."""
         self.replace(self.read().limit(0), settings=properties, note={})
 
     def delete(self, condition: Column, *, note: Note) -> None:
@@ -419,9 +419,9 @@ class TableHandle:
 
     @contextmanager
     def _noted(self, note: Note) -> Iterator[None]:
-        """Pass the note to Delta by the Spark configuration while the `with` body runs.
+        """Make Delta store a note, a JSON object, in the commits of the `with` body.
 
-        Some of Delta's operations need this, because they accept no writer options.
+        The note goes through the Spark configuration. Some of Delta's operations accept no writer options.
         """
         with self._configured({"spark.databricks.delta.commitInfo.userMetadata": json.dumps(note)}):
             yield

@@ -58,7 +58,7 @@ FUNNEL: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.0090, (PURCHASE,)),
     (0.0050, (CART, REMOVE)),
 )
-"""Event types that can follow an event for the same product, in each row after the probability that they follow."""
+"""Rows of a probability and event types. With this probability, these events follow an event for the same product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

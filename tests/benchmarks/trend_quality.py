@@ -72,7 +72,7 @@ class Quality:
     method: str
     direction: str
     precision: float | None
-    """Percent of true keys among the first 20 keys of each list, over all lists."""
+    """Percent of keys with a planted trend among the first 20 keys of each list, over all lists."""
     recall: float
     """Percent of planted trends that are in the top 20 of the list for the bucket in which the trend begins."""
     false_discovery_rate: float

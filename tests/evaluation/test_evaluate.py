@@ -138,7 +138,7 @@ def scores(candidates):
 
 
 def single_query(spark, *items):
-    """Return the `next-item` task with a single query that reveals the given items."""
+    """Return the evaluation task `next-item` with one list to make, for a visitor who has viewed the given items."""
     session = [(8, "q", 700 + at, "view", item) for at, item in enumerate((*items, 999))]
     task = task_of(spark, "next-item", [*BEFORE, *session])
     last = task.queries.where(F.col("known_items") == len(set(items)))
