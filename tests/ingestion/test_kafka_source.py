@@ -96,13 +96,11 @@ def test_every_message_is_an_event_a_repeat_or_a_rejection(lake, broker, topic, 
 
 def test_messages_are_read_as_their_source_description_says(lake, broker, topic, events):
     product = events[0]["product_id"]
-    order = {
-        "at": 1569888000000,
-        "who": 1,
-        "items": [{"sku": product, "cost": "5,00"}, {"sku": product + 1, "cost": "x"}],
-    }
+    items = [{"sku": product, "cost": "5,00"}, {"sku": product + 1, "cost": "x"}]
+    order = {"at": 1569888000000, "who": 1, "items": items}
+    visit = {**order, "items": [], "kind": "visit"}
     # Confluent's serializers put a byte 0 and the four bytes of a schema's number before the JSON.
-    broker.send(topic.topic, [b"\0\0\0\0\7" + message(order), message({**order, "items": [], "kind": "visit"})])
+    broker.send(topic.topic, [b"\0\0\0\0\7" + message(order), message(visit)], partition=0)
     description = SourceDescription(
         time_unit="milliseconds",
         decimal_comma=True,
