@@ -58,8 +58,12 @@ def validate(
         `event_date` (UTC), `event_id`, `is_ignored`, `nulled_fields` (the malformed optional fields of a valid event,
         each with its text; else null), and the array `reasons`, which is empty for a valid event. Other columns stay.
     """
-    text = {name: _without_nulls(F.col(name), description) for name in (*FIELDS, EVENT_ID)}
-    text["event_type"] = _our_event_type(text["event_type"], description)
+    kept = [name for name in fields.columns if name not in (*FIELDS, EVENT_ID, "flaw")]
+    texts = {name: _without_nulls(F.col(name), description) for name in (*FIELDS, EVENT_ID)}
+    texts["event_type"] = _our_event_type(texts["event_type"], description)
+    # Compute the texts in a projection of their own. Otherwise each use of a text would repeat its whole expression.
+    trimmed = fields.select(*kept, "flaw", *(text.alias(_text_of(name)) for name, text in texts.items()))
+    text = {name: F.col(_text_of(name)) for name in texts}
     typed = {
         **{name: text[name] for name in ("event_type", "category_code", "brand", "user_session")},
         "event_time": described_time(text["event_time"], description),
@@ -68,12 +72,11 @@ def validate(
         "price": _price(text["price"], description),
         "user_id": _user(text["user_id"], description),
     }
-    kept = [name for name in fields.columns if name not in (*FIELDS, EVENT_ID, "flaw")]
-    inspected = fields.select(
+    inspected = trimmed.select(
         *kept,
         "flaw",
         *(typed[name].alias(name) for name in FIELDS),
-        *(text[name].alias(_text_of(name)) for name in (*FIELDS, EVENT_ID)),
+        *text.values(),
         (F.col("flaw").isNull() & F.coalesce(text["event_type"] == IGNORE, F.lit(False))).alias("is_ignored"),
     )
     # Join the reasons into one text. An array of reasons would need an array function to drop its nulls, and Spark
@@ -184,14 +187,14 @@ def _id(text: Column, description: SourceDescription) -> Column:
     """Cast a product or user id; null where the text is no id."""
     if description.ids == "text":
         return text
-    is_plain = F.regexp_like(text, F.lit("^-?(0|[1-9][0-9]*)$"))
+    plain = text.try_cast("bigint")
     # A program that keeps ids as floating-point numbers writes 17850.0 or 5.4131214E8. Such a number is exact up to
     # 2**53, but not where a spreadsheet has rounded it.
     is_float = F.regexp_like(text, F.lit(r"^[1-9][0-9]*\.0+$|^[1-9](\.[0-9]+)?[eE]\+?[0-9]{1,2}$"))
     number = F.when(is_float & ~_is_rounded(text), text.try_cast("decimal(38,10)"))
     whole = number.try_cast("bigint")
     is_exact = (whole == number) & (whole < F.lit(2**53))
-    return F.when(is_plain, text.try_cast("bigint")).when(is_exact, whole)
+    return F.when(plain.cast("string") == text, plain).when(is_exact, whole)
 
 
 def _user(text: Column, description: SourceDescription) -> Column:
@@ -289,7 +292,7 @@ def _reasons(
     reasons = [
         *(missing(name) for name in REQUIRED if name != "user_id"),
         (user.isNull() & no_session, F.lit(f"{labels['user_id']} is missing, and there is no session")),
-        (is_nobody & no_session, quoted("user_id", "means nobody, and there is no session")),
+        (no_session & is_nobody, quoted("user_id", "means nobody, and there is no session")),
         (_is_malformed("event_time"), quoted("event_time", flaw_of_time(F.col(_text_of("event_time")), description))),
         (time < F.lit(min_event_date).cast("timestamp"), quoted("event_time", f"is before {min_event_date}")),
         (cutoff, quoted("event_time", f"is before the lake's cut date {retention_cutoff}")),

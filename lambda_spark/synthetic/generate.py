@@ -90,8 +90,8 @@ BROKEN: dict[str, Callable[[list[bytes]], bytes]] = {
     "unknown_type": _with(1, b"wishlist"),
     "bad_product": _with(2, b"10O4856"),
     "negative_product": _with(2, b"-1"),
-    "bad_price": _with(6, b"free"),
-    "no_user": _with(7, b""),
+    "bad_user": _with(7, b"me"),
+    "no_visitor": lambda fields: b",".join([*fields[:7], b"", b""]),
     "no_utf8": _with(5, b"caf\xe9"),
 }
 """Ways to break a line, by name. Each way is a function that makes a broken line from the fields of a valid line."""
