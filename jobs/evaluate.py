@@ -41,7 +41,7 @@ def main(job: Job) -> None:
             # Ingest the files into a temporary lake, so that `ingest` drops repeated events and rejects bad lines.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lambda-spark-"))
             lake = Lake.open(job.spark, f"{folder}/lake", create=True)
-            lines = account_lines(ingest(lake, arguments.sources, job.settings.ingest))
+            lines = account_lines(ingest(lake, arguments.sources, job.settings.ingest, job.settings.source))
         else:
             lake = job.lake()
             stack.enter_context(lake.locks.reader())

@@ -31,7 +31,7 @@ def main(job: Job) -> None:
     with ExitStack() as locks:
         hold_every_job(lake, locks)
         undo = plan(lake, moment, sources, job.settings.ingest)
-        account = restore(lake, job.settings, undo, sources)
+        account = restore(lake, job.settings, undo, sources, accept_source=job.arguments.accept_source)
     lines = undo_lines(undo)
     if account is None:
         lines.append("now read the files again: ./spark-submit.sh run SOURCE --set ingest.exclude=NAME")

@@ -114,15 +114,30 @@ def _ingest_described(
     Raises:
         UsageError: The description differs, and `accept_source` is false.
     """
-    key, description = f"{_DESCRIBED}.{source.application_key}", source.mapping.description
-    recorded = lake[EVENTS].properties().get(key)
+    if not accept_source:
+        check_description(lake, source.mapping.description, source.application_key)
+    return _ingest_stream(lake, source, settings, trigger)
+
+
+def check_description(lake: Lake, description: SourceDescription, application_key: str = APPLICATION) -> None:
+    """Check that a source has been read with the same source description before, if at all.
+
+    Args:
+        lake: The lake.
+        description: The description to check.
+        application_key: Property of `events` that belongs to the source; by default that of files.
+
+    Raises:
+        UsageError: The description differs, or the lake has ids of another kind.
+    """
+    _check_ids(lake, description.ids)
+    recorded = lake[EVENTS].properties().get(f"{_DESCRIBED}.{application_key}")
     changes = [] if recorded is None else differences(recorded, description)
-    if changes and not accept_source:
+    if changes:
         raise UsageError(
             f"this lake has read its events with another source description ({'; '.join(changes)}). Use that "
             "description again, or another --lake. If the log itself has changed, add --accept-source"
         )
-    return _ingest_stream(lake, source, settings, trigger)
 
 
 def _record_description(lake: Lake, source: Source, account: Account) -> Account:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from lambda_spark.errors import LakeError, UsageError
 from lambda_spark.ingestion.field_mapping import FieldMapping
 from lambda_spark.ingestion.file_source import FileSource, is_excluded
-from lambda_spark.ingestion.ingest import ingest, who_comes_back
+from lambda_spark.ingestion.ingest import check_description, ingest, who_comes_back
 from lambda_spark.ingestion.micro_batch import INGEST_TABLES, Account
 from lambda_spark.ingestion.source import KAFKA
 from lambda_spark.operations.forget import check_nothing_pending
@@ -125,7 +125,9 @@ def _lost(lake: Lake, files: Sequence[str], sources: Sequence[str], settings: In
     return [path for path in included if path not in present]
 
 
-def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> Account | None:
+def restore(
+    lake: Lake, settings: Settings, undo: Undo, sources: list[str], *, accept_source: bool = False
+) -> Account | None:
     """Take the lake back to an earlier time, read the sources again and rebuild the views.
 
     The streams' checkpoints are deleted first. So after an interruption, the job `ingest` reads all files again, and
@@ -136,12 +138,14 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> A
         settings: All settings.
         undo: What `plan` returned for this lake and these sources.
         sources: Folders and files to read again; may be empty.
+        accept_source: Whether the source description may differ from the one that the lake was read with.
 
     Returns:
         Counts of the lines that were read again; None without sources.
 
     Raises:
         LakeError: Files would not be read again, and their events would be lost. Nothing has been changed.
+        UsageError: The source description differs. Nothing has been changed.
     """
     if undo.lost:
         some = ", ".join(path.removeprefix("file:") for path in undo.lost[:3])
@@ -150,6 +154,8 @@ def restore(lake: Lake, settings: Settings, undo: Undo, sources: list[str]) -> A
             f"so their events would be lost ({some}{', …' if len(undo.lost) > 3 else ''}): put the files back, name "
             "their folder too, or leave them out with --set ingest.exclude=NAME"
         )
+    if sources and not accept_source:
+        check_description(lake, settings.source)
     kept = {} if undo.retention_cutoff is None else {RETENTION_CUTOFF: undo.retention_cutoff.isoformat()}
     with lake.locks.tables(*(table.name for table in INGEST_TABLES)):
         lake.files.delete("_checkpoints")
