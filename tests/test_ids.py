@@ -20,6 +20,7 @@ from lambda_spark.operations.restore import plan, restore
 from lambda_spark.serving.inputs import pin_views
 from lambda_spark.serving.one_user import for_user
 from lambda_spark.settings import IngestSettings, MaintenanceSettings, RecommendationSettings, Settings
+from lambda_spark.source_description import SourceDescription
 from lambda_spark.storage.lake import Lake
 from lambda_spark.storage.tables import EVENTS, ID, RECOMMENDATIONS, REJECTED_EVENTS, TABLES
 from tests.deliveries import TRENDS, bring_up_to_date, deliver, differing, event, random_events, with_ids
@@ -89,7 +90,7 @@ def test_a_lake_with_text_ids_is_kept_small_and_taken_back(lake, tmp_path):
     assert lake[EVENTS].read().where("event_date < '2019-10-05'").isEmpty()
     assert differing(lake) == []
 
-    without = replace(settings, ingest=IngestSettings(exclude=("two.csv",)))
+    without = replace(settings, source=SourceDescription(ids="text"), ingest=IngestSettings(exclude=("two.csv",)))
     restore(lake, without, plan(lake, moment, [str(inbox)], without.ingest), [str(inbox)])
     assert lake.ids == "text"
     assert 0 < lake[EVENTS].read().count() < before
