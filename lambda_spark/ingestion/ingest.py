@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 # have no ids, so the speed job does not start over by itself.
 _READ_AGAIN = "all input is read again, and lines that the lake already has are dropped as repeats"
 _DESCRIBED = "source_description"
-"""Prefix of the properties of `events` that hold the source description of each stream."""
+"""Prefix of the properties of `ingestion_log` that hold the source description of each stream."""
 _COME_BACK = (
     "users who were forgotten without --refuse come back when their events are read again. Run `forget` for them again"
 )
@@ -131,7 +131,9 @@ def check_description(lake: Lake, description: SourceDescription, application_ke
         UsageError: The description differs, or the lake has ids of another kind.
     """
     _check_ids(lake, description.ids)
-    recorded = lake[EVENTS].properties().get(f"{_DESCRIBED}.{application_key}")
+    if not lake[INGESTION_LOG].exists():
+        return
+    recorded = lake[INGESTION_LOG].properties().get(f"{_DESCRIBED}.{application_key}")
     changes = [] if recorded is None else differences(recorded, description)
     if changes:
         raise UsageError(
@@ -141,11 +143,11 @@ def check_description(lake: Lake, description: SourceDescription, application_ke
 
 
 def _record_description(lake: Lake, source: Source, account: Account) -> Account:
-    """Record the source description with `events`, once records were read by it. Return the account."""
+    """Record the source description with `ingestion_log`, once records were read by it. Return the account."""
     recorded = {f"{_DESCRIBED}.{source.application_key}": source.mapping.description.as_text()}
-    properties = lake[EVENTS].properties()
+    properties = lake[INGESTION_LOG].properties()
     if account.lines > len(account.unreadable) and not recorded.items() <= properties.items():
-        lake[EVENTS].set_properties(recorded)
+        lake[INGESTION_LOG].set_properties(recorded)
     return account
 
 
