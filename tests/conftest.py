@@ -44,8 +44,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def spark(session: SparkSession) -> Iterator[SparkSession]:
     """The Spark session that all tests share. After each test, the session's catalogue and cache are emptied."""
     yield session
-    for view in session.catalog.listTables():
-        session.catalog.dropTempView(view.name)
+    # Do not use `catalog.listTables`, which needs compiled projections.
+    for view in session.sql("show views").collect():
+        session.catalog.dropTempView(view.viewName)
     session.catalog.clearCache()
     # Free memory, because Delta keeps a snapshot of every table it has read, and the tests read hundreds of tables.
     # Collect Python garbage too, because Java keeps an object as long as Python has a proxy for the object.
