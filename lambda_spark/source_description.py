@@ -72,9 +72,9 @@ class SourceDescription:
     """Whether a record that equals another is a repeat (drop), or an event of its own (keep)."""
     strict: bool = False
     """Whether a malformed optional field rejects the record. Otherwise the field is null, and the event counts."""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Our field = their column, path in JSON, or Spark SQL expression over their columns."""
-    event_types: Mapping[str, str] = field(default_factory=dict)
+    event_types: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Their event name = view, cart, remove_from_cart, purchase or ignore. If empty, their names are ours."""
 
     def __post_init__(self) -> None:

@@ -31,6 +31,14 @@ from tests.deliveries import deliver, event
 pytestmark = pytest.mark.plan
 
 
+@pytest.fixture(autouse=True)
+def compiled_projections(spark):
+    """Compile projections as in production. The other tests interpret them."""
+    spark.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
+    yield
+    spark.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+
+
 @dataclass
 class Node:
     """An operator of a physical plan. The children of an operator are the operators from which it reads rows."""
