@@ -332,9 +332,9 @@ def test_a_live_ingest_reads_new_files_and_says_when_it_is_stopped(tmp_path):
     )
     try:
         lines = iter(live.stdout.readline, "")
-        assert any("micro-batch 0: 1 files, 1 lines" in line for line in lines)
+        assert any("micro-batch 0: 1 files, 1 records" in line for line in lines)
         (inbox / "two.csv").write_text(f"{HEADER}\n2019-11-13 23:01:00 UTC,view,6,1,a.b,acme,1.00,77,s\n")
-        assert any("micro-batch 1: 1 files, 1 lines" in line for line in lines)
+        assert any("micro-batch 1: 1 files, 1 records" in line for line in lines)
         end = time.monotonic() + 120
         while sorted(DeltaTable(tmp_path / "lake" / "products").to_pyarrow_table()["product_id"].to_pylist()) != [5, 6]:
             assert live.poll() is None
