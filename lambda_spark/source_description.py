@@ -27,6 +27,14 @@ DESCRIBED_FIELDS = (*FIELDS, EVENT_ID)
 IGNORE = "ignore"
 """Event type of records that are counted as ignored and not stored."""
 
+TIME_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+"""The number of each unit in a second."""
+FIRST_SECOND, LAST_SECOND = 946_684_800, 4_102_444_800
+"""The beginnings of 2000 and 2100, in seconds since 1970.
+
+Between them the four units have no number in common, so a time in the wrong unit is never taken for another time.
+"""
+
 NULLS = ("", "\\N", "NULL", "null", "nan", "NaN", "NA", "None", "undefined", "(not set)")
 
 

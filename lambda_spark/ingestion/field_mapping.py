@@ -105,17 +105,17 @@ class FieldMapping:
         if self.explode:
             records = _exploded(records, self.explode)
             internal.append(f"{INTERNAL}position")
-        return records.select(*internal, *(self._text(records, name, present) for name in DESCRIBED_FIELDS))
+        # Ask Spark for the types of all fields at once, because each question analyses the whole query.
+        typed = records.select(*internal, *(self._value(name, present).alias(name) for name in DESCRIBED_FIELDS))
+        kinds = {column.name: column.dataType for column in typed.schema}
+        return typed.select(*internal, *(_as_text(F.col(name), kinds[name]).alias(name) for name in DESCRIBED_FIELDS))
 
-    def _text(self, records: DataFrame, name: str, present: set[str]) -> Column:
+    def _value(self, name: str, present: set[str]) -> Column:
         if name in self._texts:
-            value = F.expr(self._texts[name])
-        elif name in self._disabled or name.lower() not in present:
-            return F.lit(None).cast("string").alias(name)
-        else:
-            value = F.col(f"`{name}`")
-        kind = records.select(value).schema[0].dataType
-        return _as_text(value, kind).alias(name)
+            return F.expr(self._texts[name])
+        if name in self._disabled or name.lower() not in present:
+            return F.lit(None).cast("string")
+        return F.col(f"`{name}`")
 
     def _references(self, name: str, text: str) -> list[Path]:
         parser: Any = self._spark._jsparkSession.sessionState().sqlParser()

@@ -199,15 +199,19 @@ def _keys(raw: str | None) -> tuple[str, ...]:
     return tuple(value)[:20] if isinstance(value, dict) else ()
 
 
-def account_text(account: Account) -> str:
+def account_text(account: Account, what: str = "records") -> str:
     """Write the counts of an account as a sum.
+
+    Args:
+        account: The counts.
+        what: What is counted, as a plural.
 
     Returns:
         A text like `3 records = 1 events + 1 repeats + 1 rejected`, with the ignored ones if there are any.
     """
     ignored = f" + {account.ignored:,} ignored" if account.ignored else ""
     return (
-        f"{account.lines:,} records = {account.events:,} events + {account.repeats:,} repeats + "
+        f"{account.lines:,} {what} = {account.events:,} events + {account.repeats:,} repeats + "
         f"{account.rejected:,} rejected{ignored}"
     )
 

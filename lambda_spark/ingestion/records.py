@@ -35,13 +35,16 @@ def csv_options(description: SourceDescription, delimiter: str) -> dict[str, str
         delimiter: The character between two columns.
     """
     return {
-        "sep": delimiter,
-        "quote": description.quote,
-        "escape": description.escape,
+        **_line_options(description, delimiter),
         "header": description.header,
         "multiLine": description.multiline,
         "encoding": description.encoding,
     }
+
+
+def _line_options(description: SourceDescription, delimiter: str) -> dict[str, str]:
+    """Return the options that say how a single line is split."""
+    return {"sep": delimiter, "quote": description.quote, "escape": description.escape}
 
 
 def header_columns(line: str, delimiter: str, quote: str) -> tuple[str, ...]:
@@ -75,7 +78,7 @@ def csv_records(
     options = {
         "columnNameOfCorruptRecord": "_corrupt",
         "mode": "PERMISSIVE",
-        **{key: str(value) for key, value in csv_options(description, delimiter).items() if key in _LINE_OPTIONS},
+        **_line_options(description, delimiter),
     }
     usable = F.when(F.col("raw_flaw").isNull(), F.col(_RAW))
     # Split lines without quotes at their delimiters, because Spark's CSV parser takes twice as long (measured). Almost
@@ -107,10 +110,6 @@ def csv_records(
             *(value.alias(name) for name, value in values.items()),
         )
     )
-
-
-_LINE_OPTIONS = ("sep", "quote", "escape")
-"""The CSV options that concern a single line."""
 
 
 def json_records(lines: DataFrame, mapping: FieldMapping) -> DataFrame:

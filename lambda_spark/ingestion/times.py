@@ -9,15 +9,7 @@ from zoneinfo import ZoneInfo
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from lambda_spark.source_description import SourceDescription
-
-UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-"""The number of each unit in a second."""
-FIRST_SECOND, LAST_SECOND = 946_684_800, 4_102_444_800
-"""The beginnings of 2000 and 2100, in seconds since 1970.
-
-Between them the four units have no number in common, so a time in the wrong unit is never taken for another time.
-"""
+from lambda_spark.source_description import FIRST_SECOND, LAST_SECOND, TIME_UNITS, SourceDescription
 
 _NUMBER = r"^[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?$"
 _DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -42,7 +34,7 @@ def described_time(text: Column, description: SourceDescription) -> Column:
         local = F.try_to_timestamp(text, F.lit(description.time_format))
         return local if _has_zone(description.time_format) else _in_zone(local, F.lit(description.time_zone))
     number = F.when(_is_number(text), text.try_cast("decimal(38,9)"))
-    unit = UNITS[description.time_unit]
+    unit = TIME_UNITS[description.time_unit]
     in_range = number.between(F.lit(FIRST_SECOND * unit), F.lit(LAST_SECOND * unit))
     micros = F.floor(number * (10**6 // unit) if unit <= 10**6 else number / (unit // 10**6))
     is_utc = F.endswith(text, F.lit(" UTC")) | F.endswith(text, F.lit("Z"))
@@ -61,12 +53,11 @@ def flaw_of_time(text: Column, description: SourceDescription) -> Column:
     number = text.try_cast("double")
     zone = F.regexp_extract(text, _NAMED_ZONE, 1)
     is_date = F.regexp_like(text, F.lit(_DATE))
-    parts = F.trim(F.regexp_replace(text, _NAMED_ZONE, "$0"))
-    local = F.regexp_replace(parts, r"\s*[A-Za-z_/+0-9-]*[A-Za-z]$", "").try_cast("timestamp_ntz")
+    local = _without_zone(text).try_cast("timestamp_ntz")
     is_abbreviated = is_date & (F.length(zone) > 1) & ~zone.isin(*_UTC_NAMES) & ~F.contains(zone, F.lit("/"))
     return (
-        F.when(_is_number(text) & (number < FIRST_SECOND * UNITS[unit]), f"is before 2000 as {unit}")
-        .when(_is_number(text) & (number > LAST_SECOND * UNITS[unit]), f"is after 2100 as {unit}")
+        F.when(_is_number(text) & (number < FIRST_SECOND * TIME_UNITS[unit]), f"is before 2000 as {unit}")
+        .when(_is_number(text) & (number > LAST_SECOND * TIME_UNITS[unit]), f"is after 2100 as {unit}")
         .when(
             is_abbreviated,
             "has an abbreviated zone, which several regions use: name the region in source.time_zone",
@@ -112,8 +103,13 @@ def _in_zone(local: Column, zone: Column) -> Column:
 
 def _in_region(text: Column, zone: Column, moment: Column) -> Column:
     """Return a moment that was written with its region; null where that local time does not exist."""
-    local = F.regexp_replace(text, r"\s*[A-Za-z][A-Za-z_/+0-9-]*$", "").try_cast("timestamp")
+    local = _without_zone(text).try_cast("timestamp")
     return F.when(F.from_utc_timestamp(moment, zone) == local, moment)
+
+
+def _without_zone(text: Column) -> Column:
+    """Remove the name of a zone from the end of a time."""
+    return F.regexp_replace(text, r"\s*[A-Za-z][A-Za-z_/+0-9-]*$", "")
 
 
 def _has_zone(pattern: str) -> bool:

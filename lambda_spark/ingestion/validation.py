@@ -25,8 +25,6 @@ _ROUNDED = r"^-?[0-9]([.,][0-9]{1,5})?[eE]\+(1[1-9]|[2-9][0-9])$"
 """Pattern of a long number as spreadsheets show it, like 2.05301E+18. Its last digits are lost."""
 _WITH_TEXT_AS_WRITTEN = 'Keep ids as written with source.ids = "text"'
 
-OPTIONAL = tuple(name for name in FIELDS if name not in REQUIRED)
-
 
 def validate(
     fields: DataFrame,

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
@@ -14,11 +14,9 @@ import duckdb
 from lambda_spark.event_format import EVENT_TYPES
 from lambda_spark.inspection.sample import Row, Sample
 from lambda_spark.inspection.times import EARLIEST, LATEST, read_time
-from lambda_spark.source_description import DESCRIBED_FIELDS, SourceDescription
+from lambda_spark.settings import IngestSettings
+from lambda_spark.source_description import DESCRIBED_FIELDS, IGNORE, SourceDescription
 
-IGNORE = "ignore"
-_AHEAD = timedelta(minutes=5)
-"""How far ahead of this clock a time may be."""
 _MAX_ID = 2**63
 _LONG = 40
 """Number of characters of an expression from which on a reason names the field instead."""
@@ -78,7 +76,7 @@ def judge(sample: Sample, description: SourceDescription) -> Verdict:
     sources = sources_of(sample, description)
     verdict = Verdict(mapped=mapped_rows(sample, description, sources))
     known: set[tuple[str | None, ...]] = set()
-    now = datetime.now(UTC) + _AHEAD
+    now = datetime.now(UTC) + IngestSettings().max_ahead
     for reason, number in sample.unreadable.items():
         verdict.rejected[reason] += number
     verdict.records = len(verdict.mapped) + sample.unreadable.total()

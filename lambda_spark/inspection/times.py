@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-"""Units of times that are numbers, each with how many make a second."""
-EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+from lambda_spark.source_description import FIRST_SECOND, LAST_SECOND, TIME_UNITS
+
+EARLIEST, LATEST = (datetime.fromtimestamp(second, UTC) for second in (FIRST_SECOND, LAST_SECOND))
 """Times outside are rejected. Within, the ranges of the units do not overlap."""
 _ENOUGH = 0.8
 """Smallest share of a column's values that are times, for the column to be one of times."""
@@ -86,7 +85,7 @@ def unit_of(value: str) -> str:
     if not _NUMBER.fullmatch(value):
         return ""
     number = float(value)
-    return next((unit for unit, second in UNITS.items() if _in_range(number / second)), "")
+    return next((unit for unit, second in TIME_UNITS.items() if _in_range(number / second)), "")
 
 
 def _in_range(second: float) -> bool:
@@ -220,7 +219,7 @@ def read_time(value: str, *, unit: str, pattern: str, zone: str) -> datetime | N
         return _zoned(_parsed(value, pattern), zone)
     if _NUMBER.fullmatch(value):
         try:
-            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(value) / UNITS[unit])
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(value) / TIME_UNITS[unit])
         except OverflowError:
             return None
     match = _ISO.fullmatch(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambda_spark.batch.refresh import TrendRun
-from lambda_spark.ingestion.ingest import Rejection
+from lambda_spark.ingestion.ingest import Rejection, account_text
 from lambda_spark.ingestion.micro_batch import Account
 from lambda_spark.newest import SetAside
 from lambda_spark.serving.refresh import RecommendationRun
@@ -17,11 +17,7 @@ def account_lines(account: Account, what: str = "") -> list[str]:
         account: The counts of lines, and the files that need attention.
         what: Name of the source, printed first. If empty, the number of new files is printed instead.
     """
-    ignored = f" + {account.ignored:,} ignored" if account.ignored else ""
-    lines = [
-        f"ingest: {what or f'{account.parts} new files'}, {account.lines:,} records read = {account.events:,} events"
-        f" + {account.repeats:,} repeats + {account.rejected:,} rejected{ignored}"
-    ]
+    lines = [f"ingest: {what or f'{account.parts} new files'}, {account_text(account, 'records read')}"]
     if account.nulled:
         query = (
             "select field, value, count(*) from events lateral view explode(nulled_fields) as field, value group by all"
